@@ -1,0 +1,26 @@
+"""Proxy scoring (rBridge) and expert-amateur contrast (LightReasoner) for the Hugging Face stack."""
+
+from importlib import import_module
+from typing import Any
+
+# Loaded on first use, so that `hf-proxy --help` and `hf_proxy.alignment` do not import torch.
+_MODULE_OF = {
+    "Comparison": "scoring",
+    "InputError": "schemas",
+    "ProxyScore": "schemas",
+    "Setting": "schemas",
+    "align_traces": "alignment",
+    "annotate_traces": "scoring",
+    "compare": "scoring",
+    "load_traces": "traces",
+    "score_traces": "scoring",
+    "token_logprobs": "scoring",
+}
+__all__ = sorted(_MODULE_OF)  # noqa: PLE0605
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'hf_proxy' has no attribute {name!r}")
+    return getattr(import_module(f"hf_proxy.{_MODULE_OF[name]}"), name)

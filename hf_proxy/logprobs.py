@@ -1,0 +1,258 @@
+"""The only place that asks a model for logits, `[C, V]` at a time: `[T, V]` never exists.
+
+The model's own forward runs, through every wrapper's hooks (FSDP2 and ZeRO-3 gather their weights
+there). A hook in front of its output head takes the hidden states at the label positions, applies
+the head to them in chunks, and lets a single row pass on. What the model does to logits after its head
+(scale, softcap) is measured on the model itself, see `measure_logit_transform`.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import Tensor, nn
+
+from hf_proxy.batching import TokenBatch, token_batch
+
+LABELS_PER_CHUNK = 128  # C; chosen here: a wider chunk is no faster on the machines measured
+# Rows of a chunk that meet the softmax together, chosen here. On a CPU a few stay in cache, 2x faster
+# than all C; elsewhere half of C, so that three fp32 copies of a block stay under 2 * C * V * 4 bytes.
+CPU_ROWS_PER_BLOCK = 4
+ROWS_PER_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class LogitTransform:
+    """`logit = cap * tanh(scale * head / cap)`, or `scale * head` without a cap."""
+
+    scale: float = 1.0
+    cap: float | None = None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Apply in place."""
+        if self.scale != 1.0:
+            logits.mul_(self.scale)
+        if self.cap is not None:
+            logits.div_(self.cap).tanh_().mul_(self.cap)
+        return logits
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model without DDP, DeepSpeed or `torch.compile` wrapper; FSDP2 is none."""
+    return extract_model_from_parallel(model, keep_torch_compile=False)
+
+
+@contextmanager
+def scoring_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """Without gradient, in eval mode, eager; every module comes back as it was.
+
+    Yields the model without DDP or `torch.compile` wrapper: a compiled graph would not run our hook.
+    No random number is drawn.
+    """
+    bare = unwrapped(model)
+    modules = list(bare.modules())
+    training = [module.training for module in modules]
+    compiled = [(m, m._compiled_call_impl) for m in modules if m._compiled_call_impl is not None]
+    try:
+        for module in modules:
+            module.training = False
+        for module, _ in compiled:
+            module._compiled_call_impl = None
+        with torch.no_grad():
+            yield bare
+    finally:
+        for module, was_training in zip(modules, training, strict=True):
+            module.training = was_training
+        for module, call in compiled:
+            module._compiled_call_impl = call
+
+
+def output_head(model: nn.Module) -> nn.Module:
+    """The module that maps hidden states to the vocabulary.
+
+    Raises:
+        ValueError: the model offers none.
+    """
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if head is None:
+        raise ValueError(
+            f"{type(model).__name__} has no output head: expected a causal language model whose "
+            "get_output_embeddings() gives one; load it with AutoModelForCausalLM"
+        )
+    return head
+
+
+def supports_padding_free(model: nn.Module) -> bool:
+    """Whether several rows in one line, told apart by restarting positions, stay apart.
+
+    True of attention models in transformers (eager, sdpa and flash build their mask or their
+    sequence bounds from `position_ids`, as long as `use_cache=False`); not of recurrent ones.
+    """
+    attention = getattr(model.config, "_attn_implementation", None) or ""
+    known = attention in ("eager", "sdpa") or attention.startswith(("flash_attention", "kernels"))
+    recurrent = any(getattr(module, "_is_stateful", False) for module in model.modules())
+    takes_positions = "position_ids" in _forward_parameters(model)
+    return known and not recurrent and takes_positions
+
+
+def prefers_padding_free(model: nn.Module) -> bool:
+    """Whether padding-free is also the faster way: attention that never meets other rows."""
+    attention = getattr(model.config, "_attn_implementation", None) or ""
+    return attention.startswith("flash_attention") and supports_padding_free(model)
+
+
+def _forward_parameters(model: nn.Module) -> dict[str, Any]:
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return dict(inspect.signature(type(inner).forward).parameters)
+
+
+def _forward(model: nn.Module, batch: TokenBatch, device: torch.device) -> Any:
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids_BT.to(device)}
+    if batch.position_ids_BT is not None:
+        inputs["position_ids"] = batch.position_ids_BT.to(device)
+    # use_cache=False is no mere economy: with a cache, packed rows attend to each other in silence
+    return model(**inputs, use_cache=False)
+
+
+def read_logits(
+    model: nn.Module,
+    batch: TokenBatch,
+    consume: Callable[[Tensor, slice], None],
+    *,
+    device: torch.device,
+) -> None:
+    """One forward pass; `consume(head_CV, where)` sees the head's output for each chunk of labels.
+
+    `head_CV` is what the head gave, in the dtype it computes in, before the model's own scale or
+    softcap; it is overwritten by the next chunk. `where` is the slice of `batch.label_N`.
+
+    Args:
+        model: as `scoring_mode` yields it.
+        device: where the model takes its input.
+
+    Raises:
+        ValueError: the model's forward never calls its output head as a module.
+    """
+    head = output_head(model)
+    called = False
+
+    def chunks(module: nn.Module, args: tuple) -> tuple:
+        nonlocal called
+        if called:
+            raise ValueError(f"{type(model).__name__}.forward calls its output head twice")
+        called = True
+        hidden_ND = args[0].reshape(-1, args[0].shape[-1])
+        num_labels = len(batch.index_N)
+        index_N = batch.index_N.to(hidden_ND.device)
+        plain = (
+            type(module) is nn.Linear
+            and type(module.weight) is nn.Parameter
+            and module.bias is None
+            and "forward" not in vars(module)
+            and module.weight.dtype == hidden_ND.dtype
+            and not torch.is_autocast_enabled(hidden_ND.device.type)
+        )
+        buffer_CV = None
+        if plain:
+            # one buffer for all chunks: fresh memory for each would cost a third of the head's time
+            rows = min(LABELS_PER_CHUNK, num_labels)
+            buffer_CV = hidden_ND.new_empty(rows, module.weight.shape[0])
+        for start in range(0, num_labels, LABELS_PER_CHUNK):
+            where = slice(start, min(start + LABELS_PER_CHUNK, num_labels))
+            hidden_CD = hidden_ND[index_N[where]]
+            if buffer_CV is None:
+                head_CV = module.forward(hidden_CD)
+            else:
+                head_CV = buffer_CV[: len(hidden_CD)]
+                torch.mm(hidden_CD, module.weight.t(), out=head_CV)
+            consume(head_CV, where)
+        return (hidden_ND[:1][None], *args[1:])
+
+    handle = head.register_forward_pre_hook(chunks)
+    try:
+        _forward(model, batch, device)
+    finally:
+        handle.remove()
+    if not called:
+        raise ValueError(
+            f"{type(model).__name__}.forward does not call its output head as a module, so its "
+            "logits cannot be read in chunks; this architecture is not supported"
+        )
+
+
+def measure_logit_transform(model: nn.Module, *, device: torch.device) -> LogitTransform:
+    """What the model does to the output of its head: nothing, a scale, a softcap, or both.
+
+    One forward of one token in which the head's output is replaced by known numbers, so Gemma's
+    softcap, Cohere's and Granite's scales are honoured without knowing what each config calls them.
+
+    Raises:
+        ValueError: it does anything else.
+    """
+    probe = (1.0, 1e30, -50.0, -3.0, 0.25, 7.0, 100.0)
+    seen: list[Tensor] = []
+
+    def replace(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        # at least fp32: a scale of 1/13 read through bfloat16 would be wrong in every logit
+        dtype = torch.promote_types(output.dtype, torch.float32)
+        replaced = torch.zeros(output.shape, dtype=dtype, device=output.device)
+        replaced[..., : len(probe)] = replaced.new_tensor(probe)
+        return replaced
+
+    handle = output_head(model).register_forward_hook(replace)
+    try:
+        batch = token_batch([0], [[0, 0]], [1], padding_free=False)
+        seen.append(_forward(model, batch, device).logits)
+    finally:
+        handle.remove()
+    values = seen[0].flatten()[: len(probe)].double().tolist()
+    at_one, at_infinity, *rest = values
+    if abs(at_infinity) > 1e25:
+        transform = LogitTransform(scale=at_one)
+    else:
+        scale = at_infinity * math.atanh(at_one / at_infinity)
+        transform = LogitTransform(1.0 if abs(scale - 1) < 1e-5 else scale, at_infinity)
+    expected = transform(torch.tensor(probe[2:], dtype=torch.float64)).tolist()
+    if not all(
+        math.isclose(x, y, rel_tol=1e-4, abs_tol=1e-5) for x, y in zip(rest, expected, strict=True)
+    ):
+        raise ValueError(
+            f"{type(model).__name__} changes its logits after the head in a way that is neither a "
+            f"scale nor a softcap ({probe[2:]} became {rest}); this architecture is not supported"
+        )
+    return transform
+
+
+def label_logprobs(
+    model: nn.Module, batch: TokenBatch, transform: LogitTransform, *, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Log-probability and rank of each label, from one forward pass.
+
+    Equals `log_softmax(model(input_ids).logits.float(), -1)` read at `position - 1`.
+
+    Returns:
+        `logprob_N` (float64, nats) and `rank_N` (int64, 1 + tokens strictly more likely), on the CPU.
+        The softmax runs in fp32, in float64 for a float64 model.
+    """
+    logprobs: list[Tensor] = []
+    ranks: list[Tensor] = []
+
+    def consume(head_CV: Tensor, where: slice) -> None:
+        label_C1 = batch.label_N[where, None].to(head_CV.device)
+        dtype = torch.promote_types(head_CV.dtype, torch.float32)
+        rows = CPU_ROWS_PER_BLOCK if head_CV.device.type == "cpu" else ROWS_PER_BLOCK
+        for block_V, label_1 in zip(head_CV.split(rows), label_C1.split(rows), strict=True):
+            # a copy even where the dtype is right: the transform works in place
+            logprob_V = torch.log_softmax(transform(block_V.to(dtype, copy=True)), dim=-1)
+            logprob_1 = logprob_V.gather(1, label_1)
+            logprobs.append(logprob_1[:, 0])
+            # summed as floats, exact below 2**24, because summing booleans is ten times slower
+            ranks.append((logprob_V > logprob_1).to(dtype).sum(-1))
+
+    read_logits(model, batch, consume, device=device)
+    return torch.cat(logprobs).cpu().double(), torch.cat(ranks).cpu().long() + 1
