@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 UNITS = ("letter", "byte")
 _CHUNK = 1000  # rows tokenized together
+_ROUNDING = 1e-12  # weights no further apart than this are one weight, summed in different orders
 
 
 def align_traces(
@@ -130,13 +131,15 @@ def align_traces(
             }
 
     # rows and rendered contexts in their order: a chat template may print today's date
-    key = fingerprint([setting_parts, list(kept["example_id"]), contexts])
+    # and a pad token, which the setting leaves out, may stand in a text
+    added = tokenizer.get_added_vocab()
+    key = fingerprint([setting_parts, list(kept["example_id"]), contexts, added])
     return cached_dataset(f"aligned-{key}", ALIGNED_FEATURES, aligned)
 
 
 def min_max(weights: np.ndarray, low: float, high: float) -> np.ndarray:
     """`(weights - low) / (high - low)`; all 1 where high = low (paper silent, chosen here)."""
-    if high == low:
+    if high - low <= _ROUNDING:
         return np.ones_like(weights)
     return (weights - low) / (high - low)
 

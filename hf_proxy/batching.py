@@ -11,9 +11,10 @@ class TokenBatch:
     """What one forward pass reads, and where its labels' logits will stand.
 
     Attributes:
-        input_ids_BT: int64. Right-padded with 0 behind the last token of a row: attention is causal,
-            so nothing before can see the padding and no mask is needed.
-        position_ids_BT: int64, restarting at 0 with each row, for a padding-free batch; None if padded.
+        input_ids_BT: int64. Padded on the right with the row's own last token: attention is causal,
+            so nothing before it can see the padding and no mask is needed.
+        position_ids_BT: int64, restarting at 0 with each row, of a padding-free batch; None if
+            padded.
         index_N: int64, places in `input_ids_BT.flatten()` whose logits predict the labels.
         label_N: int64 token ids.
         num_labels: labels of each row, in the order of `rows`; they sum to N.
@@ -66,7 +67,7 @@ def token_batch(
         label_starts: first label position of each row, >= 1.
         padding_free: all rows in one line `[1, T]` with restarting positions; else `[B, T]`, padded.
     """
-    ids = [torch.as_tensor(row, dtype=torch.int64) for row in input_ids]
+    ids = [torch.tensor(row, dtype=torch.int64) for row in input_ids]
     lengths = [len(row) - 1 for row in ids]
     if padding_free:
         input_ids_BT = torch.cat([row[:-1] for row in ids])[None]
@@ -74,9 +75,12 @@ def token_batch(
         offsets = [sum(lengths[:i]) for i in range(len(lengths))]
     else:
         width = max(lengths)
-        input_ids_BT = torch.zeros(len(ids), width, dtype=torch.int64)
-        for i, row in enumerate(ids):
-            input_ids_BT[i, : lengths[i]] = row[:-1]
+        input_ids_BT = torch.stack(
+            [
+                torch.cat([row[:-1], row[-2:-1].expand(width - length)])
+                for row, length in zip(ids, lengths, strict=True)
+            ]
+        )
         position_ids_BT = None
         offsets = [width * i for i in range(len(ids))]
     # the logits of position p stand at p - 1

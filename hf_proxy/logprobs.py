@@ -179,10 +179,14 @@ def read_logits(
     finally:
         handle.remove()
     if not called:
-        raise ValueError(
-            f"{type(model).__name__}.forward does not call its output head as a module, so its "
-            "logits cannot be read in chunks; this architecture is not supported"
-        )
+        raise _head_not_called(model)
+
+
+def _head_not_called(model: nn.Module) -> ValueError:
+    return ValueError(
+        f"{type(model).__name__}.forward does not call its output head as a module, so its "
+        "logits cannot be read in chunks; this architecture is not supported"
+    )
 
 
 def measure_logit_transform(model: nn.Module, *, device: torch.device) -> LogitTransform:
@@ -194,10 +198,12 @@ def measure_logit_transform(model: nn.Module, *, device: torch.device) -> LogitT
     Raises:
         ValueError: it does anything else.
     """
-    probe = (1.0, 1e30, -50.0, -3.0, 0.25, 7.0, 100.0)
-    seen: list[Tensor] = []
+    probe = (1.0, 1e30, -50.0, -3.0, 7.0)
+    called = False
 
     def replace(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        nonlocal called
+        called = True
         # at least fp32: a scale of 1/13 read through bfloat16 would be wrong in every logit
         dtype = torch.promote_types(output.dtype, torch.float32)
         replaced = torch.zeros(output.shape, dtype=dtype, device=output.device)
@@ -207,11 +213,12 @@ def measure_logit_transform(model: nn.Module, *, device: torch.device) -> LogitT
     handle = output_head(model).register_forward_hook(replace)
     try:
         batch = token_batch([0], [[0, 0]], [1], padding_free=False)
-        seen.append(_forward(model, batch, device).logits)
+        logits = _forward(model, batch, device).logits
     finally:
         handle.remove()
-    values = seen[0].flatten()[: len(probe)].double().tolist()
-    at_one, at_infinity, *rest = values
+    if not called:
+        raise _head_not_called(model)
+    at_one, at_infinity, *rest = logits.flatten()[: len(probe)].double().tolist()
     if abs(at_infinity) > 1e25:
         transform = LogitTransform(scale=at_one)
     else:

@@ -83,6 +83,17 @@ def fingerprint(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError.at(
+            f"cannot be read ({error.strerror})", remedy="check path and rights", source=path
+        ) from error
+
+
 @dataclass(frozen=True)
 class Setting:
     """What must be equal for two scores to be compared.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from accelerate import Accelerator
@@ -59,6 +60,15 @@ class _Rows(NamedTuple):
     parts: dict[str, Any]
 
 
+class _Scored(NamedTuple):
+    """One row after its forward pass."""
+
+    place: int  # in `_Rows`
+    weight_N: np.ndarray
+    logprob_N: np.ndarray
+    rank_N: np.ndarray
+
+
 def score_traces(
     model: nn.Module,
     aligned: Dataset,
@@ -101,10 +111,9 @@ def score_traces(
     num_rows = len(rows.example_id)
     sums = np.zeros((num_rows, 5))
     with stop_together(accelerator):
-        for place, row, logprob_N, rank_N in _forwards(
+        for place, weight_N, logprob_N, rank_N in _forwards(
             model, aligned, rows, accelerator, tokens_per_batch, padding_free
         ):
-            weight_N = row["label_weight"][row["label_start"] :]
             sums[place] = (
                 (-logprob_N * weight_N).sum(),
                 -logprob_N.sum(),
@@ -297,7 +306,10 @@ def compare(score_a: ProxyScore, score_b: ProxyScore, *, metric: str = "value") 
         )
     if score_a.num_traces < 2:
         raise ValueError("a comparison needs at least two traces")
-    a, b = (score.rows.with_format("numpy")[:] for score in (score_a, score_b))
+    a, b = (
+        {name: np.array(column) for name, column in score.rows.to_dict().items()}
+        for score in (score_a, score_b)
+    )
     weight = np.ones(score_a.num_traces)
     if metric == "bits_per_byte":
         weight = a["num_bytes"] * np.log(2)
@@ -406,8 +418,8 @@ def _forwards(
     accelerator: Accelerator | None,
     tokens_per_batch: int,
     padding_free: bool | None,
-) -> Iterator[tuple[int, dict, np.ndarray, np.ndarray]]:
-    """This rank's share of the rows: place in `rows`, the row, its labels' logprobs and ranks.
+) -> Iterator[_Scored]:
+    """This rank's share of the rows, scored.
 
     Every rank runs the same number of forwards, because under FSDP2 and ZeRO-3 each is a collective;
     who has fewer batches repeats the shortest row.
@@ -450,33 +462,35 @@ def _forwards(
             leave=False,
             disable=None if is_main(accelerator) else True,
         )
-        numbers = aligned.with_format("numpy")
+        # Arrow, because the numpy format of datasets rounds float64 weights to float32
+        tables = aligned.with_format("arrow")
         with progress:
             for number in range(num_forwards):
                 idle = number >= len(shard)
                 group = [int(np.argmin(rows.length))] if idle else shard[number]
-                content = [numbers[int(rows.index[place])] for place in group]
+                content = [_arrays(tables[int(rows.index[place])]) for place in group]
                 batch = token_batch(
                     group,
-                    [row["input_ids"] for row in content],
-                    [int(row["label_start"]) for row in content],
+                    [input_ids for input_ids, _ in content],
+                    [int(rows.length[place] - rows.num_labels[place]) for place in group],
                     padding_free=padding_free,
                 )
                 _check_vocabulary(bare, batch, rows)
                 logprob_N, rank_N = logprobs.label_logprobs(bare, batch, transform, device=device)
                 if idle:
                     continue
-                parts = zip(
-                    group,
-                    content,
-                    logprob_N.split(batch.num_labels),
-                    rank_N.split(batch.num_labels),
-                    strict=True,
-                )
-                for place, row, row_logprob_N, row_rank_N in parts:
-                    _check_finite(row_logprob_N, rows.example_id[place])
-                    yield place, row, row_logprob_N.numpy(), row_rank_N.numpy()
+                logprobs_of = logprob_N.split(batch.num_labels)
+                ranks_of = rank_N.split(batch.num_labels)
+                for i, place in enumerate(group):
+                    _check_finite(logprobs_of[i], rows.example_id[place])
+                    weight_N = content[i][1][-batch.num_labels[i] :]
+                    yield _Scored(place, weight_N, logprobs_of[i].numpy(), ranks_of[i].numpy())
                 progress.update(sum(lengths[i] for i in group))
+
+
+def _arrays(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """`input_ids` and `label_weight` of a table of one row."""
+    return tuple(table[name][0].values.to_numpy() for name in ("input_ids", "label_weight"))
 
 
 def _check_window(model: nn.Module, rows: _Rows) -> None:

@@ -1,9 +1,9 @@
 """Which bytes of a text each token stands for, for any tokenizer; and what makes two the same.
 
-First the tokens are read as text: byte-level symbols, SentencePiece pieces with byte fallback, or one
-character per byte. Where they spell the text, their byte spans are known exactly, also of tokens that
-end inside a letter, and of slow tokenizers. Only where a normaliser has rewritten the text (NFC), the
-character offsets of a fast tokenizer are used instead.
+The tokens are read as text: byte-level symbols, SentencePiece pieces with byte fallback, one
+character per byte, or words between blanks. Where they spell the text, their byte spans are known
+exactly, also of tokens that end inside a letter, and of slow tokenizers. Where a normaliser has
+rewritten the text (NFC), they spell what it has made, whose letters are followed back to the text.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from tokenizers import PreTokenizedString, Regex
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -22,6 +23,9 @@ from hf_proxy.schemas import fingerprint
 SPIECE_UNDERLINE = "\u2581"  # how SentencePiece writes a space
 _BYTE_OF_CHAR = {char: byte for byte, char in bytes_to_unicode().items()}
 _BYTE_PIECE = re.compile("<0x([0-9A-Fa-f]{2})>")
+_BLANK = re.compile(
+    b"|".join(re.escape(chr(code).encode()) for code in range(0x3001) if chr(code).isspace())
+)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -34,15 +38,20 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         for id, token in sorted(tokenizer.added_tokens_decoder.items())
     ]
     added_ids = {id for id, *_ in added}
-    if added and added[-1][1] == tokenizer.pad_token and added[-1][0] == len(tokenizer) - 1:
+    named = tokenizer.special_tokens_map
+    pad = named.pop("pad_token", None)
+    if added and added[-1][:2] == [len(tokenizer) - 1, pad] and pad not in named.values():
         added.pop()
-    content: dict[str, Any] = {"added": added}
+    content: dict[str, Any] = {"added": added, "split": tokenizer.split_special_tokens}
     if tokenizer.is_fast:
         parts = json.loads(tokenizer.backend_tokenizer.to_str())
         names = ("model", "normalizer", "pre_tokenizer", "post_processor", "decoder")
         content |= {name: parts[name] for name in names}
     else:
         content["class"] = type(tokenizer).__name__
+        content |= {
+            name: getattr(tokenizer, name, None) for name in ("legacy", "special_tokens_pattern")
+        }
         content["vocabulary"] = sorted(
             (id, token) for token, id in tokenizer.get_vocab().items() if id not in added_ids
         )
@@ -60,21 +69,17 @@ def encode_contexts(
     Those it puts behind (an EOS) would part context and trace, so they are left out. A text that
     brings its own BOS, as chat templates do, gets no second one.
     """
-    encoded = []
-    for text in texts:
-        plain = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        has_bos = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
-        if chat or has_bos:
-            encoded.append(plain)
-            continue
-        full = tokenizer(text, verbose=False)["input_ids"]
-        num_before = next(
-            start
-            for start in range(len(full) - len(plain) + 1)
-            if full[start : start + len(plain)] == plain
-        )
-        encoded.append(full[:num_before] + plain)
-    return encoded
+    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    if chat:
+        return encoded
+    # read off a letter, since an empty text would not tell what stands before it from what behind
+    letter = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    num_before = next(
+        start for start in range(len(full)) if full[start : start + len(letter)] == letter
+    )
+    before = full[:num_before]
+    return [ids if ids[:1] == [tokenizer.bos_token_id] else before + ids for ids in encoded]
 
 
 def encode_traces(
@@ -82,29 +87,15 @@ def encode_traces(
 ) -> list[tuple[list[int], np.ndarray] | str]:
     """Ids of each text without special tokens, and the byte span `[n, 2]` of each id.
 
-    Spans tile the bytes of the text in order. Only a tokenizer's dummy leading-space marker covers no
-    byte. Where the tokens do not stand for the text, there is a sentence instead that says why.
+    Spans tile the bytes of the text in order. Only a tokenizer's dummy leading-space marker covers
+    no byte. Where the tokens do not stand for the text, there is a sentence instead that says why.
     """
-    encoded = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        return_offsets_mapping=tokenizer.is_fast,
-        return_attention_mask=False,
-        verbose=False,
-    )
-    added = {id: token for id, token in tokenizer.added_tokens_decoder.items()}
+    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    added = tokenizer.added_tokens_decoder
     results: list[tuple[list[int], np.ndarray] | str] = []
-    for index, (text, ids) in enumerate(zip(texts, encoded["input_ids"], strict=True)):
-        pieces = tokenizer.convert_ids_to_tokens(ids)
-        spans: np.ndarray | str | None = _spans_by_spelling(text, ids, pieces, added)
-        if spans is None and tokenizer.is_fast:
-            offsets = encoded["offset_mapping"][index]
-            spans = _spans_by_offsets(tokenizer, text, ids, pieces, offsets)
-        elif spans is None:
-            spans = (
-                f"{type(tokenizer).__name__} gives no offsets, and its tokens do not spell the trace "
-                f"by byte-level or byte-fallback symbols ({' '.join(pieces[:8])} ...)"
-            )
+    for text, ids in zip(texts, encoded, strict=True):
+        ends = _ends(tokenizer, text, ids, added)
+        spans = ends if isinstance(ends, str) else np.array([[0, *ends[:-1]], ends], np.int64).T
         results.append(spans if isinstance(spans, str) else (ids, spans))
     return results
 
@@ -130,16 +121,71 @@ def _char_per_byte(piece: str) -> bytes | None:
 _SCHEMES = (_byte_level, _sentencepiece, _char_per_byte)
 
 
-def _spans_by_spelling(
-    text: str, ids: Sequence[int], pieces: Sequence[str], added: dict[int, Any]
-) -> np.ndarray | None:
-    """Spans from what the pieces spell, or None where they do not spell `text`."""
-    data = text.encode()
-    for scheme in _SCHEMES:
-        ends = _walk(data, ids, pieces, added, scheme)
+def _ends(
+    tokenizer: PreTrainedTokenizerBase, text: str, ids: Sequence[int], added: dict[int, Any]
+) -> list[int] | str:
+    """Where each token ends in the bytes of `text`, or why that is not certain."""
+    if not ids:
+        return "the tokenizer gives no token for it"
+    pieces = tokenizer.convert_ids_to_tokens(ids)
+    ends = _spelt(text.encode(), ids, pieces, added)
+    if ends is not None:
+        return ends
+    if tokenizer.unk_token_id in ids:
+        return f"the tokenizer has no token for {_first_unknown(tokenizer, text)}"
+    words = _without_affixes(tokenizer, pieces)
+    readings: list[tuple[Callable, str, tuple | None]] = [(_spelt_in_words, text, None)]
+    if tokenizer.is_fast:
+        seen, borders = _rewritten(tokenizer, text)
+        if _plain_letters(seen) != _plain_letters(text):
+            return "the tokenizer rewrites the text: it drops or changes letters"
+        readings = [(_spelt, seen, borders), *readings, (_spelt_in_words, seen, borders)]
+    for read, seen, borders in readings:
+        ends = read(seen.encode(), ids, words, added)
         if ends is not None:
-            return np.array([[0, *ends[:-1]], ends], dtype=np.int64).T
-    return None
+            return ends if borders is None else np.rint(np.interp(ends, *borders)).astype(int)
+    return (
+        f"the tokens of {type(tokenizer).__name__} do not spell it by byte-level symbols, "
+        f"byte-fallback symbols or words ({' '.join(pieces[:8])} ...)"
+    )
+
+
+def _rewritten(
+    tokenizer: PreTrainedTokenizerBase, text: str
+) -> tuple[str, tuple[list[int], list[int]]]:
+    """What the normaliser makes of `text`, and the bytes where both have a border of letters.
+
+    Spaces stand as spaces, and a dummy prefix is left out. Several letters made of one stand
+    between two borders. A letter that is gone goes with the one before (a composed accent), a blank
+    with the one behind.
+    """
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    parts = PreTokenizedString(text)
+    num_dummy = 0
+    if normalizer is not None:
+        parts.normalize(normalizer.normalize)
+        num_dummy = len(normalizer.normalize_str("a").removesuffix("a"))
+    parts.split(lambda _, part: part.split(Regex(r"[\s\S]"), "isolated"))
+    byte_at = [0, *np.cumsum([len(char.encode()) for char in text]).tolist()]
+    seen, seen_at, text_at = "", [0], [0]
+    num_bytes, last_start, last_end = 0, 0, 0
+    for letter, (start, end), _ in parts.get_splits("original", "char")[num_dummy:]:
+        if start > last_start and num_bytes:
+            seen_at.append(num_bytes)
+            text_at.append(byte_at[last_end + len(text[last_end:start].rstrip())])
+        letter = letter.replace(SPIECE_UNDERLINE, " ")
+        seen += letter
+        num_bytes += len(letter.encode())
+        last_start, last_end = start, end
+    return seen, ([*seen_at, num_bytes], [*text_at, byte_at[-1]])
+
+
+def _spelt(
+    data: bytes, ids: Sequence[int], pieces: Sequence[str], added: dict[int, Any]
+) -> list[int] | None:
+    """Where each piece ends in `data`, or None where they do not spell it by any scheme."""
+    walks = (_walk(data, ids, pieces, added, scheme) for scheme in _SCHEMES)
+    return next((ends for ends in walks if ends is not None), None)
 
 
 def _walk(
@@ -167,15 +213,16 @@ def _walk(
         elif ids[place] in added:
             end = _end_of_added(data, at, added[ids[place]])
         else:
-            spelt = scheme(pieces[place])
+            piece = pieces[place]
+            spelt = scheme(piece)
             end = None
             opens = place == 0 or ids[place - 1] in added
             if spelt is not None:
                 if opens and spelt[:1] == b" " and dummy_at != place:
                     other_reading.append(place)
                 elif dummy_at == place:
-                    spelt = spelt[1:]
-                end = _end_of(data, at, spelt, pieces[place], scheme)
+                    spelt, piece = spelt[1:], piece[1:]
+                end = _end_of(data, at, spelt, piece, scheme)
         if end is not None:
             ends.append(end)
         elif other_reading:
@@ -204,76 +251,51 @@ def _end_of_added(data: bytes, at: int, token: Any) -> int | None:
     """An added token stands for its own text, and for the blanks it strips."""
     content = token.content.encode()
     if token.lstrip:
-        while not data.startswith(content, at) and data[at : at + 1].isspace():
-            at += 1
+        while not data.startswith(content, at) and (blank := _BLANK.match(data, at)):
+            at = blank.end()
     if not data.startswith(content, at):
         return None
     at += len(content)
     if token.rstrip:
-        while data[at : at + 1].isspace():
-            at += 1
+        while blank := _BLANK.match(data, at):
+            at = blank.end()
     return at
 
 
-def _spans_by_offsets(
-    tokenizer: PreTrainedTokenizerBase,
-    text: str,
-    ids: Sequence[int],
-    pieces: Sequence[str],
-    offsets: Sequence[tuple[int, int]],
-) -> np.ndarray | str:
-    """Spans from character offsets, where a normaliser has rewritten the text.
+def _spelt_in_words(
+    data: bytes, ids: Sequence[int], words: Sequence[str], added: dict[int, Any]
+) -> list[int] | None:
+    """Where each word ends in `data`, if they spell all but blanks, which go with the next word."""
+    ends = []
+    at = 0
+    for id, word in zip(ids, words, strict=True):
+        letters = added[id].content.encode() if id in added else _sentencepiece(word).strip()
+        while not data.startswith(letters, at) and (blank := _BLANK.match(data, at)):
+            at = blank.end()
+        if not data.startswith(letters, at):
+            return None
+        at += len(letters)
+        ends.append(at)
+    while blank := _BLANK.match(data, at):
+        at = blank.end()
+    return [*ends[:-1], at] if at == len(data) else None
 
-    Tokens whose offsets overlap share those letters: their bytes are cut in the proportion of the
-    tokens' own bytes, exactly where those are the same bytes. What no offset covers goes to the token
-    before it (a combining mark that was composed), blanks to the token behind.
-    """
-    unknown = tokenizer.unk_token_id
-    for id, (start, end) in zip(ids, offsets, strict=True):
-        if id == unknown and text[start:end] != tokenizer.unk_token:
-            return f"the tokenizer has no token for {text[start:end]!r} at character {start}"
-    normalizer = tokenizer.backend_tokenizer.normalizer
-    seen = text if normalizer is None else normalizer.normalize_str(text)
-    if _plain_letters(seen) != _plain_letters(text):
-        return (
-            "the tokenizer rewrites the text (it drops or changes letters), so no span is certain"
-        )
-    groups: list[list[int]] = []  # tokens that share letters
-    starts: list[int] = []
-    ends: list[int] = []
-    for place, (start, end) in enumerate(offsets):
-        if groups and (start < ends[-1] or start == end):
-            groups[-1].append(place)
-            ends[-1] = max(ends[-1], end)
-        else:
-            groups.append([place])
-            starts.append(start)
-            ends.append(end)
-        if start < starts[-1]:
-            return f"the tokenizer's offsets go back at token {place} ({pieces[place]!r})"
-    byte_at = np.concatenate([[0], np.cumsum([len(char.encode()) for char in text])])
-    spans = np.empty((len(ids), 2), dtype=np.int64)
-    begin = 0
-    for number, group in enumerate(groups):
-        if number + 1 < len(groups):
-            gap = text[ends[number] : starts[number + 1]]
-            finish = ends[number] + len(gap.rstrip())
-        else:
-            finish = len(text)
-        first, last = int(byte_at[begin]), int(byte_at[finish])
-        spelt = [_byte_level(pieces[place]) or pieces[place].encode() for place in group]
-        total = sum(map(len, spelt))
-        cuts = [first]
-        for piece in spelt:
-            done = cuts[-1] - first if total == last - first else None
-            if done is not None:
-                cuts.append(cuts[-1] + len(piece))
-            else:
-                share = sum(map(len, spelt[: len(cuts)])) / total
-                cuts.append(first + round((last - first) * share))
-        spans[group, 0], spans[group, 1] = cuts[:-1], cuts[1:]
-        begin = finish
-    return spans
+
+def _without_affixes(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> list[str]:
+    """Pieces without the marks that they go on a word or end it (`##ing`, `ing</w>`)."""
+    model = tokenizer.backend_tokenizer.model if tokenizer.is_fast else None
+    prefix = getattr(model, "continuing_subword_prefix", None) or ""
+    suffix = getattr(model, "end_of_word_suffix", None) or ""
+    return [piece.removeprefix(prefix).removesuffix(suffix) for piece in pieces]
+
+
+def _first_unknown(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    if tokenizer.is_fast:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        for id, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            if id == tokenizer.unk_token_id and text[start:end] != tokenizer.unk_token:
+                return f"{text[start:end]!r} at character {start}"
+    return "a part of it"
 
 
 def _plain_letters(text: str) -> str:

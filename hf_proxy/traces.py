@@ -25,6 +25,7 @@ from hf_proxy.schemas import (
     InputError,
     cache_dir,
     cached_dataset,
+    file_hash,
     fingerprint,
     write_text,
 )
@@ -200,7 +201,7 @@ def read_traces(
         )
     prompts = None if requests is None else _prompts_by_custom_id(requests)
     identity, raw_rows = _open(str(source), split)
-    wanted = [identity, format, columns, None if requests is None else _file_hash(Path(requests))]
+    wanted = [identity, format, columns, None if requests is None else file_hash(Path(requests))]
     key = f"traces-{fingerprint(wanted)}"
     dropped: Counter[str] = Counter()
 
@@ -234,16 +235,6 @@ def read_traces(
     return traces, dropped_counts
 
 
-def _file_hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError.at(
-            f"cannot be read ({error.strerror})", remedy="check path and rights", source=path
-        ) from error
-
-
 def _open(source: str, split: str | None) -> tuple[str, Iterable[Mapping]]:
     """What names the content of `source`, and its rows."""
     path = Path(source)
@@ -254,7 +245,7 @@ def _open(source: str, split: str | None) -> tuple[str, Iterable[Mapping]]:
         return dataset._fingerprint, dataset
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        identity = fingerprint([[file.name, _file_hash(file)] for file in files])
+        identity = fingerprint([[file.name, file_hash(file)] for file in files])
         if any(file.name in ("state.json", "dataset_dict.json") for file in files):
             dataset = load_from_disk(source)
             if isinstance(dataset, DatasetDict) and split is not None:
@@ -266,7 +257,7 @@ def _open(source: str, split: str | None) -> tuple[str, Iterable[Mapping]]:
                 "the folder holds no set", remedy=f"expected {FILE_TYPES} files", source=source
             )
         return identity, (row for file in files for row in _file_rows(file))
-    return _file_hash(path), _file_rows(path)
+    return file_hash(path), _file_rows(path)
 
 
 def _one_split(dataset: Any, source: str) -> Dataset:
@@ -370,7 +361,7 @@ def _from_fields(row: Mapping, index: int, format: str) -> dict[str, Any]:
 
 def _prompts_by_custom_id(requests: str | Path) -> dict[str, str]:
     path = Path(requests)
-    _file_hash(path)  # the readable error
+    file_hash(path)  # the readable error
     prompts = {}
     for index, row in enumerate(_file_rows(path)):
 

@@ -1,0 +1,38 @@
+# Each target builds .venv from nothing with the tested versions of .ci/constraints.txt, and is quick
+# when it stands. PYTHON chooses the interpreter: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# OMP_NUM_THREADS is left to the tests, which start several processes
+export HF_HUB_DISABLE_TELEMETRY = 1
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test check benchmark clean
+
+demo: $(VENV)/.ready
+	$(BIN)/hf-proxy demo
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/types && mkdir -p build/types
+	cp -r hf_proxy build/types/ && cp -r callbacks recipes build/types/hf_proxy/
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+# needs MODELS (folders) and TRACES (a trace set)
+benchmark: $(VENV)/.ready
+	$(BIN)/pip install -q -c .ci/constraints.txt -e '.[bench]'
+	$(BIN)/python tests/benchmarks/scoring.py --models $(MODELS) --traces $(TRACES)
+
+$(VENV)/.ready: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,35 @@
+"""`hf-proxy COMMAND ...`: finds the recipe of a command and hands it the rest of the line."""
+
+import sys
+from importlib import import_module
+
+# command: recipe module, what it does
+COMMANDS = {
+    "traces": ("traces", "import, annotate and check reasoning traces"),
+    "score": ("score_checkpoints", "score models on traces: table, intervals, comparisons"),
+    "demo": ("demo", "two minutes without a download: train a tiny proxy and watch its score"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; a recipe is imported only when its command runs.
+
+    Returns:
+        The exit code: 0, 1 failure, 2 bad arguments or input.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] not in COMMANDS:
+        asked = bool(argv) and argv[0] in ("-h", "--help")
+        print("usage: hf-proxy COMMAND [--help] ...\n")
+        for name, (_, purpose) in COMMANDS.items():
+            print(f"  {name:<10}{purpose}")
+        print("\nhf-proxy COMMAND --help lists the flags; --config FILE.yaml reads them from YAML.")
+        if argv and not asked:
+            print(f"hf-proxy: error: there is no command {argv[0]!r}", file=sys.stderr)
+        return 0 if asked else 2
+    recipe = import_module(f"hf_proxy.recipes.{COMMANDS[argv[0]][0]}")
+    return recipe.cli(argv[1:])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

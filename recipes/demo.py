@@ -1,0 +1,215 @@
+"""Two minutes, no download: train a tiny proxy on generated arithmetic and watch its score fall."""
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from hf_proxy.alignment import align_traces
+from hf_proxy.recipes import RecipeConfig, run
+from hf_proxy.schemas import TRACE_FEATURES, save_dataset, write_text
+from hf_proxy.scoring import annotate_traces, compare, score_traces
+
+NAMES = ("Ada", "Ben", "Chloé", "Dana", "Emil", "Fatima", "Goro", "Hana")
+THINGS = ("apples", "books", "coins", "eggs", "kites", "pens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(RecipeConfig):
+    """Fields are flags and YAML keys."""
+
+    output_dir: str = field(default="outputs/demo", metadata={"help": "Where the files go."})
+    frontier_steps: int = field(default=200, metadata={"help": "Training steps of the frontier."})
+    proxy_steps: int = field(default=120, metadata={"help": "Training steps of the proxy."})
+    score_every: int = field(default=20, metadata={"help": "Steps between two scores."})
+    num_traces: int = field(default=64, metadata={"help": "Held-out traces to score on."})
+    seed: int = field(default=0, metadata={"help": "Seed of problems and models."})
+
+
+def problems(rng: random.Random) -> Iterator[dict[str, str]]:
+    """Word problems of two to four steps with a worked solution, without end."""
+    while True:
+        name, thing = rng.choice(NAMES), rng.choice(THINGS)
+        total = rng.randint(2, 20)
+        prompt, solution = [f"{name} has {total} {thing}."], []
+        for _ in range(rng.randint(2, 4)):
+            number = rng.randint(2, 9)
+            if rng.random() < 0.5 or total <= number:
+                prompt.append(f"{name} gets {number} more.")
+                solution.append(f"{total} + {number} = {total + number}.")
+                total += number
+            else:
+                prompt.append(f"{name} gives {number} away.")
+                solution.append(f"{total} - {number} = {total - number}.")
+                total -= number
+        prompt.append(f"How many {thing} does {name} have?")
+        solution.append(f"{name} has {total} {thing}.")
+        yield {"prompt": " ".join(prompt), "trace": " ".join(solution)}
+
+
+def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of these texts."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> LlamaForCausalLM:
+    """A Llama of random weights with this tokenizer's vocabulary."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config)
+
+
+def train(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Iterator[dict[str, str]],
+    *,
+    num_steps: int,
+    save_steps: int,
+    output_dir: Path,
+    seed: int,
+) -> None:
+    """Train on fresh problems with `Trainer`; the checkpoints stay in `output_dir`."""
+
+    def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
+        ids = [torch.tensor(row["input_ids"]) for row in rows]
+        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=-100)
+        return {"input_ids": padded.clamp(min=0), "labels": padded}
+
+    batch_size = 32
+    rows = [next(texts) for _ in range(num_steps * batch_size)]
+    encoded = tokenizer([f"{row['prompt']}\n{row['trace']}<|end|>" for row in rows])["input_ids"]
+    arguments = TrainingArguments(
+        output_dir=str(output_dir),
+        max_steps=num_steps,
+        per_device_train_batch_size=batch_size,
+        learning_rate=3e-3,
+        lr_scheduler_type="cosine",
+        warmup_steps=20,
+        save_steps=save_steps,
+        logging_strategy="no",
+        disable_tqdm=None,
+        report_to="none",
+        seed=seed,
+    )
+    dataset = Dataset.from_dict({"input_ids": encoded})
+    Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collate).train()
+    model.save_pretrained(output_dir)
+
+
+def main(config: DemoConfig) -> dict[str, Any]:
+    """Train a small frontier and a smaller proxy in place, and score the proxy as it learns."""
+    start = time.perf_counter()
+    set_seed(config.seed)
+    folder = Path(config.output_dir)
+    texts = problems(random.Random(config.seed))
+    held_out = problems(random.Random(config.seed + 1))
+    sample = [next(texts) for _ in range(2000)]
+    tokenizer = train_tokenizer([" ".join(row.values()) for row in sample], vocab_size=400)
+
+    print(f"1. training a frontier of 4 layers for {config.frontier_steps} steps")
+    frontier = make_model(tokenizer, width=128, layers=4)
+    train(
+        frontier,
+        tokenizer,
+        texts,
+        num_steps=config.frontier_steps,
+        save_steps=config.frontier_steps,
+        output_dir=folder / "frontier",
+        seed=config.seed,
+    )
+    print(f"2. annotating {config.num_traces} held-out traces with its confidence")
+    rows = [next(held_out) for _ in range(config.num_traces)]
+    blank = Dataset.from_list(
+        [
+            {
+                "example_id": f"problem-{number:03d}",
+                "weighting": "none",
+                "frontier_spans": [],
+                "frontier_logprobs": [],
+            }
+            | row
+            for number, row in enumerate(rows)
+        ],
+        features=TRACE_FEATURES,
+    )
+    traces = annotate_traces(blank, frontier, tokenizer)
+    save_dataset(traces, folder / "traces", {"seed": config.seed}, overwrite=True)
+
+    print(f"3. training a proxy of 2 layers for {config.proxy_steps} steps")
+    proxy = make_model(tokenizer, width=64, layers=2)
+    proxy.save_pretrained(folder / "proxy" / "checkpoint-0")
+    train(
+        proxy,
+        tokenizer,
+        texts,
+        num_steps=config.proxy_steps,
+        save_steps=config.score_every,
+        output_dir=folder / "proxy",
+        seed=config.seed,
+    )
+    print("4. scoring each checkpoint (rBridge, nats per token, lower is better)\n")
+    aligned = align_traces(traces, tokenizer)
+    steps = sorted({*range(0, config.proxy_steps, config.score_every), config.proxy_steps})
+    scores = []
+    print("  step   rBridge    90 % interval       R_phi   bits/byte")
+    for step in steps:
+        checkpoint = folder / "proxy" / f"checkpoint-{step}"
+        model = AutoModelForCausalLM.from_pretrained(checkpoint)
+        score = score_traces(model, aligned, step=step, model_id=checkpoint.name)
+        scores.append(score)
+        print(
+            f"{step:6d}  {score.value:8.4f}  {score.low:7.4f} .. {score.high:6.4f}"
+            f"  {score.trace_nll:8.4f}  {score.bits_per_byte:8.4f}"
+        )
+    last = compare(scores[-1], scores[0])
+    print(
+        f"\nlast - first: {last.difference:+.4f} [{last.low:+.4f}, {last.high:+.4f}], "
+        f"p = {last.p_value:.4f}, n = {last.num_traces} traces"
+    )
+    write_text(folder / "scores.jsonl", "".join(score.to_json() + "\n" for score in scores))
+    seconds = time.perf_counter() - start
+    print(f"{seconds:.0f} s; trace set, checkpoints and scores.jsonl are in {folder}")
+    return {"scores": [score.scalars() for score in scores], "seconds": seconds}
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """`hf-proxy demo`."""
+    return run(DemoConfig, main, argv, prog="hf-proxy demo")
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())

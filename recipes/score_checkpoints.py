@@ -1,0 +1,238 @@
+"""Score models on reasoning traces: a table of rBridge with intervals, and paired comparisons."""
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from hf_proxy import __version__
+from hf_proxy.alignment import align_traces
+from hf_proxy.parallel import stop_together
+from hf_proxy.recipes import RecipeConfig, run
+from hf_proxy.recipes.checkpoints import (
+    Checkpoint,
+    find_checkpoints,
+    load_model,
+    load_tokenizer,
+    weights_fingerprint,
+)
+from hf_proxy.schemas import (
+    ProxyScore,
+    Setting,
+    cache_dir,
+    fingerprint,
+    provenance_of,
+    write_text,
+)
+from hf_proxy.scoring import TOKENS_PER_BATCH, Comparison, compare, score_traces
+from hf_proxy.traces import load_traces
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig(RecipeConfig):
+    """Fields are flags and YAML keys."""
+
+    models: list[str] = field(
+        metadata={
+            "help": "Model folders, hub ids, training checkpoints, LoRA adapters, or run folders "
+            "(which stand for their checkpoints)."
+        }
+    )
+    traces: str = field(
+        metadata={"help": "Trace set: file, save_to_disk folder or hub id; see `hf-proxy traces`."}
+    )
+    traces_format: str | None = field(
+        default=None,
+        metadata={"help": "trace, text or openai; recognised from the columns if unset."},
+    )
+    num_traces: int | None = field(
+        default=None, metadata={"help": "Score the first so many traces only, for a quick look."}
+    )
+    context: str = field(
+        default="{prompt}\n",
+        metadata={"help": "Text before the trace, {prompt} is replaced; or 'chat'."},
+    )
+    unit: Literal["letter", "byte"] = field(
+        default="letter", metadata={"help": "What a token's weight is averaged over."}
+    )
+    minmax_over: Literal["trace", "dataset", "none"] = field(
+        default="trace", metadata={"help": "Where min and max of the weights are taken."}
+    )
+    divisor: Literal["tokens", "weights"] = field(
+        default="tokens", metadata={"help": "Weighted sums are divided by this (paper: tokens)."}
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Most tokens of context and trace; None: the window."}
+    )
+    too_long: Literal["error", "drop"] = field(
+        default="error", metadata={"help": "What to do with traces beyond max_length."}
+    )
+    tokens_per_batch: int = field(
+        default=TOKENS_PER_BATCH, metadata={"help": "Tokens of one forward pass, with padding."}
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = field(
+        default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
+    )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={"help": "eager, sdpa, flash_attention_2, ...; None: the model's own."},
+    )
+    use_score_cache: bool = field(
+        default=True,
+        metadata={
+            "help": "Reuse scores of equal weights, setting and precision, wherever they lie."
+        },
+    )
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Write scores.jsonl (all rows) and provenance.json there."}
+    )
+
+
+def main(config: ScoreConfig) -> dict[str, Any]:
+    """Score models on a frontier's reasoning traces (rBridge; nats per token, lower is better)."""
+    accelerator = Accelerator()
+    with stop_together(accelerator):
+        traces = load_traces(config.traces, format=config.traces_format)
+        if config.num_traces is not None:
+            traces = traces.select(range(min(config.num_traces, len(traces))))
+        checkpoints = [found for spec in config.models for found in find_checkpoints(spec)]
+    scores, facts = [], []
+    for checkpoint in checkpoints:
+        score, fact = _score(checkpoint, traces, config, accelerator)
+        scores.append(score)
+        facts.append(fact)
+    comparisons = _comparisons(scores)
+    if accelerator.is_main_process:
+        print(_table(scores, facts))
+        for (a, b), result in comparisons:
+            print(_sentence(scores[a], scores[b], result))
+        if config.output_dir is not None:
+            folder = Path(config.output_dir)
+            write_text(folder / "scores.jsonl", "".join(s.to_json() + "\n" for s in scores))
+            stamp = provenance_of(parameters=dataclasses.asdict(config), models=facts)
+            write_text(folder / "provenance.json", json.dumps(stamp, indent=2))
+    return {
+        "scores": [s.scalars() | fact for s, fact in zip(scores, facts, strict=True)],
+        "comparisons": [
+            {"a": scores[a].model_id, "b": scores[b].model_id} | dataclasses.asdict(result)
+            for (a, b), result in comparisons
+        ],
+    }
+
+
+def _score(
+    checkpoint: Checkpoint, traces: Any, config: ScoreConfig, accelerator: Accelerator
+) -> tuple[ProxyScore, dict[str, Any]]:
+    """The score of one checkpoint, from the cache where equal weights were scored before."""
+    start = time.perf_counter()
+    with stop_together(accelerator):
+        aligned = align_traces(
+            traces,
+            load_tokenizer(checkpoint),
+            context=config.context,
+            unit=config.unit,
+            minmax_over=None if config.minmax_over == "none" else config.minmax_over,
+            max_length=config.max_length,
+            too_long=config.too_long,
+        )
+        setting = Setting(json.loads(aligned[0]["setting_parts"]) | {"divisor": config.divisor})
+        weights = weights_fingerprint(checkpoint)
+    how = [config.dtype, config.attn_implementation, accelerator.device.type]
+    path = cache_dir() / f"score-{fingerprint([__version__, weights, setting.hash, how])}.json"
+    # the main process decides for all: a rank that found no file would wait for the others' forwards
+    found = [path.read_text() if config.use_score_cache and path.exists() else None]
+    broadcast_object_list(found)
+    fact = {"weights": weights, "dtype": config.dtype, "device": accelerator.device.type}
+    if found[0] is not None:
+        score = ProxyScore.from_json(found[0])
+        score = dataclasses.replace(score, model_id=checkpoint.name, step=checkpoint.step)
+        return score, fact | {"cached": True, "seconds": time.perf_counter() - start}
+    with stop_together(accelerator):
+        model = load_model(
+            checkpoint,
+            dtype=config.dtype,
+            device=accelerator.device,
+            attn_implementation=config.attn_implementation,
+        )
+    score = score_traces(
+        model,
+        aligned,
+        accelerator=accelerator,
+        tokens_per_batch=config.tokens_per_batch,
+        divisor=config.divisor,
+        step=checkpoint.step,
+        model_id=checkpoint.name,
+    )
+    if accelerator.is_main_process:
+        write_text(path, score.to_json())
+    return score, fact | {"cached": False, "seconds": time.perf_counter() - start}
+
+
+def _comparisons(scores: list[ProxyScore]) -> list[tuple[tuple[int, int], Comparison]]:
+    """Each model against the first: by rBridge in one setting, across tokenizers by bits per byte."""
+    found = []
+    for b in range(1, len(scores)):
+        same = not scores[0].setting.differing(scores[b].setting)
+        metric = "value" if same else "bits_per_byte"
+        try:
+            found.append(((0, b), compare(scores[0], scores[b], metric=metric)))
+        except ValueError as reason:
+            print(f"{scores[0].model_id} and {scores[b].model_id}: {reason}")
+    return found
+
+
+def _table(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> str:
+    head = ("model", "step", "rBridge", "90 % interval", "R_phi", "bits/byte", "top-1", "rank")
+    head += ("traces", "labels", "setting", "seconds")
+    lines = [head]
+    for score, fact in zip(scores, facts, strict=True):
+        interval = "-" if score.low is None else f"{score.low:.4f} .. {score.high:.4f}"
+        lines.append(
+            (
+                str(score.model_id),
+                "-" if score.step is None else str(score.step),
+                f"{score.value:.6f}",
+                interval,
+                f"{score.trace_nll:.4f}",
+                f"{score.bits_per_byte:.4f}",
+                f"{score.top1_agreement:.3f}",
+                f"{score.mean_rank:.1f}",
+                str(score.num_traces),
+                str(score.num_labels),
+                score.setting.hash,
+                "cached" if fact["cached"] else f"{fact['seconds']:.1f}",
+            )
+        )
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    aligned = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]])
+
+
+def _sentence(a: ProxyScore, b: ProxyScore, result: Comparison) -> str:
+    names = {"value": "rBridge", "trace_nll": "R_phi", "bits_per_byte": "bits/byte"}
+    note = f" ({result.note})" if result.note else ""
+    return (
+        f"{a.model_id} - {b.model_id}: {names[result.metric]} {result.difference:+.4f} "
+        f"[{result.low:+.4f}, {result.high:+.4f}], p = {result.p_value:.4f}, "
+        f"n = {result.num_traces}{note}"
+    )
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """`hf-proxy score`."""
+    return run(ScoreConfig, main, argv, prog="hf-proxy score")
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())

@@ -1,0 +1,223 @@
+"""Trace sets: import from other formats, annotate with a local frontier's confidence, check."""
+
+import dataclasses
+import re
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from accelerate import Accelerator
+from datasets import Dataset
+
+from hf_proxy.parallel import stop_together
+from hf_proxy.recipes import RecipeConfig, run
+from hf_proxy.recipes.checkpoints import (
+    find_checkpoints,
+    load_model,
+    load_tokenizer,
+    weights_fingerprint,
+)
+from hf_proxy.schemas import InputError, save_dataset
+from hf_proxy.scoring import TOKENS_PER_BATCH, annotate_traces
+from hf_proxy.spelling import tokenizer_fingerprint
+from hf_proxy.traces import load_traces, read_traces, traces_fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadConfig(RecipeConfig):
+    """Where traces are read from."""
+
+    source: str = field(
+        metadata={"help": "File (.jsonl, .json, .parquet), folder, save_to_disk folder or hub id."}
+    )
+    format: Literal["auto", "trace", "text", "openai"] = field(
+        default="auto", metadata={"help": "auto: recognised from the columns."}
+    )
+    split: str | None = field(default=None, metadata={"help": "Split, where there are several."})
+    columns: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Our field = their name, as prompt=question trace=answer."},
+    )
+    requests: str | None = field(
+        default=None, metadata={"help": "Input file of an OpenAI batch, for the prompts."}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig(ReadConfig):
+    """`hf-proxy traces import`."""
+
+    output_dir: str = field(metadata={"help": "Folder of the new trace set."})
+    remove: str | None = field(
+        default=None,
+        metadata={"help": "Regular expression cut out of traces without probabilities."},
+    )
+    num_traces: int | None = field(default=None, metadata={"help": "Keep the first so many."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace output_dir."})
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotateConfig(RecipeConfig):
+    """`hf-proxy traces annotate`."""
+
+    source: str = field(metadata={"help": "Trace set, as `hf-proxy traces import` writes it."})
+    frontier: str = field(metadata={"help": "Model folder, adapter or hub id of the frontier."})
+    output_dir: str = field(metadata={"help": "Folder of the new trace set."})
+    context: str = field(
+        default="{prompt}\n",
+        metadata={"help": "Text before the trace, {prompt} is replaced; or 'chat'."},
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Most tokens of context and trace; None: the window."}
+    )
+    too_long: Literal["error", "drop"] = field(
+        default="error", metadata={"help": "What to do with traces beyond max_length."}
+    )
+    tokens_per_batch: int = field(
+        default=TOKENS_PER_BATCH, metadata={"help": "Tokens of one forward pass, with padding."}
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = field(
+        default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Replace output_dir."})
+
+
+def import_traces(config: ImportConfig) -> dict[str, Any]:
+    """Read traces from another format, check every row, and write them as a trace set."""
+    traces, dropped = _read(config)
+    num_read = len(traces)
+    if config.num_traces is not None:
+        traces = traces.select(range(min(config.num_traces, num_read)))
+    if config.remove is not None:
+        if set(traces["weighting"]) != {"none"}:
+            raise InputError.at(
+                "these traces have probabilities, so no letter may be cut out of them",
+                remedy="import them without --remove",
+                source=config.source,
+            )
+        pattern = re.compile(config.remove)
+        traces = traces.map(lambda row: {"trace": pattern.sub("", row["trace"])}, desc="Removing")
+    counts = {"in": num_read + sum(dropped.values()), "kept": len(traces), "dropped": dropped}
+    _save(traces, config, counts)
+    print(f"{len(traces)} traces in {config.output_dir}, dropped {dropped or 'none'}")
+    return {"output_dir": config.output_dir, "counts": counts}
+
+
+def annotate(config: AnnotateConfig) -> dict[str, Any]:
+    """Give existing traces a local frontier model's confidence, by one teacher-forced pass."""
+    accelerator = Accelerator()
+    with stop_together(accelerator):
+        traces = load_traces(config.source)
+        frontier = find_checkpoints(config.frontier)[-1]
+        tokenizer = load_tokenizer(frontier)
+        model = load_model(frontier, dtype=config.dtype, device=accelerator.device)
+    annotated = annotate_traces(
+        traces,
+        model,
+        tokenizer,
+        accelerator=accelerator,
+        context=config.context,
+        max_length=config.max_length,
+        too_long=config.too_long,
+        tokens_per_batch=config.tokens_per_batch,
+    )
+    num_dropped = len(traces) - len(annotated)
+    counts = {"in": len(traces), "kept": len(annotated), "dropped": {"too long": num_dropped}}
+    if accelerator.is_main_process:
+        frontier_facts = {
+            "name": frontier.name,
+            "step": frontier.step,
+            "weights": weights_fingerprint(frontier),
+            "tokenizer": tokenizer_fingerprint(tokenizer),
+            "dtype": str(model.dtype),
+        }
+        _save(annotated, config, counts, frontier=frontier_facts)
+        print(f"{len(annotated)} traces in {config.output_dir}, dropped {num_dropped} too long")
+    accelerator.wait_for_everyone()
+    return {"output_dir": config.output_dir, "counts": counts}
+
+
+def check(config: ReadConfig) -> dict[str, Any]:
+    """Check every row of a trace set and print what it holds."""
+    traces, dropped = _read(config)
+    num_tokens = num_letters = num_bare = 0
+    histogram = np.zeros(10, dtype=np.int64)
+    for row in traces:
+        num_letters += len(row["trace"])
+        num_tokens += len(row["frontier_spans"])
+        if row["weighting"] != "logprob":
+            num_bare += len(row["trace"])
+            continue
+        probability = np.exp(np.asarray(row["frontier_logprobs"]))
+        histogram += np.histogram(probability, bins=10, range=(0, 1))[0]
+    counts = {
+        "rows": len(traces),
+        "frontier_tokens": num_tokens,
+        "letters": num_letters,
+        "letters_without_probability": num_bare,
+        "weights_histogram": histogram.tolist(),
+        "dropped": dropped,
+        "fingerprint": traces_fingerprint(traces),
+    }
+    print(f"rows                         {counts['rows']}")
+    print(f"frontier tokens              {num_tokens}")
+    print(f"letters                      {num_letters}")
+    print(f"letters without probability  {num_bare}")
+    print(f"dropped                      {dropped or 'none'}")
+    print(f"fingerprint                  {counts['fingerprint']}")
+    if num_tokens:
+        print("frontier probability of its tokens")
+        for number, count in enumerate(histogram):
+            bar = "#" * round(50 * count / histogram.max())
+            print(f"  {number / 10:.1f} - {(number + 1) / 10:.1f}  {count:>9}  {bar}")
+    return counts
+
+
+def _read(config: ReadConfig) -> tuple[Dataset, dict[str, int]]:
+    columns = {}
+    for pair in config.columns:
+        ours, equals, theirs = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--columns takes ours=theirs, as prompt=question, not {pair!r}")
+        columns[ours] = theirs
+    return read_traces(
+        config.source,
+        format=None if config.format == "auto" else config.format,
+        split=config.split,
+        columns=columns,
+        requests=config.requests,
+    )
+
+
+def _save(traces: Dataset, config: Any, counts: dict, **facts: Any) -> None:
+    content = {
+        "parameters": dataclasses.asdict(config),
+        "counts": counts,
+        "fingerprint": traces_fingerprint(traces),
+    }
+    save_dataset(traces, config.output_dir, content | facts, overwrite=config.overwrite)
+
+
+ACTIONS = {
+    "import": (ImportConfig, import_traces),
+    "annotate": (AnnotateConfig, annotate),
+    "check": (ReadConfig, check),
+}
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """`hf-proxy traces import|annotate|check`."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] not in ACTIONS:
+        print("usage: hf-proxy traces ACTION [--help] ...\n")
+        for name, (_, action) in ACTIONS.items():
+            print(f"  {name:<10}{(action.__doc__ or '').splitlines()[0]}")
+        asked = bool(argv) and argv[0] in ("-h", "--help")
+        return 0 if asked else 2
+    config_class, action = ACTIONS[argv[0]]
+    return run(config_class, action, argv[1:], prog=f"hf-proxy traces {argv[0]}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())
