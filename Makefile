@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# OMP_NUM_THREADS is left to the tests, which start several processes
+# threads that wait sleep: busy ones make several processes on few cores ten times slower
+export OMP_WAIT_POLICY = PASSIVE
 export HF_HUB_DISABLE_TELEMETRY = 1
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false

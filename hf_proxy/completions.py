@@ -124,7 +124,7 @@ def _reasoning_of(content: str) -> tuple[int, int, bool]:
     else the whole answer. An empty range: there is a `reasoning`, but it is no text.
     """
     start = content.find("{")
-    if content[:start].strip() not in ("", "```", "```json"):
+    if start < 0 or content[:start].strip() not in ("", "```", "```json"):
         return 0, len(content), False
     decoder = json.JSONDecoder(strict=False)
     try:

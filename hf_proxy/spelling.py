@@ -107,7 +107,7 @@ def _byte_level(piece: str) -> bytes | None:
         return None
 
 
-def _sentencepiece(piece: str) -> bytes | None:
+def _sentencepiece(piece: str) -> bytes:
     byte = _BYTE_PIECE.fullmatch(piece)
     if byte:
         return bytes([int(byte[1], 16)])
@@ -122,8 +122,8 @@ _SCHEMES = (_byte_level, _sentencepiece, _char_per_byte)
 
 
 def _ends(
-    tokenizer: PreTrainedTokenizerBase, text: str, ids: Sequence[int], added: dict[int, Any]
-) -> list[int] | str:
+    tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int], added: dict[int, Any]
+) -> Sequence[int] | str:
     """Where each token ends in the bytes of `text`, or why that is not certain."""
     if not ids:
         return "the tokenizer gives no token for it"
@@ -131,19 +131,24 @@ def _ends(
     ends = _spelt(text.encode(), ids, pieces, added)
     if ends is not None:
         return ends
-    if tokenizer.unk_token_id in ids:
-        return f"the tokenizer has no token for {_first_unknown(tokenizer, text)}"
     words = _without_affixes(tokenizer, pieces)
-    readings: list[tuple[Callable, str, tuple | None]] = [(_spelt_in_words, text, None)]
+    readings: list[tuple[Callable, str, Any]] = [(_spelt_in_words, text, None)]
+    rewrites = False
     if tokenizer.is_fast:
         seen, borders = _rewritten(tokenizer, text)
-        if _plain_letters(seen) != _plain_letters(text):
-            return "the tokenizer rewrites the text: it drops or changes letters"
-        readings = [(_spelt, seen, borders), *readings, (_spelt_in_words, seen, borders)]
-    for read, seen, borders in readings:
-        ends = read(seen.encode(), ids, words, added)
+        rewrites = _plain_letters(seen) != _plain_letters(text)
+        if not rewrites:
+            readings = [(_spelt, seen, borders), *readings, (_spelt_in_words, seen, borders)]
+    for read, spelt, traced in readings:
+        ends = read(spelt.encode(), ids, words, added)
+        if ends is not None and traced is None:
+            return ends
         if ends is not None:
-            return ends if borders is None else np.rint(np.interp(ends, *borders)).astype(int)
+            return np.rint(np.interp(ends, *traced)).astype(int).tolist()
+    if tokenizer.unk_token_id in ids:
+        return f"the tokenizer has no token for {_first_unknown(tokenizer, text)}"
+    if rewrites:
+        return "the tokenizer rewrites the text: it drops or changes letters"
     return (
         f"the tokens of {type(tokenizer).__name__} do not spell it by byte-level symbols, "
         f"byte-fallback symbols or words ({' '.join(pieces[:8])} ...)"
@@ -155,9 +160,8 @@ def _rewritten(
 ) -> tuple[str, tuple[list[int], list[int]]]:
     """What the normaliser makes of `text`, and the bytes where both have a border of letters.
 
-    Spaces stand as spaces, and a dummy prefix is left out. Several letters made of one stand
-    between two borders. A letter that is gone goes with the one before (a composed accent), a blank
-    with the one behind.
+    A dummy prefix is left out. Several letters made of one stand between two borders. A letter that
+    is gone goes with the one before (a composed accent), a blank with the one behind.
     """
     normalizer = tokenizer.backend_tokenizer.normalizer
     parts = PreTokenizedString(text)
@@ -173,7 +177,6 @@ def _rewritten(
         if start > last_start and num_bytes:
             seen_at.append(num_bytes)
             text_at.append(byte_at[last_end + len(text[last_end:start].rstrip())])
-        letter = letter.replace(SPIECE_UNDERLINE, " ")
         seen += letter
         num_bytes += len(letter.encode())
         last_start, last_end = start, end

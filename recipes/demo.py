@@ -1,6 +1,7 @@
 """Two minutes, no download: train a tiny proxy on generated arithmetic and watch its score fall."""
 
 import random
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -88,6 +89,9 @@ def make_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> L
         num_key_value_heads=4,
         max_position_embeddings=512,
         tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=None,
     )
     return LlamaForCausalLM(config)
 
@@ -121,13 +125,20 @@ def train(
         warmup_steps=20,
         save_steps=save_steps,
         logging_strategy="no",
-        disable_tqdm=None,
+        disable_tqdm=not sys.stderr.isatty(),
+        dataloader_pin_memory=False,
         report_to="none",
         seed=seed,
     )
     dataset = Dataset.from_dict({"input_ids": encoded})
-    Trainer(model=model, args=arguments, train_dataset=dataset, data_collator=collate).train()
-    model.save_pretrained(output_dir)
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=collate,
+        processing_class=tokenizer,  # saved in each checkpoint
+    )
+    trainer.train()
 
 
 def main(config: DemoConfig) -> dict[str, Any]:
@@ -172,6 +183,7 @@ def main(config: DemoConfig) -> dict[str, Any]:
     print(f"3. training a proxy of 2 layers for {config.proxy_steps} steps")
     proxy = make_model(tokenizer, width=64, layers=2)
     proxy.save_pretrained(folder / "proxy" / "checkpoint-0")
+    tokenizer.save_pretrained(folder / "proxy" / "checkpoint-0")
     train(
         proxy,
         tokenizer,

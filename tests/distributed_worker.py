@@ -1,0 +1,139 @@
+"""What each of two or three real processes does; started by test_distributed.py through torchrun.
+
+Every scenario gives JSON that the main process writes; a failure is reported by every rank.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from conftest import make_traces
+from datasets import load_from_disk
+from tiny_models import make_model
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from hf_proxy import InputError, load_traces, parallel, score_traces, token_logprobs
+
+
+def numbers(score):
+    names = ("value", "low", "high", "pooled", "trace_nll", "bits_per_byte", "mean_rank")
+    return {name: getattr(score, name) for name in names} | {
+        "rows": score.rows.to_dict(),
+        "setting": score.setting.hash,
+        "num_parameters": score.num_parameters,
+    }
+
+
+def scores(aligned, accelerator, vocab_size):
+    """Uneven shards, every dtype, wrapped and not; fewer rows than ranks; shuffled on one rank."""
+    found = {}
+    for name, dtype in (("float32", torch.float32), ("float64", torch.float64)):
+        model = make_model("llama", vocab_size, dtype=dtype)
+        for tokens_per_batch in (64, 100_000):
+            score = score_traces(
+                model, aligned, accelerator=accelerator, tokens_per_batch=tokens_per_batch
+            )
+            found[f"{name} {tokens_per_batch}"] = numbers(score)
+    one = score_traces(model, aligned.select([3]), accelerator=accelerator)
+    found["one row"] = numbers(one)
+    order = (
+        aligned if accelerator.is_main_process else aligned.shuffle(seed=accelerator.process_index)
+    )
+    found["own order"] = numbers(score_traces(model, order, accelerator=accelerator))
+    wrapped = DistributedDataParallel(make_model("llama", vocab_size))
+    found["ddp"] = numbers(score_traces(wrapped, aligned, accelerator=accelerator))
+    # no accelerator: each process alone scores everything
+    found["alone"] = numbers(score_traces(model, aligned))
+    tokens = token_logprobs(model, aligned, accelerator=accelerator)
+    found["token_logprobs"] = tokens.to_dict()
+    return found
+
+
+def sharded(aligned, accelerator, vocab_size):
+    """FSDP2 by hand on gloo: forwards are collectives, so an uneven number of them would hang."""
+    model = make_model("llama", vocab_size)
+    mesh = init_device_mesh("cpu", (accelerator.num_processes,))
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    # after a backward pass, as in training, weights are sharded again
+    ids = torch.arange(16)[None]
+    model(input_ids=ids, labels=ids).loss.backward()
+    found = numbers(score_traces(model, aligned, accelerator=accelerator, tokens_per_batch=128))
+    before = [type(parameter).__name__ for parameter in model.parameters()]
+    again = numbers(score_traces(model, aligned, accelerator=accelerator, tokens_per_batch=128))
+    model(input_ids=ids, labels=ids).loss.backward()  # training goes on
+    return {"fsdp2": found, "fsdp2 again": again, "types": before}
+
+
+def faults(aligned, accelerator, vocab_size, folder):
+    """Trouble on one rank only: all ranks must raise, and none may hang."""
+    rank = accelerator.process_index
+    last = accelerator.num_processes - 1
+
+    def report(work):
+        try:
+            work()
+        except Exception as error:
+            said = [(type(error).__name__, str(error))]
+        else:
+            said = [("nothing", "")]
+        return gather_object(said)
+
+    def unreadable_file():
+        with parallel.stop_together(accelerator):
+            load_traces(folder / ("traces.jsonl" if rank != last else "elsewhere.jsonl"))
+
+    def unlike_rows():
+        rows = aligned if rank != last else aligned.select(range(len(aligned) - 1))
+        score_traces(make_model("llama", vocab_size), rows, accelerator=accelerator)
+
+    def nan_on_one_rank():
+        model = make_model("llama", vocab_size)
+        if rank == last:
+            model.lm_head.weight.data.fill_(float("nan"))
+        score_traces(model, aligned, accelerator=accelerator)
+
+    def crash_on_one_rank():
+        with parallel.stop_together(accelerator):
+            if rank == last:
+                raise KeyError("lost")
+
+    def bad_rows_on_one_rank():
+        rows = aligned if rank != last else aligned.select([])
+        score_traces(make_model("llama", vocab_size), rows, accelerator=accelerator)
+
+    works = (unreadable_file, unlike_rows, nan_on_one_rank, crash_on_one_rank, bad_rows_on_one_rank)
+    found = {work.__name__: report(work) for work in works}
+    # and afterwards everything still works
+    score = score_traces(make_model("llama", vocab_size), aligned, accelerator=accelerator)
+    return {"faults": found, "after": numbers(score)}
+
+
+def main():
+    folder = Path(sys.argv[1])
+    world_size = int(sys.argv[2])
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == world_size, "this would test one process"
+    torch.set_num_threads(1)
+    aligned = load_from_disk(str(folder / "aligned"))
+    vocab_size = int(sys.argv[3])
+    found = scores(aligned, accelerator, vocab_size)
+    found |= sharded(aligned, accelerator, vocab_size)
+    found |= faults(aligned, accelerator, vocab_size, folder)
+    everywhere = gather_object([json.dumps({k: v for k, v in found.items() if k != "alone"})])
+    found["same on every rank"] = len(set(everywhere)) == 1
+    if accelerator.is_main_process:
+        (folder / f"found-{world_size}.json").write_text(json.dumps(found))
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    assert make_traces  # conftest has set the environment before anything else was imported
+    main()

@@ -1,0 +1,195 @@
+"""The house: imports go one way, heavy libraries stay out of the doorway, recipes match their YAML."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from trl import TrlParser
+
+from hf_proxy.cli import COMMANDS
+from hf_proxy.recipes.demo import DemoConfig
+from hf_proxy.recipes.score_checkpoints import ScoreConfig
+from hf_proxy.recipes.traces import AnnotateConfig
+
+ROOT = Path(__file__).parent.parent
+# each may import those before it; callbacks, recipes and cli come after, in this order
+CORRIDOR = (
+    "schemas",
+    "parallel",
+    "batching",
+    "logprobs",
+    "completions",
+    "traces",
+    "spelling",
+    "alignment",
+    "scoring",
+)
+ORDER = (*CORRIDOR, "callbacks", "recipes", "cli")
+# what may be imported by whom inside the recipes package
+RECIPE_LIBRARIES = ("checkpoints",)
+
+
+def place_of(module: str) -> str:
+    """`hf_proxy.recipes.demo` and `hf_proxy.recipes` stand at `recipes`; `hf_proxy` at none."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def imported(source: str) -> set[str]:
+    """All hf_proxy modules a source names, `from hf_proxy import x` counting as `hf_proxy.x`."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            if node.module == "hf_proxy":
+                found |= {f"hf_proxy.{alias.name}" for alias in node.names}
+            else:
+                found.add(node.module)
+    return {name for name in found if name.split(".")[0] in ("hf_proxy", "callbacks", "recipes")}
+
+
+def violations(module: str, source: str) -> list[str]:
+    """Imports of `module` that go against the order."""
+    wrong = []
+    mine = place_of(module)
+    for name in sorted(imported(source)):
+        theirs = place_of(name)
+        if name.split(".")[0] != "hf_proxy":
+            wrong.append(f"{module} imports {name}: a second copy of its classes")
+        elif theirs not in ORDER:
+            if theirs and not theirs.startswith("__"):
+                wrong.append(f"{module} imports {name}, which is no module of the corridor")
+        elif theirs == mine == "recipes":
+            if name != "hf_proxy.recipes" and name.split(".")[-1] not in RECIPE_LIBRARIES:
+                wrong.append(f"{module} imports the recipe {name}")
+        elif ORDER.index(theirs) >= ORDER.index(mine):
+            wrong.append(f"{module} imports {name}, which comes after it")
+    return wrong
+
+
+def sources():
+    for folder, package in (("hf_proxy", "hf_proxy"), ("callbacks", "hf_proxy.callbacks")):
+        for path in sorted((ROOT / folder).glob("*.py")):
+            yield f"{package}.{path.stem}", path.read_text()
+    for path in sorted((ROOT / "recipes").glob("*.py")):
+        yield f"hf_proxy.recipes.{path.stem}", path.read_text()
+
+
+def test_imports_go_one_way():
+    found = [
+        line
+        for name, source in sources()
+        if name != "hf_proxy.__init__"
+        for line in violations(name, source)
+    ]
+    assert found == []
+    names = {name.split(".")[1] for name, _ in sources()}
+    assert names - {"__init__"} == set(ORDER), "a module is missing from the drawing, or drawn only"
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("hf_proxy.schemas", "from hf_proxy.scoring import compare"),
+        ("hf_proxy.scoring", "def f():\n    import hf_proxy.recipes.demo"),
+        ("hf_proxy.scoring", "from hf_proxy import cli"),
+        ("hf_proxy.callbacks.x", "from hf_proxy.recipes import run"),
+        ("hf_proxy.recipes.demo", "from hf_proxy.recipes.traces import annotate"),
+        ("hf_proxy.recipes.demo", "import callbacks"),
+        ("hf_proxy.recipes.demo", "from recipes.checkpoints import load_model"),
+        ("hf_proxy.scoring", "from hf_proxy.utils import everything"),
+    ],
+)
+def test_the_import_rule_can_fail(module, source):
+    assert len(violations(module, source)) == 1
+
+
+def test_only_logprobs_asks_for_logits():
+    for name, source in sources():
+        if name != "hf_proxy.logprobs":
+            assert ".logits" not in source, name
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_light_imports_stay_light():
+    assert "torch" not in modules_after("import hf_proxy.cli; hf_proxy.cli.main(['--help'])")
+    assert "torch" in modules_after("import hf_proxy.scoring")  # the guard can fail
+    loaded = modules_after("import hf_proxy; hf_proxy.score_traces")
+    assert not {name for name in loaded if name.startswith(("hf_proxy.recipes", "hf_proxy.cli"))}
+
+
+@pytest.mark.parametrize("name", ["traces", "alignment"])
+def test_alignment_needs_no_torch_of_ours(name):
+    tree = ast.parse((ROOT / "hf_proxy" / f"{name}.py").read_text())
+    roots = {
+        alias.name.split(".")[0]
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Import)
+        for alias in n.names
+    }
+    assert "torch" not in roots
+
+
+def test_public_names_exist_and_are_documented():
+    import hf_proxy
+
+    for name in hf_proxy.__all__:
+        assert getattr(hf_proxy, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = hf_proxy.nothing
+    for module, source in sources():
+        tree = ast.parse(source)
+        assert ast.get_docstring(tree), module
+        for node in tree.body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{module}.{node.name}"
+
+
+CONFIGS = {"demo": DemoConfig, "score_checkpoints": ScoreConfig, "traces": AnnotateConfig}
+
+
+def test_every_recipe_has_a_yaml_that_parses_into_it():
+    yamls = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
+    recipes = {p.stem for p in (ROOT / "recipes").glob("*.py")} - {"__init__", *RECIPE_LIBRARIES}
+    assert yamls == recipes == set(CONFIGS)
+    for name, config_class in CONFIGS.items():
+        path = ROOT / "recipes" / f"{name}.yaml"
+        parser = TrlParser(dataclass_types=[config_class])
+        (config,) = parser.parse_args_and_config(["--config", str(path)])
+        for key, value in yaml.safe_load(path.read_text()).items():
+            assert getattr(config, key) == value
+        head = path.read_text().split("\n\n")[0]
+        for word in ("Purpose", "Hardware and time", "Launch", "Last line"):
+            assert word in head, f"{path.name} does not say {word}"
+
+
+def test_every_command_has_its_recipe():
+    for recipe, _ in COMMANDS.values():
+        assert callable(importlib.import_module(f"hf_proxy.recipes.{recipe}").cli)
+
+
+def test_no_paths_of_a_machine():
+    pattern = re.compile(r"/(home|root|work|tmp)/\w")
+    for path in ROOT.rglob("*"):
+        inside = path.relative_to(ROOT).parts
+        if path.suffix in (".py", ".toml", ".yaml", ".md", ".txt") and inside[0] in (
+            "hf_proxy",
+            "callbacks",
+            "recipes",
+            "pyproject.toml",
+            "README.md",
+            ".ci",
+        ):
+            assert not pattern.search(path.read_text()), path

@@ -1,0 +1,156 @@
+"""Two and three real processes on gloo give the score of one, and stop together."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import make_model
+
+from hf_proxy import align_traces, load_traces, parallel, score_traces, token_logprobs
+
+pytestmark = pytest.mark.distributed
+HERE = Path(__file__).parent
+SCORES = ("value", "low", "high", "pooled", "trace_nll", "bits_per_byte", "mean_rank")
+
+
+def torchrun(world_size, *arguments, timeout=300):
+    """Start real processes; a hang fails the test instead of the suite."""
+    environment = os.environ | {
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(HERE),
+    }
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(world_size)]
+    # a free port of its own, so that two suites on one machine do not meet
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", *map(str, arguments)]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, traces, tokenizer):
+    folder = tmp_path_factory.mktemp("distributed")
+    align_traces(traces, tokenizer).save_to_disk(str(folder / "aligned"))
+    traces.to_json(str(folder / "traces.jsonl"))
+    return folder
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def found(request, folder, tokenizer):
+    done = torchrun(
+        request.param, HERE / "distributed_worker.py", folder, request.param, len(tokenizer)
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads((folder / f"found-{request.param}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def aligned(traces, tokenizer):
+    return align_traces(traces, tokenizer)
+
+
+def assert_same(theirs, score, tolerance):
+    for name in SCORES:
+        assert theirs[name] == pytest.approx(getattr(score, name), rel=tolerance), name
+    assert theirs["setting"] == score.setting.hash
+    assert theirs["rows"]["example_id"] == list(score.rows["example_id"])
+    for name in ("weighted_nll_sum", "nll_sum"):
+        assert theirs["rows"][name] == pytest.approx(list(score.rows[name]), rel=tolerance)
+    assert theirs["num_parameters"] == score.num_parameters
+
+
+def test_same_score_as_one_process(found, aligned, tokenizer):
+    single = score_traces(make_model("llama", len(tokenizer)), aligned)
+    double = score_traces(make_model("llama", len(tokenizer), dtype=torch.float64), aligned)
+    for tokens_per_batch in (64, 100_000):
+        assert_same(found[f"float32 {tokens_per_batch}"], single, 1e-6)
+        assert_same(found[f"float64 {tokens_per_batch}"], double, 1e-12)
+    assert_same(found["ddp"], single, 1e-6)
+    assert_same(found["alone"], double, 1e-12)
+    assert_same(found["own order"], double, 1e-12)
+    assert found["same on every rank"]
+
+
+def test_fewer_rows_than_ranks(found, aligned, tokenizer):
+    model = make_model("llama", len(tokenizer), dtype=torch.float64)
+    expected = score_traces(model, aligned.select([3]))
+    assert found["one row"]["value"] == pytest.approx(expected.value, rel=1e-12)
+    assert found["one row"]["low"] is None
+
+
+def test_token_logprobs_are_gathered_whole(found, aligned, tokenizer):
+    model = make_model("llama", len(tokenizer), dtype=torch.float64)
+    expected = token_logprobs(model, aligned).to_dict()
+    theirs = found["token_logprobs"]
+    assert theirs["example_id"] == expected["example_id"]
+    assert theirs["label_spans"] == expected["label_spans"]
+    pairs = zip(theirs["label_logprobs"], expected["label_logprobs"], strict=True)
+    for mine, one in pairs:
+        assert mine == pytest.approx(one, rel=1e-12)
+
+
+def test_sharded_weights_give_the_same_score(found, aligned, tokenizer):
+    expected = score_traces(make_model("llama", len(tokenizer)), aligned)
+    assert "DTensor" in found["types"]  # they were sharded
+    assert_same(found["fsdp2"], expected, 1e-6)
+    assert_same(found["fsdp2 again"], expected, 1e-6)
+
+
+FAULTS = {
+    "unreadable_file": ("InputError", "elsewhere.jsonl: there is no such file", None),
+    "unlike_rows": ("InputError", "the aligned traces differs between rank 0 and rank", None),
+    "nan_on_one_rank": ("InputError", "logprob of label 0 is nan", None),
+    "crash_on_one_rank": ("RuntimeError", "stopped with KeyError: 'lost'", "KeyError"),
+    "bad_rows_on_one_rank": ("InputError", "there are no aligned traces", None),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_all_ranks_stop_together(found, fault):
+    kind, message, own_kind = FAULTS[fault]
+    *others, last = found["faults"][fault]
+    for name, text in others:
+        assert name == kind and message in text
+    assert last[0] == (own_kind or kind)
+    if own_kind is None:
+        assert last[1] == others[0][1]  # one line, the same everywhere
+
+
+def test_after_a_fault_the_processes_still_score(found, aligned, tokenizer):
+    assert_same(found["after"], score_traces(make_model("llama", len(tokenizer)), aligned), 1e-6)
+
+
+def test_shards_are_balanced_and_complete():
+    costs = [900, 10, 20, 30, 400, 450, 5, 5, 60]
+    for num_shards in (1, 2, 3, 12):
+        shards = parallel.balanced_shards(costs, num_shards)
+        assert sorted(index for shard in shards for index in shard) == list(range(len(costs)))
+        loads = [sum(costs[index] for index in shard) for shard in shards]
+        # greedy longest-first: no shard beats the mean by more than the largest single cost
+        assert max(loads) <= max(max(costs), sum(costs) / num_shards * 4 / 3)
+
+
+def test_the_command_on_two_processes(folder, tokenizer, tmp_path):
+    model = make_model("llama", len(tokenizer))
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    recipe = HERE.parent / "recipes" / "score_checkpoints.py"
+    arguments = ["--models", tmp_path / "model", "--traces", folder / "traces.jsonl", "--json"]
+    done = torchrun(2, recipe, *arguments)
+    assert done.returncode == 0, done.stderr[-4000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    aligned = align_traces(load_traces(folder / "traces.jsonl"), tokenizer)
+    expected = score_traces(model, aligned)
+    assert json.loads(line)["scores"][0]["value"] == pytest.approx(expected.value, rel=1e-6)
+
+    arguments[3] = folder / "missing.jsonl"
+    done = torchrun(2, recipe, *arguments)
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("hf-proxy: error")]
+    assert len(said) == 1 and "missing.jsonl: there is no such file" in said[0]
+    assert "exitcode  : 2" in done.stderr

@@ -1,0 +1,90 @@
+"""The wheel holds what the tree holds, and works without it."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built from a copy of the tree, so that no build folder is left in it."""
+    copy = tmp_path_factory.mktemp("tree")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "hf_proxy", "callbacks", "recipes"):
+        (copy / name).symlink_to(ROOT / name)
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
+    subprocess.run([*command, str(copy)], check=True, capture_output=True)
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def shipped(tree):
+    """What the tree says the package holds."""
+    found = set()
+    folders = (("hf_proxy", "hf_proxy"), ("callbacks", "hf_proxy/callbacks"))
+    for folder, inside in (*folders, ("recipes", "hf_proxy/recipes")):
+        for path in (tree / folder).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                found.add(f"{inside}/{path.relative_to(tree / folder)}")
+    return found
+
+
+def test_the_wheel_holds_the_tree(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    inside = {name for name in names if ".dist-info/" not in name}
+    assert inside == shipped(ROOT)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_a_file_that_packages_does_not_list_would_be_noticed(wheel, tmp_path):
+    for name in ("hf_proxy", "callbacks", "recipes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "hf_proxy" / "forgotten").mkdir()
+    (tmp_path / "hf_proxy" / "forgotten" / "__init__.py").write_text("")
+    assert "hf_proxy/forgotten/__init__.py" in shipped(tmp_path)
+    assert "hf_proxy/forgotten/__init__.py" not in zipfile.ZipFile(wheel).namelist()
+
+
+def run_elsewhere(command, tmp_path, **environment):
+    return subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+SHORT = ["--frontier_steps", "6", "--proxy_steps", "4", "--score_every", "2", "--num_traces", "5"]
+
+
+def test_the_demo_runs_from_the_wheel(wheel, tmp_path):
+    target = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(target)
+    where = [sys.executable, "-c", "import hf_proxy.recipes as r; print(r.__file__)"]
+    found = run_elsewhere(where, tmp_path, PYTHONPATH=str(target)).stdout
+    assert found.startswith(str(target))
+    command = [sys.executable, "-m", "hf_proxy.recipes.demo", *SHORT, "--json"]
+    done = run_elsewhere(command, tmp_path, PYTHONPATH=str(target))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1].startswith('{"scores": [{"value": ')
+
+
+@pytest.mark.parametrize("how", ["script", "module", "command"])
+def test_every_way_to_start_a_recipe(how, tmp_path):
+    command = {
+        "script": [sys.executable, str(ROOT / "recipes" / "score_checkpoints.py")],
+        "module": [sys.executable, "-m", "hf_proxy.recipes.score_checkpoints"],
+        "command": [str(Path(sys.executable).parent / "hf-proxy"), "score"],
+    }[how]
+    done = run_elsewhere([*command, "--help"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "--minmax_over {trace,dataset,none}" in done.stdout
+    assert "nats per token" in done.stdout

@@ -1,0 +1,222 @@
+"""Commands as a user types them: tables, JSON, caches, and one line on bad input."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny_models import make_model
+
+from hf_proxy import align_traces, load_traces, score_traces
+from hf_proxy.cli import main
+from hf_proxy.recipes import score_checkpoints
+
+
+@pytest.fixture(autouse=True)
+def own_score_cache(monkeypatch, tmp_path):
+    """No test finds what another has scored."""
+    monkeypatch.setattr(score_checkpoints, "cache_dir", lambda: tmp_path / "cache")
+
+
+@pytest.fixture
+def folder(tmp_path, traces, tokenizer):
+    """A model, a run of two checkpoints, an adapter, and a trace set."""
+    model = make_model("llama", len(tokenizer))
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    for step in (2, 10):
+        checkpoint = tmp_path / "run" / f"checkpoint-{step}"
+        changed = make_model("llama", len(tokenizer))
+        changed.lm_head.weight.data *= 1 + step / 10
+        changed.save_pretrained(checkpoint)
+        tokenizer.save_pretrained(checkpoint)
+        (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    model.name_or_path = str(tmp_path / "model")
+    tuned = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(parameter, 0.05)
+    tuned.save_pretrained(tmp_path / "adapter")
+    traces.to_json(str(tmp_path / "traces.jsonl"))
+    return tmp_path
+
+
+def command(capsys, *arguments):
+    """Exit code, table and last JSON line."""
+    code = main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    last = said.out.splitlines()[-1] if said.out else ""
+    return code, said, json.loads(last) if last.startswith("{") else None
+
+
+def test_score_gives_what_the_function_gives(folder, capsys, traces, tokenizer):
+    models = [folder / "model", folder / "run", folder / "adapter"]
+    arguments = ["score", "--models", *models, "--traces", folder / "traces.jsonl", "--json"]
+    code, said, found = command(capsys, *arguments, "--output_dir", folder / "out")
+    assert code == 0
+    names = [score["model_id"] for score in found["scores"]]
+    run = folder / "run"
+    assert names == [
+        str(folder / "model"),
+        str(run / "checkpoint-2"),
+        str(run / "checkpoint-10"),
+        str(folder / "adapter"),
+    ]
+    assert [score["step"] for score in found["scores"]] == [None, 2, 10, None]
+    aligned = align_traces(load_traces(folder / "traces.jsonl"), tokenizer)
+    expected = score_traces(make_model("llama", len(tokenizer)), aligned)
+    assert found["scores"][0]["value"] == expected.value
+    assert found["scores"][0]["setting"] == expected.setting.hash
+    assert len({score["value"] for score in found["scores"]}) == 4
+    assert [c["metric"] for c in found["comparisons"]] == ["value"] * 3
+    assert f"{expected.value:.6f}" in said.out and "90 % interval" in said.out
+    lines = (folder / "out" / "scores.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["rows"]["num_labels"] == list(expected.rows["num_labels"])
+    assert json.loads((folder / "out" / "provenance.json").read_text())["versions"]["torch"]
+
+
+def test_equal_weights_are_not_scored_again(folder, capsys, monkeypatch):
+    arguments = ["score", "--models", folder / "model", "--traces", folder / "traces.jsonl"]
+    first = command(capsys, *arguments, "--json")[2]["scores"][0]
+    shutil.copytree(folder / "model", folder / "copy")
+
+    def scored(*args, **kwargs):
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(score_checkpoints, "score_traces", scored)
+    arguments[2] = folder / "copy"  # another path, the same weights
+    code, said, found = command(capsys, *arguments, "--json")
+    assert code == 0 and "cached" in said.out
+    second = found["scores"][0]
+    assert second["cached"] and not first["cached"]
+    assert second["model_id"] == str(folder / "copy")
+    assert second["value"] == first["value"]
+    # anything that could change the number asks for a new one
+    changes = (
+        ("--dtype", "bfloat16"),
+        ("--unit", "byte"),
+        ("--divisor", "weights"),
+        ("--num_traces", "4"),
+        ("--use_score_cache", "false"),
+    )
+    for change in changes:
+        code, said, _ = command(capsys, *arguments, *change)
+        assert code == 1 and "AssertionError: scored again" in said.err, change
+    weights = folder / "copy" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    assert command(capsys, *arguments)[0] == 1
+
+
+def test_models_of_two_tokenizers_compare_by_bits_per_byte(folder, capsys, other_tokenizer):
+    make_model("gpt2", len(other_tokenizer)).save_pretrained(folder / "other")
+    other_tokenizer.save_pretrained(folder / "other")
+    models = ["--models", folder / "model", folder / "other"]
+    code, said, found = command(
+        capsys, "score", *models, "--traces", folder / "traces.jsonl", "--json"
+    )
+    assert code == 0
+    assert found["comparisons"][0]["metric"] == "bits_per_byte"
+    assert "bits/byte" in said.out
+
+
+def test_import_annotate_check(folder, capsys, tmp_path):
+    rows = [{"question": f"{n}+1?", "answer": f"{n}+1=<<{n}+1={n + 1}>>{n + 1}"} for n in range(6)]
+    (tmp_path / "raw.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, found = command(
+        capsys,
+        *["traces", "import", "--source", tmp_path / "raw.jsonl", "--format", "text"],
+        *["--columns", "prompt=question", "trace=answer", "--remove", "<<.*?>>"],
+        *["--num_traces", "5", "--output_dir", tmp_path / "text", "--json"],
+    )
+    assert code == 0
+    assert found["counts"] == {"in": 6, "kept": 5, "dropped": {}}
+    assert load_traces(tmp_path / "text")[2]["trace"] == "2+1=3"
+
+    code, _, found = command(
+        capsys,
+        *["traces", "annotate", "--source", tmp_path / "text", "--frontier", folder / "model"],
+        *["--output_dir", tmp_path / "annotated", "--json"],
+    )
+    assert code == 0 and found["counts"]["kept"] == 5
+    provenance = json.loads((tmp_path / "annotated" / "provenance.json").read_text())
+    assert provenance["frontier"]["name"] == str(folder / "model")
+    assert provenance["parameters"]["context"] == "{prompt}\n"
+
+    code, said, found = command(capsys, "traces", "check", "--source", tmp_path / "text", "--json")
+    assert found["letters_without_probability"] == found["letters"] == 5 * 5
+    code, said, found = command(
+        capsys, "traces", "check", "--source", tmp_path / "annotated", "--json"
+    )
+    annotated = load_traces(tmp_path / "annotated")
+    assert code == 0
+    assert found["rows"] == 5 and found["letters_without_probability"] == 0
+    assert found["frontier_tokens"] == sum(map(len, annotated["frontier_spans"]))
+    assert sum(found["weights_histogram"]) == found["frontier_tokens"]
+    for word in ("rows", "frontier tokens", "letters without probability", "dropped", "0.9 - 1.0"):
+        assert word in said.out
+
+
+def test_yaml_keys_are_flags(folder, capsys):
+    path = folder / "score.yaml"
+    path.write_text(
+        f"models: ['{folder / 'model'}']\ntraces: {folder / 'traces.jsonl'}\nunit: byte\n"
+    )
+    assert command(capsys, "score", "--config", path)[0] == 0
+    path.write_text(path.read_text() + "colour: red\n")
+    code, said, _ = command(capsys, "score", "--config", path)
+    assert code == 2 and "colour" in said.err
+
+
+def test_bad_arguments_and_input_end_with_two_and_one_line(folder, capsys):
+    model, traces = folder / "model", folder / "traces.jsonl"
+    pickled = folder / "pickled"
+    shutil.copytree(model, pickled)
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    rows = [json.loads(line) for line in traces.read_text().splitlines()]
+    rows[4]["frontier_logprobs"][1] = None
+    broken = folder / "broken.jsonl"
+    broken.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cases = [
+        (["--models", folder / "nowhere/at/all", "--traces", traces], "neither a folder nor a hub"),
+        (["--models", folder / "run" / "..", "--traces", traces], "no config.json, adapter_config"),
+        (["--models", pickled, "--traces", traces], "no .safetensors weights; pickled weights are"),
+        (
+            ["--models", model, "--traces", broken],
+            "broken.jsonl, row 4 .*logprob 1 is missing; ask",
+        ),
+        (["--models", model, "--traces", folder / "no.jsonl"], "no.jsonl: there is no such file"),
+        (["--models", model, "--traces", traces, "--context", "Q:"], "has no {prompt}"),
+    ]
+    for arguments, message in cases:
+        code, said, _ = command(capsys, "score", *arguments)
+        assert code == 2, said
+        errors = [line for line in said.err.splitlines() if "error" in line]
+        assert len(errors) == 1 and re.search(message.replace("{", r"\{"), errors[0]), errors
+        assert "Traceback" not in said.err
+    code, said, _ = command(capsys, "score", *cases[-1][0], "--debug")
+    assert code == 2 and "Traceback" in said.err
+    for arguments in (["score"], ["score", "--nonsense"], ["nonsense"], [], ["traces", "fetch"]):
+        assert command(capsys, *arguments)[0] == 2
+    for arguments in (["--help"], ["traces", "--help"], ["traces", "check", "--help"]):
+        assert command(capsys, *arguments)[0] == 0
+
+
+def test_an_existing_folder_is_not_overwritten_unasked(folder, capsys):
+    arguments = [
+        "traces",
+        "import",
+        "--source",
+        folder / "traces.jsonl",
+        "--output_dir",
+        folder / "o",
+    ]
+    assert command(capsys, *arguments)[0] == 0
+    code, said, _ = command(capsys, *arguments)
+    assert code == 2 and "there already; name another output_dir, or pass --overwrite" in said.err
+    assert command(capsys, *arguments, "--overwrite")[0] == 0
+    code, said, _ = command(capsys, *arguments, "--overwrite", "--remove", "x")
+    assert code == 2 and "no letter may be cut" in said.err
