@@ -294,8 +294,8 @@ def test_dummy_prefix_comes_again_behind_an_added_token(tokenizer_of):
         [[0, 0], [0, 2], [2, 6], [6, 6], [6, 8]],
     )
     assert encode(tokenizer_of("sentencepiece_slow"), "²</s> ²") == (
-        ["▁", "²", "</s>", "▁", "▁", "²"],
-        [[0, 0], [0, 2], [2, 6], [6, 6], [6, 7], [7, 9]],
+        ["▁", "²", "</s>", "▁▁", "²"],
+        [[0, 0], [0, 2], [2, 6], [6, 7], [7, 9]],
     )
 
 
@@ -303,6 +303,7 @@ def test_the_mark_of_sentencepiece_in_the_text(tokenizer_of):
     assert encode(tokenizer_of("llama"), "▁²") == (["▁", "▁", "²"], [[0, 0], [0, 3], [3, 5]])
     assert encode(tokenizer_of("llama_without_dummy"), "▁²") == (["▁", "²"], [[0, 3], [3, 5]])
     assert encode(tokenizer_of("sentencepiece_slow"), "▁a") == (["▁", "▁a"], [[0, 0], [0, 4]])
+    assert encode(tokenizer_of("sentencepiece_slow"), "▁²") == (["▁▁", "²"], [[0, 3], [3, 5]])
 
 
 def test_added_token_takes_the_blanks_it_strips(tokenizer_of):
@@ -334,6 +335,22 @@ def test_tokens_behind_a_composed_letter_are_exact():
     assert encode(tokenizer, "\u1100\u1161\u11a8²  \u2126") == (
         ["ê°ģ", "Â", "²", "ĠĠ", "Î©"],
         [[0, 9], [9, 10], [10, 11], [11, 13], [13, 16]],
+    )
+
+
+def test_offsets_without_blanks_mislead_nobody():
+    tokenizer = tiny_tokenizers.byte_level_of("Å", "  ", normalizer=normalizers.NFC())
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    assert encode(tokenizer, "\u212b  ") == (["Ã\u0127", "ĠĠ"], [[0, 3], [3, 5]])
+    assert encode(tokenizer, "   \u212b") == (["ĠĠ", "Ġ", "Ã\u0127"], [[0, 2], [2, 3], [3, 6]])
+
+
+def test_blanks_that_a_normaliser_takes_away_go_with_the_token_behind():
+    collapse = normalizers.Sequence([normalizers.Strip(), normalizers.Replace(Regex(" +"), " ")])
+    tokenizer = tiny_tokenizers.byte_level_of(" b", normalizer=collapse)
+    assert encode(tokenizer, "  a   b  a\n") == (
+        ["a", "Ġb", "Ġ", "a"],
+        [[0, 3], [3, 7], [7, 9], [9, 11]],
     )
 
 

@@ -134,6 +134,7 @@ def sentencepiece_slow(
         character_coverage=1.0,
         normalization_rule_name="identity",
         remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
         minloglevel=2,
     )
     path = Path(folder) / "tokenizer.model"

@@ -470,8 +470,17 @@ def measure(args: argparse.Namespace, model_name: str) -> dict[str, Any]:
 
 def print_result(result: dict[str, Any]) -> None:
     """The figures of one model as a table."""
-    columns = ("way", "median s", "tokens/s", "labels", "sum of logprobs", "vs ours", "peak MiB")
-    line = "{:<24}{:>10}{:>10}{:>9}{:>18}{:>11}{:>10}".format
+    columns = (
+        "way",
+        "median s",
+        "least s",
+        "tokens/s",
+        "labels",
+        "sum of logprobs",
+        "vs ours",
+        "peak MiB",
+    )
+    line = "{:<24}{:>10}{:>9}{:>10}{:>9}{:>18}{:>11}{:>10}".format
     print("\n" + line(*columns))
     for way in dict.fromkeys([*result["seconds"], *result["checks"]]):
         median, check = result["median_s"].get(way), result["checks"].get(way)
@@ -480,6 +489,7 @@ def print_result(result: dict[str, Any]) -> None:
             line(
                 way + " (best)" * (way == result["best_lm_eval"]),
                 f"{median:.2f}" if median else "-",
+                f"{min(result['seconds'][way]):.2f}" if median else "-",
                 f"{result['num_tokens'] / median:.1f}" if median else "-",
                 f"{check['num_labels']:,}" if check else "-",
                 f"{check['logprob_sum']:.3f}" if check else "-",
@@ -537,6 +547,8 @@ def main() -> None:
         "processor": torch.cuda.get_device_name() if cuda else processor(),
         "dtype": args.dtype,
         "threads": torch.get_num_threads(),
+        # another busy process holds up every barrier of a threaded kernel: ratios go astray by half
+        "load_average_before": os.getloadavg()[0],
         "tokens_per_batch": args.tokens_per_batch,
         "repeats": args.repeats,
         "traces": str(args.traces),
@@ -544,7 +556,8 @@ def main() -> None:
     }
     print(
         f"{report['processor']}, {report['threads']} threads, {args.dtype}, "
-        f"torch {torch.__version__}, {args.repeats} interleaved rounds"
+        f"torch {torch.__version__}, {args.repeats} interleaved rounds, "
+        f"load average before: {report['load_average_before']:.1f}"
     )
     args.output.parent.mkdir(parents=True, exist_ok=True)
     for model_name in args.models:
