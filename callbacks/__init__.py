@@ -1,1 +1,5 @@
-"""When to score and when to contrast: callbacks for `Trainer`. None is here yet."""
+"""When to score: callbacks for `Trainer`."""
+
+from hf_proxy.callbacks.proxy_score import ProxyScoreCallback
+
+__all__ = ["ProxyScoreCallback"]

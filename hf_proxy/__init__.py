@@ -1,4 +1,4 @@
-"""Proxy scoring (rBridge) and expert-amateur contrast (LightReasoner) for the Hugging Face stack."""
+"""Proxy scoring (rBridge) for the Hugging Face training stack."""
 
 from importlib import import_module
 from typing import Any
@@ -12,6 +12,7 @@ _MODULE_OF = {
     "align_traces": "alignment",
     "annotate_traces": "scoring",
     "compare": "scoring",
+    "load_metric": "metrics",
     "load_traces": "traces",
     "score_traces": "scoring",
     "token_logprobs": "scoring",

@@ -66,6 +66,7 @@ def align_traces(
         raise ValueError(f"minmax_over must be 'trace', 'dataset' or None, not {minmax_over!r}")
     if too_long not in ("error", "drop"):
         raise ValueError(f"too_long must be 'error' or 'drop', not {too_long!r}")
+    traces = traces.with_format(None)
     check_unique_ids(traces["example_id"])
     for index, row in enumerate(traces):
         check_trace(row, index=index)
@@ -154,7 +155,7 @@ def token_weights(row: Mapping, spans: np.ndarray, *, unit: str) -> np.ndarray:
             the end): it stands for no letter of its own.
     """
     trace = row["trace"]
-    frontier = np.asarray(row["frontier_spans"], dtype=np.int64).reshape(-1, 2)
+    frontier = np.asarray(row.get("frontier_spans") or [], dtype=np.int64).reshape(-1, 2)
     if row["weighting"] == "none" or (row["weighting"] == "mask" and not len(frontier)):
         return np.ones(len(spans))
     if row["weighting"] == "mask":

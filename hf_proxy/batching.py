@@ -35,7 +35,8 @@ def group_by_tokens(
     """Indices of `lengths` in groups of at most `tokens_per_batch` tokens, longest rows first.
 
     A padded group costs its longest row times its rows, a padding-free one the sum. A single row
-    beyond the budget makes a group of its own. Longest first: what runs out of memory does so at once.
+    beyond the budget makes a group of its own. Longest first: what runs out of memory does so at
+    once.
     """
     groups: list[list[int]] = []
     cost = 0
@@ -65,7 +66,8 @@ def token_batch(
         input_ids: ids of each row, context and labels. The last id is a label only: nothing is
             predicted from it, so the forward pass ends before it.
         label_starts: first label position of each row, >= 1.
-        padding_free: all rows in one line `[1, T]` with restarting positions; else `[B, T]`, padded.
+        padding_free: all rows in one line `[1, T]` with restarting positions; else `[B, T]`,
+        padded.
     """
     ids = [torch.tensor(row, dtype=torch.int64) for row in input_ids]
     lengths = [len(row) - 1 for row in ids]

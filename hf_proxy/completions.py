@@ -1,7 +1,7 @@
 """A chat completion with logprobs into a trace: the one place that knows OpenAI's format.
 
-The probabilities are those of raw tokens. Where the answer is a JSON object, they stand for the escaped
-text, so they are carried over to the letters that a reader sees.
+The probabilities are those of raw tokens. Where the answer is a JSON object, they stand for the
+escaped text, so they are carried over to the letters that a reader sees.
 """
 
 import json
@@ -78,7 +78,7 @@ def trace_of_completion(
 
 
 def _spell(content: str, tokens: list[Mapping], fail) -> tuple[np.ndarray, list[float]]:
-    """Which token holds each byte of `content`, and the tokens' logprobs; raise where they disagree.
+    """Which token holds each byte of `content`, and the logprob of each token.
 
     Tokens behind the last byte, such as an end-of-turn mark, are allowed: they spell no letter.
     """
@@ -118,10 +118,10 @@ def _spell(content: str, tokens: list[Mapping], fail) -> tuple[np.ndarray, list[
 
 
 def _reasoning_of(content: str) -> tuple[int, int, bool]:
-    """Characters `[start, end)` of the raw text to score, and whether they are a JSON string's inside.
+    """Characters `[start, end)` of the raw text to score, and whether a JSON string holds them.
 
-    The value of `reasoning` where the answer is a JSON object (bare or in a code fence) that has one,
-    else the whole answer. An empty range: there is a `reasoning`, but it is no text.
+    The value of `reasoning` where the answer is a JSON object (bare or in a code fence) that has
+    one, else the whole answer. An empty range: there is a `reasoning`, but it is no text.
     """
     start = content.find("{")
     if start < 0 or content[:start].strip() not in ("", "```", "```json"):
@@ -176,8 +176,8 @@ def _spans_of(
 ) -> tuple[str, list[list[int]], list[float]]:
     """The decoded trace, and its frontier spans with their logprobs.
 
-    A letter written as an escape sequence carries the mean probability of the sequence's raw bytes; it
-    has a span of its own where those belong to several tokens.
+    A letter written as an escape sequence carries the mean probability of the sequence's raw bytes;
+    it has a span of its own where those belong to several tokens.
     """
     size_of = [len(letter.encode(errors="surrogatepass")) for letter in content[:end]]
     raw_byte = np.concatenate([[0], np.cumsum(size_of, dtype=np.int64)])
@@ -213,7 +213,7 @@ def _spans_of(
 
 
 def text_of_messages(messages: Iterable[Mapping], fail) -> str:
-    """What was asked: the content of every message that is not the system's, a blank line between."""
+    """What was asked: every message but the system's, a blank line between."""
     texts = []
     for message in messages:
         if message.get("role") in ("system", "developer"):

@@ -2,8 +2,8 @@
 
 The model's own forward runs, through every wrapper's hooks (FSDP2 and ZeRO-3 gather their weights
 there). A hook in front of its output head takes the hidden states at the label positions, applies
-the head to them in chunks, and lets a single row pass on. What the model does to logits after its head
-(scale, softcap) is measured on the model itself, see `measure_logit_transform`.
+the head to them in chunks, and lets a single row pass on. What the model does to logits after its
+head (scale, softcap) is measured on the model itself, see `measure_logit_transform`.
 """
 
 import inspect
@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from hf_proxy.batching import TokenBatch, token_batch
 
 LABELS_PER_CHUNK = 128  # C; chosen here: a wider chunk is no faster on the machines measured
-# Rows of a chunk that meet the softmax together, chosen here. On a CPU a few stay in cache, 2x faster
-# than all C; elsewhere half of C, so that three fp32 copies of a block stay under 2 * C * V * 4 bytes.
+# Rows of a chunk that meet the softmax together, chosen here. On a CPU a few stay in cache, 2x
+# faster than all C; elsewhere half of C, so that three fp32 copies of a block stay under 2 * C * V
+# * 4 bytes.
 CPU_ROWS_PER_BLOCK = 4
 ROWS_PER_BLOCK = 64
 
@@ -51,8 +52,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def scoring_mode(model: nn.Module) -> Iterator[nn.Module]:
     """Without gradient, in eval mode, eager; every module comes back as it was.
 
-    Yields the model without DDP or `torch.compile` wrapper: a compiled graph would not run our hook.
-    No random number is drawn.
+    Yields the model without DDP or `torch.compile` wrapper: a compiled graph would not run our
+    hook. No random number is drawn.
     """
     bare = unwrapped(model)
     modules = list(bare.modules())
@@ -243,8 +244,8 @@ def label_logprobs(
     Equals `log_softmax(model(input_ids).logits.float(), -1)` read at `position - 1`.
 
     Returns:
-        `logprob_N` (float64, nats) and `rank_N` (int64, 1 + tokens strictly more likely), on the CPU.
-        The softmax runs in fp32, in float64 for a float64 model.
+        `logprob_N` (float64, nats) and `rank_N` (int64, 1 + tokens strictly more likely), on the
+        CPU. The softmax runs in fp32, in float64 for a float64 model.
     """
     logprobs: list[Tensor] = []
     ranks: list[Tensor] = []

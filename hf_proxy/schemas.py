@@ -1,10 +1,11 @@
 """Rows, types and conventions that every other module shares.
 
-Positions. A position is the index of the token being predicted; its logits are read at position - 1.
+Positions. A position is the index of the token being predicted; its logits are read at position -
+1.
 
-Shapes. A tensor's name ends in its axes: B rows, T tokens in a row, N labels, C labels in one chunk,
-D hidden, V vocabulary. Counts are `num_`, sums end in `_sum`; `nll` is positive and `logprob`
-negative, both in nats.
+Shapes. A tensor's name ends in its axes: B rows, T tokens in a row, N labels, C labels in one
+chunk, D hidden, V vocabulary. Counts are `num_`, sums end in `_sum`; `nll` is positive and
+`logprob` negative, both in nats.
 
 Storage. Sets are Arrow files that hold numbers, ids, text and bytes only; they appear by rename,
 whole or not at all.
@@ -98,8 +99,8 @@ def file_hash(path: Path) -> str:
 class Setting:
     """What must be equal for two scores to be compared.
 
-    `parts` maps traces, num_traces, tokenizer, context, unit, minmax_over, max_length and divisor to
-    text or hashes of content; `hash` is the fingerprint of them all.
+    `parts` maps traces, num_traces, tokenizer, context, unit, minmax_over, max_length and divisor
+    to text or hashes of content; `hash` is the fingerprint of them all.
     """
 
     parts: dict[str, Any]
@@ -184,12 +185,18 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def cached_path(name: str) -> Path:
+    """Place of a file in the cache of these versions; others may spell a text differently."""
+    versions = [version(name) for name in ("hf-proxy", "transformers", "tokenizers")]
+    return cache_dir() / fingerprint(versions) / name
+
+
 def cached_dataset(key: str, features: Features, rows: Callable[[], Iterable[dict]]) -> Dataset:
-    """The memory-mapped `Dataset` stored under `key`, built from `rows()` where it is not there yet.
+    """The memory-mapped `Dataset` stored under `key`, built from `rows()` if it is not there.
 
     Rows are written as they come, so memory does not grow with the set.
     """
-    path = cache_dir() / f"{key}.arrow"
+    path = cached_path(f"{key}.arrow")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")

@@ -1,11 +1,12 @@
 """One model on one trace set: rBridge and its companions, from one forward pass over every trace.
 
-Source: arXiv 2509.21013, equation 1. Where the paper is silent the choice is named in the docstrings.
+Source: arXiv 2509.21013, equation 1. Where the paper is silent the choice is named in the
+docstrings.
 """
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from accelerate import Accelerator
 from datasets import Dataset
 from scipy import stats
 from torch import nn
@@ -24,6 +24,7 @@ from hf_proxy import logprobs
 from hf_proxy.alignment import align_traces
 from hf_proxy.batching import group_by_tokens, token_batch
 from hf_proxy.parallel import (
+    Processes,
     balanced_shards,
     is_main,
     num_processes,
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 TOKENS_PER_BATCH = 4096  # chosen here: more is no faster on two CPU cores
 NUM_RESAMPLES = 2000  # bootstrap and permutation; chosen here
+DIVISORS = ("tokens", "weights")
 METRICS = ("value", "trace_nll", "bits_per_byte")
 
 
@@ -73,7 +75,7 @@ def score_traces(
     model: nn.Module,
     aligned: Dataset,
     *,
-    accelerator: Accelerator | None = None,
+    accelerator: Processes = None,
     tokens_per_batch: int = TOKENS_PER_BATCH,
     divisor: str = "tokens",
     padding_free: bool | None = None,
@@ -82,8 +84,8 @@ def score_traces(
 ) -> ProxyScore:
     """rBridge of `model` on aligned traces: mean over traces of `sum_i(nll_i * w_i) / divisor`.
 
-    Any number of processes, batch size and row order give the same score. The model is left as it was:
-    training flags, RNG streams, hooks.
+    Any number of processes, batch size and row order give the same score. The model is left as it
+    was: training flags, RNG streams, hooks.
 
     Args:
         model: a causal LM, bare or wrapped (DDP, FSDP2, PEFT, compiled), on the device to run on.
@@ -100,12 +102,13 @@ def score_traces(
         `ProxyScore`, the same on every rank.
 
     Raises:
-        InputError: rows of different settings, repeated ids, a row longer than the model's window, a
+        InputError: rows of different settings, repeated ids, a row longer than the model's window,
+        a
             token beyond its vocabulary, a label of probability 0 or NaN, ranks that hold different
             rows. All ranks raise.
     """
-    if divisor not in ("tokens", "weights"):
-        raise ValueError(f"divisor must be 'tokens' or 'weights', not {divisor!r}")
+    if divisor not in DIVISORS:
+        raise ValueError(f"divisor must be one of {DIVISORS}, not {divisor!r}")
     with stop_together(accelerator):
         rows = _read_rows(aligned)
     num_rows = len(rows.example_id)
@@ -123,23 +126,17 @@ def score_traces(
             )
     sums = sum_over_ranks(sums, accelerator)
     weighted_nll_sum, nll_sum, weight_sum, top1_sum, rank_sum = sums.T
-    if divisor == "weights" and not weight_sum.all():
-        raise InputError.at(
-            "its weights sum to 0, so they cannot be the divisor",
-            remedy="score with divisor='tokens', or drop the trace",
-            row=rows.example_id[int(np.argmin(weight_sum))],
-        )
-    denominator = weight_sum if divisor == "weights" else rows.num_labels
-    per_trace = weighted_nll_sum / denominator
-    low, high = _interval(per_trace)
     bare = logprobs.unwrapped(model)
     return ProxyScore(
-        value=float(per_trace.mean()),
-        low=low,
-        high=high,
-        pooled=float(weighted_nll_sum.sum() / denominator.sum()),
-        trace_nll=float((nll_sum / rows.num_labels).mean()),
-        bits_per_byte=float(nll_sum.sum() / (rows.num_bytes.sum() * np.log(2))),
+        **summarise(
+            rows.example_id,
+            weighted_nll_sum,
+            nll_sum,
+            weight_sum,
+            rows.num_labels,
+            rows.num_bytes,
+            divisor=divisor,
+        ),
         top1_agreement=float(top1_sum.sum() / rows.num_labels.sum()),
         mean_rank=float(rank_sum.sum() / rows.num_labels.sum()),
         num_traces=num_rows,
@@ -163,11 +160,45 @@ def score_traces(
     )
 
 
+def summarise(
+    example_ids: Sequence[str],
+    weighted_nll_sum: np.ndarray,
+    nll_sum: np.ndarray,
+    weight_sum: np.ndarray,
+    num_labels: np.ndarray,
+    num_bytes: np.ndarray,
+    *,
+    divisor: str,
+) -> dict[str, Any]:
+    """Sums per trace, sorted by `example_id`, into the numbers of a score; divides once.
+
+    Returns:
+        `value, low, high, pooled, trace_nll, bits_per_byte`, as `ProxyScore` has them.
+    """
+    if divisor == "weights" and not weight_sum.all():
+        raise InputError.at(
+            "its weights sum to 0, so they cannot be the divisor",
+            remedy="score with divisor='tokens', or drop the trace",
+            row=example_ids[int(np.argmin(weight_sum))],
+        )
+    denominator = weight_sum if divisor == "weights" else num_labels
+    per_trace = weighted_nll_sum / denominator
+    low, high = _interval(per_trace)
+    return {
+        "value": float(per_trace.mean()),
+        "low": low,
+        "high": high,
+        "pooled": float(weighted_nll_sum.sum() / denominator.sum()),
+        "trace_nll": float((nll_sum / num_labels).mean()),
+        "bits_per_byte": float(nll_sum.sum() / (num_bytes.sum() * np.log(2))),
+    }
+
+
 def token_logprobs(
     model: nn.Module,
     aligned: Dataset,
     *,
-    accelerator: Accelerator | None = None,
+    accelerator: Processes = None,
     tokens_per_batch: int = TOKENS_PER_BATCH,
     padding_free: bool | None = None,
 ) -> Dataset:
@@ -203,7 +234,7 @@ def annotate_traces(
     frontier: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    accelerator: Accelerator | None = None,
+    accelerator: Processes = None,
     context: Any = "{prompt}\n",
     context_name: str | None = None,
     max_length: int | None = None,
@@ -212,7 +243,8 @@ def annotate_traces(
 ) -> Dataset:
     """Give existing text a frontier's confidence: one teacher-forced pass of a local model.
 
-    Unlike a trace that the frontier wrote itself, such text holds tokens that it would not have chosen.
+    Unlike a trace that the frontier wrote itself, such text holds tokens that it would not have
+    chosen.
 
     Args:
         traces: `Trace` rows of weighting `"none"`; other weightings are replaced.
@@ -279,8 +311,8 @@ class Comparison:
 def compare(score_a: ProxyScore, score_b: ProxyScore, *, metric: str = "value") -> Comparison:
     """Paired difference of two scores of the same setting, trace by trace.
 
-    `"bits_per_byte"` asks only that traces and context be equal, so it compares across tokenizers; its
-    difference is of the pooled numbers, resampled by trace.
+    `"bits_per_byte"` asks only that traces and context be equal, so it compares across tokenizers;
+    its difference is of the pooled numbers, resampled by trace.
 
     Raises:
         ValueError: the settings differ (the parts are named), or there are fewer than two traces.
@@ -415,14 +447,14 @@ def _forwards(
     model: nn.Module,
     aligned: Dataset,
     rows: _Rows,
-    accelerator: Accelerator | None,
+    accelerator: Processes,
     tokens_per_batch: int,
     padding_free: bool | None,
 ) -> Iterator[_Scored]:
     """This rank's share of the rows, scored.
 
-    Every rank runs the same number of forwards, because under FSDP2 and ZeRO-3 each is a collective;
-    who has fewer batches repeats the shortest row.
+    Every rank runs the same number of forwards, because under FSDP2 and ZeRO-3 each is a
+    collective; who has fewer batches repeats the shortest row.
     """
     require_equal(
         fingerprint([rows.example_id, rows.length.tolist(), rows.parts]),

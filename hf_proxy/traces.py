@@ -1,7 +1,7 @@
 """Reasoning traces with the frontier model's confidence: reading, checking, naming what is wrong.
 
-A trace is text that a frontier model wrote, with spans of UTF-8 bytes, one for each of its tokens, and
-their log-probabilities. Source: arXiv 2509.21013, appendix B and C.
+A trace is text that a frontier model wrote, with spans of UTF-8 bytes, one for each of its tokens,
+and their log-probabilities. Source: arXiv 2509.21013, appendix B and C.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from hf_proxy.schemas import (
     WEIGHTINGS,
     ZERO_PROBABILITY_LOGPROB,
     InputError,
-    cache_dir,
     cached_dataset,
+    cached_path,
     file_hash,
     fingerprint,
     write_text,
@@ -135,8 +135,8 @@ def traces_fingerprint(rows: Iterable[Mapping]) -> str:
         for text_field in ("example_id", "prompt", "trace", "weighting"):
             data = row[text_field].encode()
             digest.update(len(data).to_bytes(8, "little") + data)
-        digest.update(np.asarray(row["frontier_spans"], "<i4").tobytes())
-        digest.update(np.asarray(row["frontier_logprobs"], "<f8").tobytes())
+        digest.update(np.asarray(row.get("frontier_spans") or [], "<i4").tobytes())
+        digest.update(np.asarray(row.get("frontier_logprobs") or [], "<f8").tobytes())
         digests[row["example_id"]] = digest.hexdigest()
     return fingerprint(sorted(digests.items()))
 
@@ -155,16 +155,16 @@ def load_traces(
         source: `.jsonl`, `.json` (a list of rows) or `.parquet` file, a folder of those, a
             `save_to_disk` folder, or the id of a dataset on the hub.
         format: `"trace"` (the fields of `TRACE_FEATURES`), `"text"` (prompt and trace without
-            probabilities: every weight is 1), `"openai"` (chat completions with logprobs, one per row
-            or as batch output). None: recognised from the columns of the first row.
+            probabilities: every weight is 1), `"openai"` (chat completions with logprobs, one per
+            row or as batch output). None: recognised from the columns of the first row.
         split: which split of a dataset that has several.
         columns: our field to the name it has in `source`, as `{"prompt": "question"}`.
         requests: input file of an OpenAI batch, for the prompts; joined by `custom_id`.
 
     Returns:
-        `Dataset` with `TRACE_FEATURES`. Rows without an `example_id` in format `"text"` get their row
-        number. Completions that hold no usable answer (request failed, cut off, refused) are dropped,
-        with a warning that counts them by reason.
+        `Dataset` with `TRACE_FEATURES`. Rows without an `example_id` in format `"text"` get their
+        row number. Completions that hold no usable answer (request failed, cut off, refused) are
+        dropped, with a warning that counts them by reason.
 
     Raises:
         InputError: the first malformed row, by file, row, field and remedy.
@@ -220,9 +220,9 @@ def read_traces(
             check_trace(made, source=str(source), index=index)
             yield made
 
-    dropped_path = cache_dir() / f"{key}.dropped.json"
+    dropped_path = cached_path(f"{key}.dropped.json")
     if not dropped_path.exists():  # the counts go with the rows: without them, read the rows again
-        (cache_dir() / f"{key}.arrow").unlink(missing_ok=True)
+        cached_path(f"{key}.arrow").unlink(missing_ok=True)
     traces = cached_dataset(key, TRACE_FEATURES, rows)
     check_unique_ids(traces["example_id"], source=str(source))
     if not dropped_path.exists():

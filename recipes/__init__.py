@@ -1,4 +1,4 @@
-"""What every recipe shares: flags that are YAML keys, one line on bad input, one JSON line at the end.
+"""What every recipe shares: flags that are YAML keys, one line on bad input, JSON at the end.
 
 A recipe is a frozen dataclass of documented fields and a function that takes it. It runs as
 `hf-proxy ...`, `python recipes/x.py ...`, `python -m hf_proxy.recipes.x ...` or under

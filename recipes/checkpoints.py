@@ -1,4 +1,4 @@
-"""Models on disk: finding them, naming their weights, loading them. A library module for recipes."""
+"""Models on disk: finding them, naming their weights, loading them; a library for recipes."""
 
 import json
 import re

@@ -144,7 +144,8 @@ def _score(
         weights = weights_fingerprint(checkpoint)
     how = [config.dtype, config.attn_implementation, accelerator.device.type]
     path = cache_dir() / f"score-{fingerprint([__version__, weights, setting.hash, how])}.json"
-    # the main process decides for all: a rank that found no file would wait for the others' forwards
+    # the main process decides for all: a rank that found no file would wait for the others'
+    # forwards
     found = [path.read_text() if config.use_score_cache and path.exists() else None]
     broadcast_object_list(found)
     fact = {"weights": weights, "dtype": config.dtype, "device": accelerator.device.type}
@@ -174,7 +175,7 @@ def _score(
 
 
 def _comparisons(scores: list[ProxyScore]) -> list[tuple[tuple[int, int], Comparison]]:
-    """Each model against the first: by rBridge in one setting, across tokenizers by bits per byte."""
+    """Each model against the first: by rBridge, across tokenizers by bits per byte."""
     found = []
     for b in range(1, len(scores)):
         same = not scores[0].setting.differing(scores[b].setting)

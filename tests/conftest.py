@@ -1,4 +1,4 @@
-"""Everything is made in place: no download, no GPU needed, nothing written outside a temporary home."""
+"""Everything is made in place: no download, no GPU, nothing written outside a temporary home."""
 
 import os
 import tempfile

@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from hf_proxy import InputError, load_traces, parallel, score_traces, token_logprobs
+from hf_proxy import load_traces, parallel, score_traces, token_logprobs
 
 
 def numbers(score):

@@ -1,4 +1,4 @@
-"""The house: imports go one way, heavy libraries stay out of the doorway, recipes match their YAML."""
+"""The house: imports go one way, heavy libraries stay out of the doorway, YAML fits its recipe."""
 
 import ast
 import importlib

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_proxy
@@ -54,7 +54,7 @@ EXACT_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 class Work(NamedTuple):
     """One model and the traces it scores, ready for the clock."""
 
-    model: nn.Module
+    model: Any  # a causal LM of transformers
     tokenizer: Any
     traces: Dataset
     aligned: Dataset
@@ -118,7 +118,7 @@ def read_traces(source: str, num_traces: int) -> Dataset:
     return traces.select(range(min(num_traces, len(traces))))
 
 
-def make_batches(model: nn.Module, aligned: Dataset, tokens_per_batch: int) -> list[TokenBatch]:
+def make_batches(model: Any, aligned: Dataset, tokens_per_batch: int) -> list[TokenBatch]:
     """The batches that `score_traces` makes on one process, see `hf_proxy.scoring._forwards`."""
     padding_free = logprobs.prefers_padding_free(model)
     aligned = aligned.with_format("numpy")
@@ -145,7 +145,7 @@ def make_batches(model: nn.Module, aligned: Dataset, tokens_per_batch: int) -> l
 def prepare(args: argparse.Namespace, model_name: str) -> Work:
     """Load the model, align the traces, pack the batches."""
     tokenizer = AutoTokenizer.from_pretrained(model_name)
-    model = AutoModelForCausalLM.from_pretrained(model_name, dtype=getattr(torch, args.dtype))
+    model: Any = AutoModelForCausalLM.from_pretrained(model_name, dtype=getattr(torch, args.dtype))
     device = torch.device(args.device)
     model.to(device).eval()
     traces = read_traces(args.traces, args.num_traces)

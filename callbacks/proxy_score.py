@@ -1,0 +1,445 @@
+"""The proxy score in the row beside `eval_loss`, while the model trains, on every process.
+
+`Trainer` logs an evaluation's metrics before it calls `on_evaluate`, so a callback alone reaches
+best-model selection, early stopping and `state.log_history`, but no reporter. `attach` wraps the
+trainer's `log` and adds our numbers to the evaluation's own row.
+"""
+
+import json
+import logging
+import os
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import Trainer, TrainerCallback
+
+from hf_proxy.alignment import align_traces
+from hf_proxy.parallel import is_main, stop_together, sum_over_ranks
+from hf_proxy.schemas import ProxyScore, write_text
+from hf_proxy.scoring import DIVISORS, TOKENS_PER_BATCH, score_traces
+from hf_proxy.traces import load_traces
+
+logger = logging.getLogger(__name__)
+
+STRATEGIES = (None, "evaluate", "steps", "save")
+_EVALUATION_ROW = re.compile(r"eval.*_runtime")
+_INTEGER_OF_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_LOWER_IS_BETTER = ("nll", "nll_low", "nll_high", "trace_nll", "bits_per_byte")
+
+
+class ProxyScoreCallback(TrainerCallback):
+    """Score the model in training on a frontier's reasoning traces (rBridge).
+
+    Watches only: weights, optimizer state and random streams are what they would be without it.
+
+    Args:
+        traces: path or hub id for `load_traces`, a dataset of `Trace` or `AlignedTrace` rows, or a
+        dict
+            of those; the key is then the name.
+        processing_class: the model's tokenizer; taken from the trainer where it has one.
+        curves: objects with a `target` and `predict(ProxyScore)` giving `value`, `low`, `high`.
+        name: `eval_<name>_nll` and so on.
+        strategy: `"evaluate"` (with each evaluation), `"steps"` (every `steps` steps), `"save"`
+        (with
+            each checkpoint); None: with each evaluation if the trainer evaluates, else with each
+            checkpoint, and before the first step of a fresh run and after the last.
+        output_dir: of `predictions.jsonl`; `<args.output_dir>/hf_proxy` by default.
+        on_error: `"raise"`, or `"warn"`: go on without a score.
+        context, context_name, unit, minmax_over, max_length, too_long: of `align_traces`.
+        divisor, tokens_per_batch: of `score_traces`.
+    """
+
+    def __init__(
+        self,
+        traces: str | Path | Dataset | Mapping[str, str | Path | Dataset],
+        *,
+        processing_class: Any = None,
+        curves: Sequence[Any] | None = None,
+        name: str = "rbridge",
+        strategy: str | None = None,
+        steps: int | None = None,
+        output_dir: str | None = None,
+        on_error: str = "raise",
+        context: Any = "{prompt}\n",
+        context_name: str | None = None,
+        unit: str = "letter",
+        minmax_over: str | None = "trace",
+        divisor: str = "tokens",
+        max_length: int | None = None,
+        too_long: str = "error",
+        tokens_per_batch: int = TOKENS_PER_BATCH,
+    ):
+        if strategy not in STRATEGIES:
+            raise ValueError(f"strategy must be one of {STRATEGIES}, not {strategy!r}")
+        if (strategy == "steps") != (steps is not None) or (steps is not None and steps < 1):
+            raise ValueError(
+                "steps (a positive number) goes with strategy='steps', and only with it"
+            )
+        if on_error not in ("raise", "warn"):
+            raise ValueError(f"on_error must be 'raise' or 'warn', not {on_error!r}")
+        if divisor not in DIVISORS:
+            raise ValueError(f"divisor must be one of {DIVISORS}, not {divisor!r}")
+        self.trace_sets = dict(traces) if isinstance(traces, Mapping) else {name: traces}
+        self.processing_class = processing_class
+        self.curves = list(curves or [])
+        self.strategy, self.steps, self.on_error = strategy, steps, on_error
+        self.output_dir = output_dir
+        self.divisor, self.tokens_per_batch = divisor, tokens_per_batch
+        self._alignment = {
+            "context": context,
+            "context_name": context_name,
+            "unit": unit,
+            "minmax_over": minmax_over,
+            "max_length": max_length,
+            "too_long": too_long,
+        }
+        self._aligned: dict[str, Dataset] | None = None
+        self._trainer: Trainer | None = None
+        self._trainer_log: Any = None
+        self._memo: tuple[Any, dict[str, float]] | None = None
+        self._run_id = ""
+        self._said_attach = False
+
+    # attaching
+
+    def attach(self, trainer: Trainer) -> "ProxyScoreCallback":
+        """Put our numbers in the evaluation's own logged row, in every reporter.
+
+        Adds the callback where it is missing. A second call changes nothing; `detach` undoes it.
+        """
+        if self._trainer is trainer:
+            return self
+        if self._trainer is not None:
+            raise ValueError("this callback is attached to another trainer; detach it first")
+        if self not in trainer.callback_handler.callbacks:
+            trainer.add_callback(self)
+        self._take(getattr(trainer, "processing_class", None))
+        self._trainer, self._trainer_log = trainer, vars(trainer).get("log")
+        log = trainer.log
+
+        def log_with_scores(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+            is_evaluation = any(_EVALUATION_ROW.fullmatch(key) for key in logs)
+            if is_evaluation and self._with_evaluations():
+                logs.update(self._row(trainer.model, trainer.args, trainer.state))
+            log(logs, *args, **kwargs)
+
+        trainer.log = log_with_scores  # type: ignore[method-assign]
+        return self
+
+    def detach(self) -> None:
+        """Give the trainer its own `log` back. The callback stays in its list."""
+        if self._trainer is None:
+            return
+        if self._trainer_log is None:
+            del self._trainer.log
+        else:
+            self._trainer.log = self._trainer_log  # type: ignore[method-assign]
+        self._trainer = None
+
+    # events
+
+    def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
+        """Check the schedule, tidy the files of an earlier run, and score a fresh model."""
+        self._take(processing_class)
+        self._check_schedule(args, state)
+        self._open_file(args, state)
+        self._memo = None
+        fresh = state.global_step == 0
+        if fresh and self.strategy is None:
+            self._score_and_log(args, state, control, model)
+        elif not fresh and self._due(args, state) and self._missing(args, state):
+            self._score_and_log(args, state, control, model)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        """Score every `steps` steps, and the last weights before best ones may replace them."""
+        is_last = state.global_step >= state.max_steps and args.load_best_model_at_end
+        if self.strategy == "steps":
+            now = state.global_step % self.steps == 0
+        else:
+            now = self.strategy is None and is_last and not control.should_evaluate
+        if now:
+            self._score_and_log(args, state, control, model)
+
+    def on_evaluate(
+        self, args, state, control, model=None, metrics=None, processing_class=None, **kwargs
+    ):
+        """Add our numbers to the evaluation's metrics where `attach` has not done so already."""
+        self._take(processing_class)
+        if self._trainer is not None or not self._with_evaluations():
+            return
+        if not self._said_attach and is_main(PartialState()):
+            self._said_attach = True
+            logger.warning(
+                "ProxyScoreCallback is not attached: its numbers reach best-model selection, "
+                "state.log_history and predictions.jsonl, but no reporter, and early stopping only "
+                "if it stands before it; callback.attach(trainer) puts them beside eval_loss"
+            )
+        row = self._row(model, args, state)
+        metrics.update(row)
+        # Trainer has logged its row already; ours goes with it, once for several evaluation sets
+        last = state.log_history[-1] if state.log_history else None
+        if last is not None and not set(row) <= set(last):
+            last.update(row)
+
+    def on_save(self, args, state, control, model=None, **kwargs):
+        """Score with each checkpoint where that is the schedule."""
+        if self._with_saves(args):
+            self._score_and_log(args, state, control, model)
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        """Score the last weights of a run without a strategy of its own."""
+        replaced = args.load_best_model_at_end and state.best_model_checkpoint is not None
+        if self.strategy is None and not replaced and self._missing(args, state):
+            self._score_and_log(args, state, control, model)
+
+    # when
+
+    def _with_evaluations(self) -> bool:
+        return self.strategy in (None, "evaluate")
+
+    def _with_saves(self, args) -> bool:
+        return self.strategy == "save" or (
+            self.strategy is None and args.eval_strategy == "no" and args.save_strategy != "no"
+        )
+
+    def _due(self, args, state) -> bool:
+        """Whether the schedule asks for a line at the step that a run is resumed from."""
+        step = state.global_step
+        if self.strategy == "steps":
+            return step % self.steps == 0
+        if self._with_saves(args):
+            return True  # a run resumes from a checkpoint
+        every = state.eval_steps or args.eval_steps
+        return args.eval_strategy == "steps" and bool(every) and step % int(every) == 0
+
+    def _check_schedule(self, args, state) -> None:
+        if self.strategy == "evaluate" and args.eval_strategy == "no" and not args.eval_on_start:
+            raise ValueError(
+                "ProxyScoreCallback(strategy='evaluate') never fires, because the trainer does not "
+                "evaluate; set eval_strategy, or use strategy='steps' or 'save'"
+            )
+        if self.strategy == "save" and args.save_strategy == "no":
+            raise ValueError(
+                "ProxyScoreCallback(strategy='save') never fires, because the trainer does not "
+                "save; set save_strategy, or use strategy='steps' or 'evaluate'"
+            )
+        if self.strategy == "steps" and self.steps > state.max_steps:
+            raise ValueError(
+                f"ProxyScoreCallback(steps={self.steps}) never fires in {state.max_steps} steps"
+            )
+        wanted = args.metric_for_best_model
+        if wanted is None:
+            return
+        key = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
+        lower = {f"eval_{name}_{end}" for name in self.trace_sets for end in _LOWER_IS_BETTER}
+        higher = {
+            f"eval_{name}_{curve.target}_accuracy{end}"
+            for name in self.trace_sets
+            for curve in self.curves
+            for end in ("", "_low", "_high")
+        }
+        if key not in lower | higher:
+            return
+        better = key in higher
+        if args.greater_is_better is not better:
+            raise ValueError(
+                f"metric_for_best_model={wanted!r} gets {'better' if better else 'worse'} as it "
+                f"grows; set TrainingArguments(greater_is_better={better})"
+            )
+        if not self._with_evaluations():
+            raise ValueError(
+                f"metric_for_best_model={wanted!r} is read at every evaluation, but strategy="
+                f"{self.strategy!r} leaves evaluations out; use strategy='evaluate' or None"
+            )
+
+    # files
+
+    def _file(self, args) -> Path:
+        return Path(self.output_dir or Path(args.output_dir) / "hf_proxy") / "predictions.jsonl"
+
+    def _lines(self, args) -> list[dict]:
+        path = self._file(args)
+        if not path.exists():
+            return []
+        # a line that was being written when the machine died is no line
+        lines = path.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def _open_file(self, args, state) -> None:
+        """Later lines of the run we resume go; a fresh run leaves an earlier one's file aside."""
+        with stop_together(PartialState()):
+            path = self._file(args)
+            lines = self._lines(args)
+            if state.global_step > 0 and lines:
+                self._run_id = lines[-1]["run_id"]
+            else:
+                self._run_id = uuid.uuid4().hex
+            if not is_main(PartialState()) or not path.exists():
+                return
+            if state.global_step == 0:
+                number = 1
+                while (aside := path.with_name(f"predictions.{number}.jsonl")).exists():
+                    number += 1
+                os.replace(path, aside)
+            else:
+                kept = [line for line in lines if line["step"] <= state.global_step]
+                write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def _missing(self, args, state) -> bool:
+        """Whether a set has no line at this step; the main process decides for all."""
+        missing = 0.0
+        if is_main(PartialState()):
+            steps = {(line["name"], line["step"]) for line in self._lines(args)}
+            missing = float(any((name, state.global_step) not in steps for name in self.trace_sets))
+        return bool(sum_over_ranks(np.array([missing]), PartialState())[0])
+
+    def _write(self, args, line: dict[str, Any]) -> None:
+        if not is_main(PartialState()):
+            return
+        lines = self._lines(args)
+        if any((old["name"], old["step"]) == (line["name"], line["step"]) for old in lines):
+            return
+        path = self._file(args)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    # scoring
+
+    def _take(self, processing_class: Any) -> None:
+        self.processing_class = self.processing_class or processing_class
+
+    def _score_and_log(self, args, state, control, model) -> None:
+        """A row of its own, outside an evaluation."""
+        row = self._row(model, args, state)
+        if not row:
+            return
+        if self._trainer is None:
+            state.log_history.append({"epoch": state.epoch, **row, "step": state.global_step})
+            return
+        # the plain method: TRL's would drain its own metrics into our row; and logging clears
+        # should_log, which would swallow the training row of this step
+        should_log = control.should_log
+        Trainer.log(self._trainer, row)
+        control.should_log = should_log
+
+    def _row(self, model, args, state) -> dict[str, float]:
+        """Our keys for these weights: scored, or remembered if they were just scored."""
+        try:
+            weights = (state.global_step, _checksum(model))
+            if self._memo is not None and self._memo[0] == weights:
+                return dict(self._memo[1])
+            row = self._score(model, args, state)
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            logger.warning("no proxy score at step %d: %s", state.global_step, error)
+            return {}
+        self._memo = (weights, row)
+        return dict(row)
+
+    def _score(self, model, args, state) -> dict[str, float]:
+        processes = PartialState()
+        row: dict[str, float] = {}
+        for name, aligned in self._alignments().items():
+            start = time.perf_counter()
+            score = score_traces(
+                model,
+                aligned,
+                accelerator=processes,
+                tokens_per_batch=self.tokens_per_batch,
+                divisor=self.divisor,
+                step=state.global_step,
+            )
+            predictions = {curve.target: curve.predict(score) for curve in self.curves}
+            seconds = time.perf_counter() - start
+            row |= _keys(name, score, predictions)
+            self._write(args, self._line(name, score, predictions, args, state, seconds))
+        return row
+
+    def _line(self, name, score: ProxyScore, predictions, args, state, seconds) -> dict[str, Any]:
+        precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "no"
+        self._run_id = self._run_id or uuid.uuid4().hex  # an evaluation without training
+        return {
+            "run_id": self._run_id,
+            "name": name,
+            "step": state.global_step,
+            "epoch": state.epoch,
+            "tokens_seen": state.num_input_tokens_seen or None,
+            **{key: value for key, value in score.scalars().items() if key != "step"},
+            "precision": {"autocast": precision},
+            "predictions": {
+                target: {"value": found.value, "low": found.low, "high": found.high}
+                for target, found in predictions.items()
+            },
+            "seconds": seconds,
+        }
+
+    def _alignments(self) -> dict[str, Dataset]:
+        if self._aligned is None:
+            if self.processing_class is None and any(
+                not _is_aligned(traces) for traces in self.trace_sets.values()
+            ):
+                raise ValueError(
+                    "the trainer has no processing_class; pass ProxyScoreCallback("
+                    "processing_class=tokenizer), or traces that are aligned already"
+                )
+            # the main process fills the cache, then the others read it
+            for turn in (True, False):
+                with stop_together(PartialState()):
+                    if is_main(PartialState()) is turn:
+                        self._aligned = {
+                            name: self._align(traces) for name, traces in self.trace_sets.items()
+                        }
+        assert self._aligned is not None
+        return self._aligned
+
+    def _align(self, traces: Any) -> Dataset:
+        if _is_aligned(traces):
+            return traces
+        if isinstance(traces, (str, Path)):
+            traces = load_traces(traces)
+        return align_traces(traces, self.processing_class, **self._alignment)
+
+
+def _is_aligned(traces: Any) -> bool:
+    return isinstance(traces, Dataset) and "setting_parts" in traces.column_names
+
+
+def _keys(name: str, score: ProxyScore, predictions: Mapping[str, Any]) -> dict[str, float]:
+    """The logged numbers: Python floats, because a tensor would kill the next checkpoint."""
+    row = {
+        f"eval_{name}_nll": score.value,
+        f"eval_{name}_nll_low": score.low,
+        f"eval_{name}_nll_high": score.high,
+        f"eval_{name}_trace_nll": score.trace_nll,
+        f"eval_{name}_bits_per_byte": score.bits_per_byte,
+    }
+    for target, found in predictions.items():
+        key = f"eval_{name}_{target}_accuracy"
+        row |= {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
+    return {key: float(value) for key, value in row.items() if value is not None}
+
+
+def _checksum(model: torch.nn.Module) -> tuple[int, ...]:
+    """A number for these weights, the same on every rank; equal weights give equal numbers."""
+    sums = []
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor = getattr(tensor, "ds_tensor", tensor).detach()  # ZeRO-3's own shard
+        tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # FSDP2's
+        bits = _INTEGER_OF_SIZE.get(tensor.element_size())
+        if bits is not None and not tensor.is_complex():
+            sums.append(tensor.contiguous().view(bits).sum(dtype=torch.int64).cpu())
+    total = sum((2 * place + 1) * int(value) for place, value in enumerate(sums)) % 2**40
+    state = PartialState()
+    return tuple(sum_over_ranks(np.array([total], dtype=np.float64), state).astype(int).tolist())

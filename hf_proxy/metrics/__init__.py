@@ -1,0 +1,17 @@
+"""Modules for `evaluate`: the same numbers without a model, from what `token_logprobs` gives."""
+
+from pathlib import Path
+
+import evaluate
+
+METRICS = ("rbridge",)
+
+
+def load_metric(name: str) -> evaluate.Metric:
+    """The metric `name` of this package, offline; `compute` runs on the calling process alone.
+
+    Gather the rows of all processes first, then compute on the main process.
+    """
+    if name not in METRICS:
+        raise ValueError(f"there is no metric {name!r}; use one of {METRICS}")
+    return evaluate.load(str(Path(__file__).parent / name), keep_in_memory=True)

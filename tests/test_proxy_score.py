@@ -1,0 +1,492 @@
+"""The callback on real trainers: every number in its place, and the training as it would be without."""
+
+import json
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_traces
+from datasets import Dataset
+from peft import LoraConfig
+from tiny_models import make_model
+from transformers import (
+    AutoModelForCausalLM,
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    default_data_collator,
+    set_seed,
+)
+from trl import SFTConfig, SFTTrainer
+
+from hf_proxy import align_traces, score_traces
+from hf_proxy.callbacks import ProxyScoreCallback
+from hf_proxy.recipes.demo import problems
+
+KEYS = [
+    f"eval_rbridge_{end}" for end in ("nll", "nll_low", "nll_high", "trace_nll", "bits_per_byte")
+]
+
+
+def texts(count, seed=5):
+    rows = problems(random.Random(seed))
+    return [" ".join(next(rows).values()) for _ in range(count)]
+
+
+def make_trainer(tmp_path, tokenizer, *, callbacks=(), streaming=False, datasets=None, **arguments):
+    """Six steps of a tiny Llama with dropout, evaluated and saved every two."""
+    set_seed(3)
+    model = make_model("llama", len(tokenizer), attention_dropout=0.2)
+
+    def rows(count, seed):
+        ids = tokenizer(texts(count, seed))["input_ids"]
+        return Dataset.from_list([{"input_ids": row[:24], "labels": row[:24]} for row in ids])
+
+    train = rows(24, 5)
+    settings = {
+        "output_dir": str(tmp_path / "run"),
+        "max_steps": 6,
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 1e-3,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_steps": 2,
+        "logging_steps": 1,
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    } | arguments
+    return Trainer(
+        model=model,
+        args=TrainingArguments(**settings),
+        train_dataset=train.to_iterable_dataset() if streaming else train,
+        eval_dataset=rows(4, 6) if datasets is None else datasets(rows),
+        processing_class=tokenizer,
+        data_collator=default_data_collator,
+        callbacks=list(callbacks),
+    )
+
+
+def lines_of(tmp_path, name="run"):
+    path = tmp_path / name / "hf_proxy" / "predictions.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def state_of(trainer):
+    """Everything that training has changed, bit for bit."""
+    optimizer = trainer.optimizer
+    optimizer = getattr(optimizer, "optimizer", optimizer).state_dict()["state"]
+    return {
+        "weights": [p.detach().clone() for p in trainer.model.parameters()],
+        "optimizer": [value.clone() for entry in optimizer.values() for value in entry.values()],
+        "torch": [torch.get_rng_state()],
+        "python": [torch.tensor(random.getstate()[1])],
+        "numpy": [torch.from_numpy(np.random.get_state()[1].astype(np.int64))],
+    }
+
+
+def same(a, b):
+    return [
+        name
+        for name in a
+        if len(a[name]) == len(b[name])
+        and all(torch.equal(x, y) for x, y in zip(a[name], b[name], strict=True))
+    ] == list(a)
+
+
+# neutrality
+
+
+class Careless(TrainerCallback):
+    """Draws one number from the global stream, as making a DataLoader iterator does."""
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        torch.rand(1)
+
+
+def test_training_is_bit_for_bit_the_same(tmp_path, tokenizer):
+    def trained(name, attach=False, callbacks=()):
+        trainer = make_trainer(tmp_path / name, tokenizer, callbacks=callbacks)
+        if attach:
+            callbacks[0].attach(trainer)
+        set_seed(11)
+        trainer.train()
+        return state_of(trainer), [r["loss"] for r in trainer.state.log_history if "loss" in r]
+
+    def callback(**arguments):
+        return ProxyScoreCallback(make_traces(4), **arguments)
+
+    without, losses = trained("without")
+    assert len(losses) == 6
+    for name, attach, callbacks in (
+        ("unattached", False, [callback()]),
+        ("attached", True, [callback()]),
+        ("steps", True, [callback(strategy="steps", steps=1)]),
+        ("save", True, [callback(strategy="save")]),
+    ):
+        state, their_losses = trained(name, attach, callbacks)
+        assert same(without, state), name
+        assert losses == their_losses, name  # no row was swallowed, none changed
+    careless, _ = trained("careless", False, [Careless()])
+    assert not same(without, careless)  # the test can fail
+
+
+def test_modules_come_back_as_they_were(tmp_path, tokenizer):
+    seen = []
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            seen.append([module.training for module in model.modules()])
+
+    callback = ProxyScoreCallback(make_traces(3), strategy="steps", steps=1)
+    trainer = make_trainer(
+        tmp_path, tokenizer, callbacks=[callback, Watch()], gradient_checkpointing=True
+    )
+    callback.attach(trainer)
+    trainer.train()
+    assert len(seen) == 6 and all(all(flags) for flags in seen)
+    assert trainer.model.is_gradient_checkpointing
+    callback.detach()
+    assert "log" not in vars(trainer)
+
+
+# where the numbers go
+
+
+@pytest.mark.parametrize("attach", [False, True])
+def test_numbers_stand_in_every_place(attach, tmp_path, tokenizer):
+    reported = []
+
+    class Reporter(TrainerCallback):
+        """Stands where W&B stands: before our callback, fed by on_log."""
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            reported.append(dict(logs))
+
+    callback = ProxyScoreCallback(make_traces(4))
+    trainer = make_trainer(tmp_path, tokenizer, callbacks=[Reporter(), callback])
+    if attach:
+        assert callback.attach(trainer) is callback
+        wrapped = trainer.log
+        callback.attach(trainer)
+        assert trainer.log is wrapped  # idempotent
+    trainer.train()
+    lines = lines_of(tmp_path)
+    assert [line["step"] for line in lines] == [0, 2, 4, 6]
+    assert len({line["run_id"] for line in lines}) == 1
+    rows = [row for row in trainer.state.log_history if "eval_loss" in row]
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    for row, line in zip(rows, lines[1:], strict=True):
+        assert [row[key] for key in KEYS] == [
+            line[name] for name in ("value", "low", "high", "trace_nll", "bits_per_byte")
+        ]
+    with_ours = [row for row in reported if KEYS[0] in row]
+    beside_loss = [row for row in with_ours if "eval_loss" in row]
+    assert len(beside_loss) == (3 if attach else 0)
+    assert lines[0]["value"] > lines[-1]["value"]  # it learns the same kind of text
+    assert {"setting", "setting_parts", "seconds", "precision", "num_parameters"} <= set(lines[0])
+    # and the number is that of the checkpoint
+    aligned = align_traces(make_traces(4), tokenizer)
+    for line in lines[1:]:
+        checkpoint = tmp_path / "run" / f"checkpoint-{line['step']}"
+        model = AutoModelForCausalLM.from_pretrained(checkpoint)
+        assert score_traces(model, aligned).value == pytest.approx(line["value"], rel=1e-6)
+        assert line["setting"] == score_traces(model, aligned).setting.hash
+
+
+def test_metrics_of_evaluate_alone_and_of_predict(tmp_path, tokenizer):
+    callback = ProxyScoreCallback(make_traces(3))
+    trainer = make_trainer(tmp_path, tokenizer)
+    callback.attach(trainer)
+    metrics = trainer.evaluate()
+    expected = score_traces(trainer.model, align_traces(make_traces(3), tokenizer))
+    assert metrics["eval_rbridge_nll"] == expected.value
+    assert KEYS[0] not in trainer.predict(trainer.eval_dataset).metrics
+
+
+def test_several_trace_sets_and_evaluation_sets(tmp_path, tokenizer, monkeypatch):
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(kwargs["step"])
+        return score_traces(*args, **kwargs)
+
+    monkeypatch.setattr("hf_proxy.callbacks.proxy_score.score_traces", counted)
+    aligned = align_traces(make_traces(3, seed=4), tokenizer, unit="byte")
+    callback = ProxyScoreCallback({"short": make_traces(2), "own": aligned})
+    trainer = make_trainer(
+        tmp_path,
+        tokenizer,
+        callbacks=[callback],
+        datasets=lambda rows: {"a": rows(3, 6), "b": rows(3, 7)},
+        max_steps=2,
+    )
+    callback.attach(trainer)
+    trainer.train()
+    # one score of each trace set per evaluation, not per evaluation set
+    assert calls == [0, 0, 2, 2]
+    rows = [row for row in trainer.state.log_history if "eval_a_loss" in row]
+    assert {"eval_short_nll", "eval_own_nll"} <= set(rows[0])
+    assert [(line["name"], line["step"]) for line in lines_of(tmp_path)] == [
+        ("short", 0),
+        ("own", 0),
+        ("short", 2),
+        ("own", 2),
+    ]
+    assert len({line["setting"] for line in lines_of(tmp_path)}) == 2
+
+
+@pytest.mark.parametrize("attach", [False, True])
+def test_the_best_checkpoint_is_the_one_with_the_lowest_score(attach, tmp_path, tokenizer):
+    callback = ProxyScoreCallback(make_traces(4))
+    trainer = make_trainer(
+        tmp_path,
+        tokenizer,
+        callbacks=[callback],
+        learning_rate=5.0,  # far too high, so that the last is not the best
+        lr_scheduler_type="constant",
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_rbridge_nll",
+        greater_is_better=False,
+    )
+    if attach:
+        callback.attach(trainer)
+    trainer.train()
+    lines = {line["step"]: line["value"] for line in lines_of(tmp_path)}
+    best = min((2, 4, 6), key=lines.__getitem__)
+    assert trainer.state.best_metric == lines[best]
+    assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{best}")
+    assert best != 6
+    # the best weights are back: nothing stale is repeated, and no second line of step 6 is written
+    metrics = trainer.evaluate()
+    assert metrics["eval_rbridge_nll"] == pytest.approx(lines[best], rel=1e-6)
+    assert [line["step"] for line in lines_of(tmp_path)] == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_early_stopping_reads_our_number(ours_first, tmp_path, tokenizer):
+    callback = ProxyScoreCallback(make_traces(4))
+    stop = EarlyStoppingCallback(early_stopping_patience=1)
+    trainer = make_trainer(
+        tmp_path,
+        tokenizer,
+        callbacks=[callback, stop] if ours_first else [stop, callback],
+        learning_rate=0.0,  # no evaluation is better than the one before
+        load_best_model_at_end=True,
+        metric_for_best_model="rbridge_nll",
+        greater_is_better=False,
+    )
+    callback.attach(trainer)  # attached, the order does not matter
+    trainer.train()
+    assert trainer.state.global_step == 4
+
+
+def test_curves_stand_in_the_same_row(tmp_path, tokenizer):
+    class Line:
+        """Stands for a fitted curve: accuracy falls as the score grows."""
+
+        target = "13b_gsm8k"
+
+        def predict(self, score):
+            value = 1 - score.value / 10
+            return SimpleNamespace(value=value, low=value - 0.1, high=value + 0.1)
+
+    callback = ProxyScoreCallback(make_traces(3), curves=[Line()])
+    trainer = make_trainer(
+        tmp_path,
+        tokenizer,
+        callbacks=[callback],
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_rbridge_13b_gsm8k_accuracy",
+        greater_is_better=True,
+    )
+    callback.attach(trainer)
+    trainer.train()
+    for row in trainer.state.log_history:
+        if "eval_loss" in row:
+            expected = 1 - row["eval_rbridge_nll"] / 10
+            assert row["eval_rbridge_13b_gsm8k_accuracy"] == expected
+            assert row["eval_rbridge_13b_gsm8k_accuracy_high"] == expected + 0.1
+    line = lines_of(tmp_path)[-1]
+    assert line["predictions"]["13b_gsm8k"]["value"] == 1 - line["value"] / 10
+
+
+# schedules
+
+
+@pytest.mark.parametrize(
+    ("callback", "arguments", "steps"),
+    [
+        ({}, {}, [0, 2, 4, 6]),
+        ({}, {"eval_strategy": "no", "save_steps": 3}, [0, 3, 6]),
+        ({}, {"eval_strategy": "no", "save_strategy": "no"}, [0, 6]),
+        ({}, {"eval_steps": 4}, [0, 4, 6]),
+        ({}, {"eval_on_start": True}, [0, 2, 4, 6]),
+        ({"strategy": "evaluate"}, {}, [2, 4, 6]),
+        ({"strategy": "evaluate"}, {"eval_on_start": True, "eval_steps": 3}, [0, 3, 6]),
+        ({"strategy": "steps", "steps": 4}, {}, [4]),
+        ({"strategy": "save"}, {"save_steps": 3}, [3, 6]),
+    ],
+)
+@pytest.mark.parametrize("attach", [False, True])
+def test_schedules(callback, arguments, steps, attach, tmp_path, tokenizer):
+    ours = ProxyScoreCallback(make_traces(2), **callback)
+    trainer = make_trainer(tmp_path, tokenizer, callbacks=[ours], **arguments)
+    if attach:
+        ours.attach(trainer)
+    trainer.train()
+    assert [line["step"] for line in lines_of(tmp_path)] == steps
+    logged = {row["step"] for row in trainer.state.log_history if KEYS[0] in row}
+    assert logged == set(steps)
+    assert len([row for row in trainer.state.log_history if "loss" in row]) == 6
+
+
+@pytest.mark.parametrize(
+    ("callback", "arguments", "message"),
+    [
+        ({"strategy": "evaluate"}, {"eval_strategy": "no"}, "never fires.*set eval_strategy"),
+        ({"strategy": "save"}, {"save_strategy": "no"}, "never fires.*set save_strategy"),
+        ({"strategy": "steps", "steps": 7}, {}, "steps=7.*never fires in 6 steps"),
+        (
+            {},
+            {"metric_for_best_model": "eval_rbridge_nll", "load_best_model_at_end": True},
+            r"gets worse as it grows; set TrainingArguments\(greater_is_better=False\)",
+        ),
+        (
+            {"strategy": "save"},
+            {"metric_for_best_model": "rbridge_nll", "greater_is_better": False},
+            "strategy='save' leaves evaluations out",
+        ),
+    ],
+)
+def test_a_run_that_would_go_wrong_does_not_start(
+    callback, arguments, message, tmp_path, tokenizer
+):
+    ours = ProxyScoreCallback(make_traces(2), **callback)
+    trainer = make_trainer(tmp_path, tokenizer, callbacks=[ours], **arguments)
+    with pytest.raises(ValueError, match=message):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_wrong_arguments_are_refused():
+    for arguments, message in (
+        ({"strategy": "epoch"}, "strategy must be"),
+        ({"strategy": "steps"}, "goes with strategy='steps'"),
+        ({"steps": 3}, "goes with strategy='steps'"),
+        ({"strategy": "steps", "steps": 0}, "positive number"),
+        ({"on_error": "ignore"}, "on_error must be"),
+        ({"divisor": "words"}, "divisor must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ProxyScoreCallback(make_traces(2), **arguments)
+
+
+def test_errors_raise_or_warn(tmp_path, tokenizer, caplog):
+    bad = align_traces(make_traces(2), tokenizer)
+    bad = bad.map(lambda row: {"input_ids": [9999] * len(row["input_ids"])})
+    trainer = make_trainer(tmp_path, tokenizer, callbacks=[ProxyScoreCallback(bad)])
+    with pytest.raises(ValueError, match="token id 9999 is beyond"):
+        trainer.train()
+    quiet = ProxyScoreCallback(bad, on_error="warn")
+    trainer = make_trainer(tmp_path / "warn", tokenizer, callbacks=[quiet])
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert "no proxy score at step 4: row t" in caplog.text
+    assert not (tmp_path / "warn" / "run" / "hf_proxy" / "predictions.jsonl").exists()
+
+
+def test_a_trainer_without_tokenizer_is_told(tmp_path, tokenizer):
+    trainer = make_trainer(tmp_path, tokenizer, callbacks=[ProxyScoreCallback(make_traces(2))])
+    trainer.processing_class = None
+    trainer.callback_handler.processing_class = None
+    with pytest.raises(ValueError, match=r"pass ProxyScoreCallback\( ?processing_class=tokenizer"):
+        trainer.train()
+
+
+# resume
+
+
+def test_resume_has_no_gap_and_no_double(tmp_path, tokenizer):
+    def run(resume=None, **arguments):
+        callback = ProxyScoreCallback(make_traces(3))
+        trainer = make_trainer(tmp_path, tokenizer, callbacks=[callback], **arguments)
+        callback.attach(trainer)
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    run()
+    whole = lines_of(tmp_path)
+    path = tmp_path / "run" / "hf_proxy" / "predictions.jsonl"
+    # killed after step 6 was scored, while a line was being written, resumed from step 4
+    with path.open("a") as file:
+        file.write('{"run_id": "half a li')
+    run(resume=str(tmp_path / "run" / "checkpoint-4"))
+    again = lines_of(tmp_path)
+    assert [line["step"] for line in again] == [0, 2, 4, 6]
+    assert [line["value"] for line in again] == [line["value"] for line in whole]
+    assert {line["run_id"] for line in again} == {whole[0]["run_id"]}
+    # killed between the checkpoint and its score: the line that was due is made good
+    path.write_text("".join(json.dumps(line) + "\n" for line in whole if line["step"] < 4))
+    run(resume=str(tmp_path / "run" / "checkpoint-4"))
+    assert [line["value"] for line in lines_of(tmp_path)] == [line["value"] for line in whole]
+    # a fresh run leaves the old file aside
+    run()
+    assert [line["step"] for line in lines_of(tmp_path)] == [0, 2, 4, 6]
+    assert lines_of(tmp_path)[0]["run_id"] != whole[0]["run_id"]
+    assert (path.parent / "predictions.1.jsonl").exists()
+
+
+# other trainers and data
+
+
+@pytest.mark.parametrize("peft", [False, True])
+def test_sft_trainer(peft, tmp_path, tokenizer):
+    callback = ProxyScoreCallback(make_traces(3))
+    tokenizer.pad_token = tokenizer.eos_token
+    trainer = SFTTrainer(
+        model=make_model("llama", len(tokenizer)),
+        args=SFTConfig(
+            output_dir=str(tmp_path / "run"),
+            max_steps=4,
+            per_device_train_batch_size=2,
+            eval_strategy="steps",
+            eval_steps=2,
+            logging_steps=1,
+            save_strategy="no",
+            bf16=False,
+            use_cpu=True,
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            learning_rate=1e-2,
+        ),
+        train_dataset=Dataset.from_dict({"text": texts(16)}),
+        eval_dataset=Dataset.from_dict({"text": texts(4, seed=9)}),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=2, target_modules=["q_proj", "v_proj"]) if peft else None,
+    )
+    callback.attach(trainer)
+    trainer.train()
+    lines = lines_of(tmp_path)
+    assert [line["step"] for line in lines] == [0, 2, 4]
+    rows = [row for row in trainer.state.log_history if "eval_loss" in row]
+    assert [row["eval_rbridge_nll"] for row in rows] == [line["value"] for line in lines[1:]]
+    # TRL's own numbers stay in their own rows
+    assert all("eval_mean_token_accuracy" in row for row in rows)
+    trained = [row for row in trainer.state.log_history if "loss" in row]
+    assert len(trained) == 4 and all("mean_token_accuracy" in row for row in trained)
+    expected = score_traces(trainer.model, align_traces(make_traces(3), tokenizer))
+    assert lines[-1]["value"] == pytest.approx(expected.value, rel=1e-6)
+
+
+def test_streaming_data(tmp_path, tokenizer):
+    callback = ProxyScoreCallback(make_traces(2))
+    trainer = make_trainer(tmp_path, tokenizer, callbacks=[callback], streaming=True)
+    trainer.train()
+    assert [line["step"] for line in lines_of(tmp_path)] == [0, 2, 4, 6]
