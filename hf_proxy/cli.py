@@ -7,6 +7,7 @@ from importlib import import_module
 COMMANDS = {
     "traces": ("traces", "import, annotate and check reasoning traces"),
     "score": ("score_checkpoints", "score models on traces: table, intervals, comparisons"),
+    "finetune": ("finetune_with_proxy", "fine-tune with the score beside eval_loss"),
     "demo": ("demo", "two minutes without a download: train a tiny proxy and watch its score"),
 }
 

@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import datasets
 import transformers
@@ -28,8 +27,8 @@ class RecipeConfig:
 
 
 def run(
-    config_class: type,
-    main: Callable[[Any], Mapping],
+    config_class: type | tuple[type, ...],
+    main: Callable[..., Mapping],
     argv: Sequence[str] | None = None,
     *,
     prog: str | None = None,
@@ -37,31 +36,32 @@ def run(
     """Parse flags and `--config`, run `main`, and give the exit code.
 
     Args:
-        config_class: dataclass of the recipe's fields; flags and YAML keys are these and no others.
-        main: does the work and returns what `--json` prints.
+        config_class: dataclass of the recipe's fields, or several, the recipe's own first; flags
+            and YAML keys are these and no others.
+        main: does the work, taking one config for each class, and returns what `--json` prints.
         argv: arguments, `sys.argv[1:]` by default.
 
     Returns:
         0; 2 on bad arguments or input, with one line that says what to do; 1 on any other failure.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in argv
+    debug = "--debug" in argv or "--show_traceback" in argv
+    classes = config_class if isinstance(config_class, tuple) else (config_class,)
     # one progress bar, our own: not one for each file that is loaded or saved
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     try:
-        parser = TrlParser(dataclass_types=[config_class], prog=prog, description=main.__doc__)
+        parser = TrlParser(dataclass_types=list(classes), prog=prog, description=main.__doc__)
         parser.epilog = "--config FILE.yaml reads the same names from YAML; flags stand above it."
-        (config,) = parser.parse_args_and_config(argv)
-        debug = config.debug
-        result = main(config)
+        configs = parser.parse_args_and_config(argv)
+        result = main(*configs)
     except SystemExit as stop:  # argparse: --help, or a flag that it refuses
         return stop.code if isinstance(stop.code, int) else 2
     except (ValueError, OSError) as error:
         return _failed(error, 2, debug)
     except Exception as error:
         return _failed(error, 1, debug)
-    if config.json and _speaks():
+    if configs[0].json and _speaks():
         print(json.dumps(result, allow_nan=False), flush=True)
     return 0
 

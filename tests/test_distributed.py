@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import make_traces
 from tiny_models import make_model
+from transformers import AutoModelForCausalLM
 
 from hf_proxy import align_traces, load_traces, parallel, score_traces, token_logprobs
 
@@ -123,6 +125,46 @@ def test_all_ranks_stop_together(found, fault):
 
 def test_after_a_fault_the_processes_still_score(found, aligned, tokenizer):
     assert_same(found["after"], score_traces(make_model("llama", len(tokenizer)), aligned), 1e-6)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("training")
+    tokenizer.save_pretrained(str(folder / "tokenizer"))
+    done = torchrun(2, HERE / "training_worker.py", folder, 2)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder, json.loads((folder / "trained.json").read_text())
+
+
+def test_training_on_two_processes_is_bit_for_bit_the_same(trained):
+    _, found = trained
+    assert found["neutral"]["unattached"] == [True, True]
+    assert found["neutral"]["attached"] == [True, True]
+    assert found["neutral"]["careless"] == [False, False]  # the test can fail
+
+
+def test_the_callback_on_two_processes_scores_what_one_scores(trained, tokenizer):
+    folder, found = trained
+    assert [line["step"] for line in found["lines"]] == [0, 2, 4, 6]
+    aligned = align_traces(make_traces(5), tokenizer)
+    for line in found["lines"][1:]:
+        checkpoint = folder / "attached" / "run" / f"checkpoint-{line['step']}"
+        model = AutoModelForCausalLM.from_pretrained(checkpoint)
+        assert line["value"] == pytest.approx(score_traces(model, aligned).value, rel=1e-6)
+
+
+def test_resume_on_two_processes_has_no_gap_and_no_double(trained):
+    _, found = trained
+    before, after = found["lines"], found["lines after resume"]
+    assert [line["step"] for line in after] == [0, 2, 4, 6]
+    assert [line["value"] for line in after] == [line["value"] for line in before]
+    assert {line["run_id"] for line in after} == {before[0]["run_id"]}
+
+
+def test_the_metric_in_a_plain_loop(trained):
+    loop = trained[1]["loop"]
+    assert loop["rows"] == 7
+    assert loop["metric"] == pytest.approx(loop["score_traces"], rel=1e-6)
 
 
 def test_shards_are_balanced_and_complete():

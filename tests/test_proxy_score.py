@@ -1,4 +1,4 @@
-"""The callback on real trainers: every number in its place, and the training as it would be without."""
+"""The callback on real trainers: every number in its place, the training as it would be without."""
 
 import json
 import random

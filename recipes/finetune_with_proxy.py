@@ -1,0 +1,187 @@
+"""Fine-tune with TRL's SFTTrainer and watch the rBridge score beside the loss."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import PartialState
+from datasets import Dataset, load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.trainer_utils import get_last_checkpoint
+from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
+
+from hf_proxy.callbacks import ProxyScoreCallback
+from hf_proxy.parallel import stop_together
+from hf_proxy.recipes import run
+from hf_proxy.schemas import InputError
+from hf_proxy.scoring import TOKENS_PER_BATCH
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Fields of this recipe; those of TRL's SFTConfig and ModelConfig are flags as well."""
+
+    train_data: str = field(metadata={"help": "Rows to train on: .jsonl, .json, .parquet, hub id."})
+    traces: list[str] = field(
+        metadata={"help": "Trace sets to score on: path, or name=path for several."}
+    )
+    prompt_column: str = field(default="prompt", metadata={"help": "Column of the prompt."})
+    completion_column: str = field(
+        default="completion", metadata={"help": "Column of the text to learn."}
+    )
+    remove: str | None = field(
+        default=None, metadata={"help": "Regular expression cut out of the completions."}
+    )
+    num_eval: int = field(
+        default=0, metadata={"help": "Rows taken from the end of train_data for eval_loss."}
+    )
+    context: str = field(
+        default="{prompt}\n",
+        metadata={"help": "Text before completion and trace, {prompt} is replaced."},
+    )
+    score_strategy: Literal["auto", "evaluate", "steps", "save"] = field(
+        default="auto", metadata={"help": "When to score; auto: see ProxyScoreCallback."}
+    )
+    score_steps: int | None = field(
+        default=None, metadata={"help": "Steps between scores under score_strategy=steps."}
+    )
+    score_tokens_per_batch: int = field(
+        default=TOKENS_PER_BATCH, metadata={"help": "Tokens of one scoring forward."}
+    )
+    world_size: int | None = field(
+        default=None,
+        metadata={"help": "Stop unless so many processes run: several launch lines start one."},
+    )
+    resume: bool = field(
+        default=True, metadata={"help": "Go on from the last checkpoint in output_dir, if any."}
+    )
+    json: bool = field(default=False, metadata={"help": "End with one machine-readable line."})
+    show_traceback: bool = field(default=False, metadata={"help": "Show where an error arose."})
+
+
+def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig) -> dict[str, Any]:
+    """Fine-tune with SFTTrainer; the proxy score stands in the row of each evaluation."""
+    processes = PartialState()
+    if config.world_size not in (None, processes.num_processes):
+        raise ValueError(
+            f"{processes.num_processes} processes run, world_size={config.world_size} was asked "
+            "for; see the launch lines at the head of recipes/finetune_with_proxy.yaml"
+        )
+    with stop_together(processes):
+        if model_config.model_name_or_path is None:
+            raise ValueError("name the model: --model_name_or_path")
+        rows = _rows(config)
+        num_train = len(rows) - config.num_eval
+        if num_train < 1:
+            raise ValueError(f"num_eval={config.num_eval} leaves no row of {len(rows)} to train on")
+        tokenizer = AutoTokenizer.from_pretrained(model_config.model_name_or_path)
+        model = AutoModelForCausalLM.from_pretrained(
+            model_config.model_name_or_path,
+            dtype=model_config.dtype,
+            attn_implementation=model_config.attn_implementation,
+            use_safetensors=True,
+        )
+    callback = ProxyScoreCallback(
+        _trace_sets(config.traces),
+        context=config.context,
+        strategy=None if config.score_strategy == "auto" else config.score_strategy,
+        steps=config.score_steps,
+        tokens_per_batch=config.score_tokens_per_batch,
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows.select(range(num_train)),
+        eval_dataset=rows.select(range(num_train, len(rows))) if config.num_eval else None,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_config),
+    )
+    callback.attach(trainer)
+    last = None
+    if config.resume and Path(arguments.output_dir).is_dir():
+        last = get_last_checkpoint(arguments.output_dir)
+    result = trainer.train(resume_from_checkpoint=last)
+    trainer.save_model()
+    file = Path(arguments.output_dir) / "hf_proxy" / "predictions.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    if trainer.is_world_process_zero():
+        print(_table(lines))
+        if trainer.state.best_model_checkpoint is not None:
+            print(
+                f"best by {arguments.metric_for_best_model}: {trainer.state.best_model_checkpoint}"
+            )
+        seconds = result.metrics["train_runtime"]
+        spent = sum(line["seconds"] for line in lines)
+        print(f"{len(lines)} scores, {spent:.0f} s; {seconds:.0f} s in all; lines in {file}")
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+    keys = ("name", "step", "value", "low", "high", "seconds")
+    return {
+        "scores": [{key: line[key] for key in keys} for line in lines],
+        "best": trainer.state.best_model_checkpoint,
+        "num_processes": processes.num_processes,
+        "train_runtime_s": result.metrics["train_runtime"],
+    }
+
+
+def _rows(config: FinetuneConfig) -> Dataset:
+    """Prompt and completion, the prompt as it stands before a trace."""
+    path = Path(config.train_data)
+    kind = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}.get(path.suffix)
+    if kind is not None and not path.exists():
+        raise InputError.at("there is no such file", remedy="check the path", source=path)
+    if kind is not None:
+        rows = load_dataset(kind, data_files=str(path), split="train")
+    else:
+        rows = load_dataset(config.train_data, split="train")
+    for column in (config.prompt_column, config.completion_column):
+        if column not in rows.column_names:
+            raise InputError.at(
+                f"there is no such column; it has {rows.column_names}",
+                remedy="set prompt_column and completion_column",
+                source=config.train_data,
+                field=column,
+            )
+    pattern = None if config.remove is None else re.compile(config.remove)
+
+    def example(row: dict) -> dict[str, str]:
+        completion = row[config.completion_column]
+        return {
+            "prompt": config.context.replace("{prompt}", row[config.prompt_column]),
+            "completion": pattern.sub("", completion) if pattern else completion,
+        }
+
+    return rows.map(example, remove_columns=rows.column_names, desc="Reading")
+
+
+def _trace_sets(specs: list[str]) -> dict[str, str]:
+    """`path` under the name rbridge, `name=path` under its own."""
+    named = [spec.split("=", 1) if "=" in spec else ["rbridge", spec] for spec in specs]
+    sets = {name: path for name, path in named}
+    if len(sets) < len(specs):
+        raise ValueError("several trace sets need names of their own: name=path name=path")
+    return sets
+
+
+def _table(lines: list[dict]) -> str:
+    head = "  step  set            rBridge    90 % interval       R_phi  bits/byte"
+    return "\n".join(
+        [head]
+        + [
+            f"{line['step']:6d}  {line['name']:<12}  {line['value']:8.5f}  "
+            f"{line['low'] or float('nan'):7.4f} .. {line['high'] or float('nan'):6.4f}"
+            f"  {line['trace_nll']:8.4f}  {line['bits_per_byte']:8.4f}"
+            for line in lines
+        ]
+    )
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """`hf-proxy finetune`."""
+    return run((FinetuneConfig, SFTConfig, ModelConfig), main, argv, prog="hf-proxy finetune")
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())
