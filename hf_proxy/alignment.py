@@ -197,7 +197,8 @@ def _context(
 
         def chat(row: Mapping) -> str:
             turn = [{"role": "user", "content": row["prompt"]}]
-            return tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+            text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+            return str(text)
 
         return f"chat {template}", chat
     if "{prompt}" not in context:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 
@@ -54,7 +55,7 @@ def group_by_tokens(
 
 def token_batch(
     rows: Sequence[int],
-    input_ids: Sequence[Sequence[int]],
+    input_ids: Sequence[Sequence[int] | np.ndarray],
     label_starts: Sequence[int],
     *,
     padding_free: bool,

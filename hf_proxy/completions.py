@@ -7,7 +7,7 @@ escaped text, so they are carried over to the letters that a reader sees.
 import json
 import math
 from collections.abc import Iterable, Mapping
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -43,13 +43,13 @@ class LogitTransform:
         return logits
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> Any:
     """The model without DDP, DeepSpeed or `torch.compile` wrapper; FSDP2 is none."""
     return extract_model_from_parallel(model, keep_torch_compile=False)
 
 
 @contextmanager
-def scoring_mode(model: nn.Module) -> Iterator[nn.Module]:
+def scoring_mode(model: nn.Module) -> Iterator[Any]:
     """Without gradient, in eval mode, eager; every module comes back as it was.
 
     Yields the model without DDP or `torch.compile` wrapper: a compiled graph would not run our
@@ -73,7 +73,7 @@ def scoring_mode(model: nn.Module) -> Iterator[nn.Module]:
             module._compiled_call_impl = call
 
 
-def output_head(model: nn.Module) -> nn.Module:
+def output_head(model: Any) -> nn.Module:
     """The module that maps hidden states to the vocabulary.
 
     Raises:
@@ -88,7 +88,7 @@ def output_head(model: nn.Module) -> nn.Module:
     return head
 
 
-def supports_padding_free(model: nn.Module) -> bool:
+def supports_padding_free(model: Any) -> bool:
     """Whether several rows in one line, told apart by restarting positions, stay apart.
 
     True of attention models in transformers (eager, sdpa and flash build their mask or their
@@ -101,13 +101,13 @@ def supports_padding_free(model: nn.Module) -> bool:
     return known and not recurrent and takes_positions
 
 
-def prefers_padding_free(model: nn.Module) -> bool:
+def prefers_padding_free(model: Any) -> bool:
     """Whether padding-free is also the faster way: attention that never meets other rows."""
     attention = getattr(model.config, "_attn_implementation", None) or ""
     return attention.startswith("flash_attention") and supports_padding_free(model)
 
 
-def _forward_parameters(model: nn.Module) -> dict[str, Any]:
+def _forward_parameters(model: Any) -> dict[str, Any]:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return dict(inspect.signature(type(inner).forward).parameters)
 
@@ -142,7 +142,7 @@ def read_logits(
     head = output_head(model)
     called = False
 
-    def chunks(module: nn.Module, args: tuple) -> tuple:
+    def chunks(module: Any, args: tuple) -> tuple:
         nonlocal called
         if called:
             raise ValueError(f"{type(model).__name__}.forward calls its output head twice")

@@ -7,6 +7,7 @@ them, which is exact for any number of ranks, because x + 0 is x.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from hf_proxy.schemas import InputError
 
 # what shares the work: an Accelerator, or the bare state of the processes where there is none at
 # hand
-Processes = Accelerator | PartialState | None
+Processes: TypeAlias = Accelerator | PartialState | None
 
 
 def num_processes(accelerator: Processes) -> int:

@@ -55,7 +55,7 @@ class _Rows(NamedTuple):
     """What every rank knows of all rows before the first forward, sorted by `example_id`."""
 
     example_id: list[str]
-    index: np.ndarray  # row number in the aligned dataset
+    number: np.ndarray  # row of the aligned dataset
     length: np.ndarray  # tokens
     num_labels: np.ndarray
     num_bytes: np.ndarray
@@ -221,8 +221,8 @@ def token_logprobs(
     flat = sum_over_ranks(flat, accelerator)
 
     content: dict[str, list] = {"example_id": [], "label_logprobs": [], "label_spans": []}
-    for place in np.argsort(rows.index):
-        row = aligned[int(rows.index[place])]
+    for place in np.argsort(rows.number):
+        row = aligned[int(rows.number[place])]
         content["example_id"].append(row["example_id"])
         content["label_logprobs"].append(flat[start[place] : end[place]])
         content["label_spans"].append(row["label_spans"])
@@ -435,7 +435,7 @@ def _read_rows(aligned: Dataset) -> _Rows:
     length = np.concatenate(lengths)[order].astype(np.int64)
     return _Rows(
         example_id=[example_ids[i] for i in order],
-        index=order,
+        number=order,
         length=length,
         num_labels=length - np.concatenate(starts)[order],
         num_bytes=np.concatenate(num_bytes)[order].astype(np.int64),
@@ -500,7 +500,7 @@ def _forwards(
             for number in range(num_forwards):
                 idle = number >= len(shard)
                 group = [int(np.argmin(rows.length))] if idle else shard[number]
-                content = [_arrays(tables[int(rows.index[place])]) for place in group]
+                content = [_arrays(tables[int(rows.number[place])]) for place in group]
                 batch = token_batch(
                     group,
                     [input_ids for input_ids, _ in content],
@@ -520,12 +520,12 @@ def _forwards(
                 progress.update(sum(lengths[i] for i in group))
 
 
-def _arrays(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(table: pa.Table) -> tuple[np.ndarray, ...]:
     """`input_ids` and `label_weight` of a table of one row."""
     return tuple(table[name][0].values.to_numpy() for name in ("input_ids", "label_weight"))
 
 
-def _check_window(model: nn.Module, rows: _Rows) -> None:
+def _check_window(model: Any, rows: _Rows) -> None:
     config = model.config.get_text_config()
     window = getattr(config, "max_position_embeddings", None)
     longest = int(np.argmax(rows.length))
@@ -538,7 +538,7 @@ def _check_window(model: nn.Module, rows: _Rows) -> None:
         )
 
 
-def _check_vocabulary(model: nn.Module, batch: Any, rows: _Rows) -> None:
+def _check_vocabulary(model: Any, batch: Any, rows: _Rows) -> None:
     size = model.get_input_embeddings().num_embeddings
     largest = max(int(batch.input_ids_BT.max()), int(batch.label_N.max()))
     if largest >= size:

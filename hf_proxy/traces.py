@@ -11,7 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -45,7 +45,7 @@ def check_trace(row: Mapping, *, source: str | None = None, index: int | None = 
     """
     name = f"{index} (example_id {row.get('example_id')!r})"
 
-    def fail(field: str, problem: str, remedy: str):
+    def fail(field: str, problem: str, remedy: str) -> NoReturn:
         raise InputError.at(problem, remedy=remedy, source=source, row=name, field=field)
 
     for text_field in ("example_id", "prompt", "trace", "weighting"):

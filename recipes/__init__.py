@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import datasets
 import transformers
@@ -27,7 +28,7 @@ class RecipeConfig:
 
 
 def run(
-    config_class: type | tuple[type, ...],
+    config_class: Any,
     main: Callable[..., Mapping],
     argv: Sequence[str] | None = None,
     *,

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -131,7 +132,7 @@ def load_model(
     attn_implementation: str | None = None,
 ) -> PreTrainedModel | PeftModel:
     """The weights in `dtype` ("auto": as they were saved) on `device`, in eval mode."""
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         checkpoint.base or checkpoint.folder,
         dtype=dtype if dtype == "auto" else getattr(torch, dtype),
         attn_implementation=attn_implementation,

@@ -1,5 +1,6 @@
 """Two minutes, no download: train a tiny proxy on generated arithmetic and watch its score fall."""
 
+import json
 import random
 import sys
 import time
@@ -12,7 +13,6 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    AutoModelForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
@@ -21,10 +21,10 @@ from transformers import (
     set_seed,
 )
 
-from hf_proxy.alignment import align_traces
+from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.recipes import RecipeConfig, run
-from hf_proxy.schemas import TRACE_FEATURES, save_dataset, write_text
-from hf_proxy.scoring import annotate_traces, compare, score_traces
+from hf_proxy.schemas import TRACE_FEATURES, save_dataset
+from hf_proxy.scoring import annotate_traces
 
 NAMES = ("Ada", "Ben", "Chloé", "Dana", "Emil", "Fatima", "Goro", "Hana")
 THINGS = ("apples", "books", "coins", "eggs", "kites", "pens")
@@ -105,8 +105,9 @@ def train(
     save_steps: int,
     output_dir: Path,
     seed: int,
+    callback: ProxyScoreCallback | None = None,
 ) -> None:
-    """Train on fresh problems with `Trainer`; the checkpoints stay in `output_dir`."""
+    """Train on fresh problems with `Trainer`; evaluations and checkpoints every `save_steps`."""
 
     def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
         ids = [torch.tensor(row["input_ids"]) for row in rows]
@@ -114,8 +115,9 @@ def train(
         return {"input_ids": padded.clamp(min=0), "labels": padded}
 
     batch_size = 32
-    rows = [next(texts) for _ in range(num_steps * batch_size)]
+    rows = [next(texts) for _ in range(num_steps * batch_size + 2 * batch_size)]
     encoded = tokenizer([f"{row['prompt']}\n{row['trace']}<|end|>" for row in rows])["input_ids"]
+    dataset = Dataset.from_dict({"input_ids": encoded})
     arguments = TrainingArguments(
         output_dir=str(output_dir),
         max_steps=num_steps,
@@ -124,25 +126,29 @@ def train(
         lr_scheduler_type="cosine",
         warmup_steps=20,
         save_steps=save_steps,
+        eval_strategy="no" if callback is None else "steps",
+        eval_steps=save_steps,
         logging_strategy="no",
         disable_tqdm=not sys.stderr.isatty(),
         dataloader_pin_memory=False,
         report_to="none",
         seed=seed,
     )
-    dataset = Dataset.from_dict({"input_ids": encoded})
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=dataset,
+        train_dataset=dataset.select(range(2 * batch_size, len(dataset))),
+        eval_dataset=dataset.select(range(2 * batch_size)),
         data_collator=collate,
         processing_class=tokenizer,  # saved in each checkpoint
     )
+    if callback is not None:
+        callback.attach(trainer)
     trainer.train()
 
 
 def main(config: DemoConfig) -> dict[str, Any]:
-    """Train a small frontier and a smaller proxy in place, and score the proxy as it learns."""
+    """Train a small frontier and a smaller proxy in place; the callback scores it as it learns."""
     start = time.perf_counter()
     set_seed(config.seed)
     folder = Path(config.output_dir)
@@ -180,42 +186,29 @@ def main(config: DemoConfig) -> dict[str, Any]:
     traces = annotate_traces(blank, frontier, tokenizer)
     save_dataset(traces, folder / "traces", {"seed": config.seed}, overwrite=True)
 
-    print(f"3. training a proxy of 2 layers for {config.proxy_steps} steps")
-    proxy = make_model(tokenizer, width=64, layers=2)
-    proxy.save_pretrained(folder / "proxy" / "checkpoint-0")
-    tokenizer.save_pretrained(folder / "proxy" / "checkpoint-0")
+    print(f"3. training a proxy of 2 layers for {config.proxy_steps} steps, scored as it learns")
+    print("   rBridge: nats per token, lower is better\n")
     train(
-        proxy,
+        make_model(tokenizer, width=64, layers=2),
         tokenizer,
         texts,
         num_steps=config.proxy_steps,
         save_steps=config.score_every,
         output_dir=folder / "proxy",
         seed=config.seed,
+        callback=ProxyScoreCallback(traces),
     )
-    print("4. scoring each checkpoint (rBridge, nats per token, lower is better)\n")
-    aligned = align_traces(traces, tokenizer)
-    steps = sorted({*range(0, config.proxy_steps, config.score_every), config.proxy_steps})
-    scores = []
+    file = folder / "proxy" / "hf_proxy" / "predictions.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
     print("  step   rBridge    90 % interval       R_phi   bits/byte")
-    for step in steps:
-        checkpoint = folder / "proxy" / f"checkpoint-{step}"
-        model = AutoModelForCausalLM.from_pretrained(checkpoint)
-        score = score_traces(model, aligned, step=step, model_id=checkpoint.name)
-        scores.append(score)
+    for line in lines:
         print(
-            f"{step:6d}  {score.value:8.4f}  {score.low:7.4f} .. {score.high:6.4f}"
-            f"  {score.trace_nll:8.4f}  {score.bits_per_byte:8.4f}"
+            f"{line['step']:6d}  {line['value']:8.4f}  {line['low']:7.4f} .. {line['high']:6.4f}"
+            f"  {line['trace_nll']:8.4f}  {line['bits_per_byte']:8.4f}"
         )
-    last = compare(scores[-1], scores[0])
-    print(
-        f"\nlast - first: {last.difference:+.4f} [{last.low:+.4f}, {last.high:+.4f}], "
-        f"p = {last.p_value:.4f}, n = {last.num_traces} traces"
-    )
-    write_text(folder / "scores.jsonl", "".join(score.to_json() + "\n" for score in scores))
     seconds = time.perf_counter() - start
-    print(f"{seconds:.0f} s; trace set, checkpoints and scores.jsonl are in {folder}")
-    return {"scores": [score.scalars() for score in scores], "seconds": seconds}
+    print(f"\n{seconds:.0f} s; trace set and checkpoints are in {folder}, the scores in {file}")
+    return {"scores": lines, "seconds": seconds}
 
 
 def cli(argv: list[str] | None = None) -> int:

@@ -100,11 +100,12 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
     )
     callback.attach(trainer)
     last = None
-    if config.resume and Path(arguments.output_dir).is_dir():
-        last = get_last_checkpoint(arguments.output_dir)
+    folder = Path(str(arguments.output_dir))
+    if config.resume and folder.is_dir():
+        last = get_last_checkpoint(str(folder))
     result = trainer.train(resume_from_checkpoint=last)
     trainer.save_model()
-    file = Path(arguments.output_dir) / "hf_proxy" / "predictions.jsonl"
+    file = folder / "hf_proxy" / "predictions.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     if trainer.is_world_process_zero():
         print(_table(lines))

@@ -188,8 +188,8 @@ def _comparisons(scores: list[ProxyScore]) -> list[tuple[tuple[int, int], Compar
 
 
 def _table(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> str:
-    head = ("model", "step", "rBridge", "90 % interval", "R_phi", "bits/byte", "top-1", "rank")
-    head += ("traces", "labels", "setting", "seconds")
+    head: tuple[str, ...] = ("model", "step", "rBridge", "90 % interval", "R_phi", "bits/byte")
+    head += ("top-1", "rank", "traces", "labels", "setting", "seconds")
     lines = [head]
     for score, fact in zip(scores, facts, strict=True):
         interval = "-" if score.low is None else f"{score.low:.4f} .. {score.high:.4f}"

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -199,7 +200,7 @@ def _save(traces: Dataset, config: Any, counts: dict, **facts: Any) -> None:
     save_dataset(traces, config.output_dir, content | facts, overwrite=config.overwrite)
 
 
-ACTIONS = {
+ACTIONS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
     "import": (ImportConfig, import_traces),
     "annotate": (AnnotateConfig, annotate),
     "check": (ReadConfig, check),

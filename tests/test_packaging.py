@@ -74,7 +74,7 @@ def test_the_demo_runs_from_the_wheel(wheel, tmp_path):
     command = [sys.executable, "-m", "hf_proxy.recipes.demo", *SHORT, "--json"]
     done = run_elsewhere(command, tmp_path, PYTHONPATH=str(target))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines()[-1].startswith('{"scores": [{"value": ')
+    assert done.stdout.splitlines()[-1].startswith('{"scores": [{"run_id": ')
 
 
 @pytest.mark.parametrize("how", ["script", "module", "command"])

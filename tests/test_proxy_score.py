@@ -145,7 +145,7 @@ def test_modules_come_back_as_they_were(tmp_path, tokenizer):
 
     callback = ProxyScoreCallback(make_traces(3), strategy="steps", steps=1)
     trainer = make_trainer(
-        tmp_path, tokenizer, callbacks=[callback, Watch()], gradient_checkpointing=True
+        tmp_path, tokenizer, callbacks=[callback, Watch()], activation_checkpointing=True
     )
     callback.attach(trainer)
     trainer.train()

@@ -1,0 +1,132 @@
+"""What scoring costs inside training: share of wall time, bare forward beside it, cached alignment.
+
+    python tests/benchmarks/callback.py --model DIR --traces SET --train_data gsm8k_train.jsonl
+
+One SFT run of `--max_steps` steps with the callback attached, an evaluation every `--eval_steps`.
+The callback's own seconds stand in predictions.jsonl; the bare forward of the same traces (base
+model, head at the label positions) is timed on the same weights after the run, round by round
+beside `score_traces`.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import load_dataset
+from scoring import Work, bare_way, make_batches  # the benchmark beside this one
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+
+from hf_proxy import align_traces, load_traces, schemas, score_traces
+from hf_proxy.callbacks import ProxyScoreCallback
+from hf_proxy.schemas import provenance_of, write_text
+
+
+def parse_args() -> argparse.Namespace:
+    """Flags."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--model", required=True, help="model folder")
+    parser.add_argument("--traces", required=True, help="trace set to score on")
+    parser.add_argument("--train_data", required=True, help=".jsonl with question and answer")
+    parser.add_argument("--max_steps", type=int, default=40, help="training steps")
+    parser.add_argument("--eval_steps", type=int, default=20, help="steps between evaluations")
+    parser.add_argument("--batch_size", type=int, default=2, help="rows of a training step")
+    parser.add_argument("--num_traces", type=int, default=40, help="traces to score on")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of score beside forward")
+    parser.add_argument("--output", default="outputs/benchmarks/callback.json", help="JSON file")
+    return parser.parse_args()
+
+
+def train(args: argparse.Namespace, model: Any, tokenizer: Any, traces: Any, folder: str) -> dict:
+    """One run with the callback attached: seconds of training and of each score."""
+    rows = load_dataset("json", data_files=args.train_data, split="train")
+    rows = rows.select(range(args.max_steps * args.batch_size))
+    rows = rows.map(
+        lambda row: {"prompt": row["question"] + "\n", "completion": row["answer"]},
+        remove_columns=rows.column_names,
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=folder,
+            max_steps=args.max_steps,
+            per_device_train_batch_size=args.batch_size,
+            eval_strategy="steps",
+            eval_steps=args.eval_steps,
+            per_device_eval_batch_size=4,
+            save_strategy="no",
+            bf16=False,
+            disable_tqdm=True,
+        ),
+        train_dataset=rows,
+        eval_dataset=rows.select(range(8)),
+        processing_class=tokenizer,
+    )
+    ProxyScoreCallback(traces).attach(trainer)
+    seconds = trainer.train().metrics["train_runtime"]
+    lines = (Path(folder) / "hf_proxy" / "predictions.jsonl").read_text().splitlines()
+    return {"train_s": seconds, "score_s": [json.loads(line)["seconds"] for line in lines]}
+
+
+def alignment_seconds(traces: Any, tokenizer: Any) -> dict[str, float]:
+    """Seconds of `align_traces` with an empty cache and with a full one."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        kept = schemas.cache_dir
+        schemas.cache_dir = lambda: Path(folder)
+        for name in ("first", "cached"):
+            start = time.perf_counter()
+            align_traces(traces, tokenizer)
+            found[name] = time.perf_counter() - start
+        schemas.cache_dir = kept
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    args = parse_args()
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    traces = load_traces(args.traces)
+    order = sorted(range(len(traces)), key=traces["example_id"].__getitem__)
+    traces = traces.select(order[: args.num_traces])
+    with tempfile.TemporaryDirectory() as folder:
+        found: dict[str, Any] = train(args, model, tokenizer, traces, folder)
+    aligned = align_traces(traces, tokenizer)
+    model.eval()
+    work = Work(model, tokenizer, traces, aligned, make_batches(model, aligned, 4096), model.device)
+    rounds = []
+    for number in range(args.repeats + 1):
+        start = time.perf_counter()
+        bare_way(work)
+        middle = time.perf_counter()
+        score_traces(model, aligned)
+        if number:  # the first is the warm-up
+            rounds.append((middle - start, time.perf_counter() - middle))
+    found["bare_s"] = [bare for bare, _ in rounds]
+    found["score_alone_s"] = [ours for _, ours in rounds]
+    found["alignment_s"] = alignment_seconds(traces, tokenizer)
+    spent = sum(found["score_s"])
+    forward = statistics.median(found["bare_s"]) * len(found["score_s"])
+    found |= {
+        "share_of_training": spent / found["train_s"],
+        "score_to_bare": statistics.median(ours / bare for bare, ours in rounds),
+    }
+    print(f"training              {found['train_s']:8.1f} s")
+    print(f"scoring, {len(found['score_s'])} times      {spent:8.1f} s")
+    print(f"share of training     {found['share_of_training']:8.1%}")
+    print(f"bare forwards of it   {forward:8.1f} s")
+    print(f"score / bare forward  {found['score_to_bare']:8.3f}  (median of {args.repeats} rounds)")
+    for name, seconds in found["alignment_s"].items():
+        print(f"alignment, {name:<10} {seconds:8.3f} s")
+    stamp = provenance_of(parameters=vars(args), threads=torch.get_num_threads())
+    write_text(Path(args.output), json.dumps(stamp | found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
