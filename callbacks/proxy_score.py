@@ -5,12 +5,9 @@ best-model selection, early stopping and `state.log_history`, but no reporter. `
 trainer's `log` and adds our numbers to the evaluation's own row.
 """
 
-import json
 import logging
-import os
 import re
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +19,9 @@ from datasets import Dataset
 from transformers import Trainer, TrainerCallback
 
 from hf_proxy.alignment import align_traces
+from hf_proxy.callbacks.prediction_log import PredictionLog
 from hf_proxy.parallel import is_main, stop_together, sum_over_ranks
-from hf_proxy.schemas import ProxyScore, write_text
+from hf_proxy.schemas import ProxyScore
 from hf_proxy.scoring import DIVISORS, TOKENS_PER_BATCH, score_traces
 from hf_proxy.traces import load_traces
 
@@ -103,9 +101,11 @@ class ProxyScoreCallback(TrainerCallback):
         }
         self._aligned: dict[str, Dataset] | None = None
         self._trainer: Trainer | None = None
-        self._trainer_log: Any = None
+        self._own_methods: dict[str, Any] = {}  # what stood on the trainer itself before `attach`
+        self._num_tokens: int | None = None  # of this process since the run began or was resumed
+        self._num_tokens_before: int | None = 0  # of all processes, before the run was resumed
         self._memo: tuple[Any, dict[str, float]] | None = None
-        self._run_id = ""
+        self._log: PredictionLog | None = None
         self._said_attach = False
 
     # attaching
@@ -122,8 +122,9 @@ class ProxyScoreCallback(TrainerCallback):
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
         self._take(getattr(trainer, "processing_class", None))
-        self._trainer, self._trainer_log = trainer, vars(trainer).get("log")
-        log = trainer.log
+        self._trainer, self._num_tokens = trainer, 0
+        self._own_methods = {name: vars(trainer).get(name) for name in ("log", "get_batch_samples")}
+        log, get_batch_samples = trainer.log, trainer.get_batch_samples
 
         def log_with_scores(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
             is_evaluation = any(_EVALUATION_ROW.fullmatch(key) for key in logs)
@@ -131,18 +132,26 @@ class ProxyScoreCallback(TrainerCallback):
                 logs.update(self._row(trainer.model, trainer.args, trainer.state))
             log(logs, *args, **kwargs)
 
+        def counted_batch_samples(*args: Any, **kwargs: Any) -> Any:
+            batches, num_items = get_batch_samples(*args, **kwargs)
+            if self._num_tokens is not None:
+                self._num_tokens += sum(_num_tokens(batch) for batch in batches)
+            return batches, num_items
+
         trainer.log = log_with_scores  # type: ignore[method-assign]
+        trainer.get_batch_samples = counted_batch_samples  # type: ignore[method-assign]
         return self
 
     def detach(self) -> None:
-        """Give the trainer its own `log` back. The callback stays in its list."""
+        """Give the trainer its own methods back. The callback stays in its list."""
         if self._trainer is None:
             return
-        if self._trainer_log is None:
-            del self._trainer.log
-        else:
-            self._trainer.log = self._trainer_log  # type: ignore[method-assign]
-        self._trainer = None
+        for name, own in self._own_methods.items():
+            if own is None:
+                delattr(self._trainer, name)
+            else:
+                setattr(self._trainer, name, own)
+        self._trainer, self._num_tokens = None, None
 
     # events
 
@@ -150,12 +159,14 @@ class ProxyScoreCallback(TrainerCallback):
         """Check the schedule, tidy the files of an earlier run, and score a fresh model."""
         self._take(processing_class)
         self._check_schedule(args, state)
-        self._open_file(args, state)
+        self._num_tokens_before = self._open_log(args).open(state.global_step)
+        if self._trainer is not None:
+            self._num_tokens = None if self._num_tokens_before is None else 0
         self._memo = None
         fresh = state.global_step == 0
         if fresh and self.strategy is None:
             self._score_and_log(args, state, control, model)
-        elif not fresh and self._due(args, state) and self._missing(args, state):
+        elif not fresh and self._due(args, state) and self._missing(state):
             self._score_and_log(args, state, control, model)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
@@ -197,7 +208,7 @@ class ProxyScoreCallback(TrainerCallback):
     def on_train_end(self, args, state, control, model=None, **kwargs):
         """Score the last weights of a run without a strategy of its own."""
         replaced = args.load_best_model_at_end and state.best_model_checkpoint is not None
-        if self.strategy is None and not replaced and self._missing(args, state):
+        if self.strategy is None and not replaced and self._missing(state):
             self._score_and_log(args, state, control, model)
 
     # when
@@ -260,59 +271,8 @@ class ProxyScoreCallback(TrainerCallback):
                 f"{self.strategy!r} leaves evaluations out; use strategy='evaluate' or None"
             )
 
-    # files
-
-    def _file(self, args) -> Path:
-        return Path(self.output_dir or Path(args.output_dir) / "hf_proxy") / "predictions.jsonl"
-
-    def _lines(self, args) -> list[dict]:
-        path = self._file(args)
-        if not path.exists():
-            return []
-        # a line that was being written when the machine died is no line
-        lines = path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
-    def _open_file(self, args, state) -> None:
-        """Later lines of the run we resume go; a fresh run leaves an earlier one's file aside."""
-        with stop_together(PartialState()):
-            path = self._file(args)
-            lines = self._lines(args)
-            if state.global_step > 0 and lines:
-                self._run_id = lines[-1]["run_id"]
-            else:
-                self._run_id = uuid.uuid4().hex
-            if not is_main(PartialState()) or not path.exists():
-                return
-            if state.global_step == 0:
-                number = 1
-                while (aside := path.with_name(f"predictions.{number}.jsonl")).exists():
-                    number += 1
-                os.replace(path, aside)
-            else:
-                kept = [line for line in lines if line["step"] <= state.global_step]
-                write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-
-    def _missing(self, args, state) -> bool:
-        """Whether a set has no line at this step; the main process decides for all."""
-        missing = 0.0
-        if is_main(PartialState()):
-            steps = {(line["name"], line["step"]) for line in self._lines(args)}
-            missing = float(any((name, state.global_step) not in steps for name in self.trace_sets))
-        return bool(sum_over_ranks(np.array([missing]), PartialState())[0])
-
-    def _write(self, args, line: dict[str, Any]) -> None:
-        if not is_main(PartialState()):
-            return
-        lines = self._lines(args)
-        if any((old["name"], old["step"]) == (line["name"], line["step"]) for old in lines):
-            return
-        path = self._file(args)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def _missing(self, state) -> bool:
+        return self._log is not None and self._log.missing(self.trace_sets, state.global_step)
 
     # scoring
 
@@ -364,18 +324,18 @@ class ProxyScoreCallback(TrainerCallback):
             predictions = {curve.target: curve.predict(score) for curve in self.curves}
             seconds = time.perf_counter() - start
             row |= _keys(name, score, predictions)
-            self._write(args, self._line(name, score, predictions, args, state, seconds))
+            line = self._line(name, score, predictions, args, state, seconds)
+            with stop_together(processes):
+                self._open_log(args).append(line)
         return row
 
     def _line(self, name, score: ProxyScore, predictions, args, state, seconds) -> dict[str, Any]:
         precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "no"
-        self._run_id = self._run_id or uuid.uuid4().hex  # an evaluation without training
         return {
-            "run_id": self._run_id,
             "name": name,
             "step": state.global_step,
             "epoch": state.epoch,
-            "tokens_seen": state.num_input_tokens_seen or None,
+            "tokens_seen": self._tokens_seen(state),
             **{key: value for key, value in score.scalars().items() if key != "step"},
             "precision": {"autocast": precision},
             "predictions": {
@@ -384,6 +344,21 @@ class ProxyScoreCallback(TrainerCallback):
             },
             "seconds": seconds,
         }
+
+    def _tokens_seen(self, state) -> int | None:
+        """Trainer's own count where it keeps one, else ours where attached, else unknown."""
+        if state.num_input_tokens_seen:
+            return int(state.num_input_tokens_seen)
+        if self._num_tokens is None or self._num_tokens_before is None:
+            return None
+        counted = sum_over_ranks(np.array([float(self._num_tokens)]), PartialState())
+        return self._num_tokens_before + int(counted[0])
+
+    def _open_log(self, args) -> PredictionLog:
+        if self._log is None:
+            folder = Path(self.output_dir or Path(args.output_dir) / "hf_proxy")
+            self._log = PredictionLog(folder / "predictions.jsonl")
+        return self._log
 
     def _alignments(self) -> dict[str, Dataset]:
         if self._aligned is None:
@@ -410,6 +385,13 @@ class ProxyScoreCallback(TrainerCallback):
         if isinstance(traces, (str, Path)):
             traces = load_traces(traces)
         return align_traces(traces, self.processing_class, **self._alignment)
+
+
+def _num_tokens(batch: Mapping[str, Any]) -> int:
+    """Tokens of a batch without its padding."""
+    mask = batch.get("attention_mask")
+    ids = batch["input_ids"]
+    return int(ids.numel() if mask is None else mask.sum())
 
 
 def _is_aligned(traces: Any) -> bool:

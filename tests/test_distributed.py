@@ -158,6 +158,7 @@ def test_resume_on_two_processes_has_no_gap_and_no_double(trained):
     before, after = found["lines"], found["lines after resume"]
     assert [line["step"] for line in after] == [0, 2, 4, 6]
     assert [line["value"] for line in after] == [line["value"] for line in before]
+    assert [line["tokens_seen"] for line in after] == [0, 384, 768, 1152]  # of both processes
     assert {line["run_id"] for line in after} == {before[0]["run_id"]}
 
 

@@ -152,7 +152,7 @@ def test_modules_come_back_as_they_were(tmp_path, tokenizer):
     assert len(seen) == 6 and all(all(flags) for flags in seen)
     assert trainer.model.is_gradient_checkpointing
     callback.detach()
-    assert "log" not in vars(trainer)
+    assert "log" not in vars(trainer) and "get_batch_samples" not in vars(trainer)
 
 
 # where the numbers go
@@ -188,6 +188,9 @@ def test_numbers_stand_in_every_place(attach, tmp_path, tokenizer):
     with_ours = [row for row in reported if KEYS[0] in row]
     beside_loss = [row for row in with_ours if "eval_loss" in row]
     assert len(beside_loss) == (3 if attach else 0)
+    # 2 rows of 24 tokens, twice per step
+    expected = [96 * line["step"] for line in lines] if attach else [None] * 4
+    assert [line["tokens_seen"] for line in lines] == expected
     assert lines[0]["value"] > lines[-1]["value"]  # it learns the same kind of text
     assert {"setting", "setting_parts", "seconds", "precision", "num_parameters"} <= set(lines[0])
     # and the number is that of the checkpoint
@@ -430,6 +433,7 @@ def test_resume_has_no_gap_and_no_double(tmp_path, tokenizer):
     again = lines_of(tmp_path)
     assert [line["step"] for line in again] == [0, 2, 4, 6]
     assert [line["value"] for line in again] == [line["value"] for line in whole]
+    assert [line["tokens_seen"] for line in again] == [0, 192, 384, 576]
     assert {line["run_id"] for line in again} == {whole[0]["run_id"]}
     # killed between the checkpoint and its score: the line that was due is made good
     path.write_text("".join(json.dumps(line) + "\n" for line in whole if line["step"] < 4))

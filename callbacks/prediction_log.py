@@ -1,0 +1,87 @@
+"""`predictions.jsonl`: one line per name and step, whole through crashes and resumes.
+
+Only the main process reads and writes it; what it finds is told to the others, on whatever node.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from hf_proxy.parallel import is_main, stop_together
+from hf_proxy.schemas import write_text
+
+
+class PredictionLog:
+    """The file of one run."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.run_id = uuid.uuid4().hex
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines; one that was being written when the machine died is none."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def open(self, step: int) -> int | None:
+        """Make the file ready for a run that stands at `step`.
+
+        Later lines of the run that is resumed go, by atomic rewrite; a fresh run leaves an earlier
+        one's file aside.
+
+        Returns:
+            tokens seen up to `step`, 0 for a fresh run, None where no line says so.
+        """
+        found: list[Any] = [None]
+        with stop_together(PartialState()):
+            if is_main(PartialState()):
+                found = [self._tidy(step)]
+        broadcast_object_list(found)
+        self.run_id, tokens_seen = found[0]
+        return tokens_seen
+
+    def _tidy(self, step: int) -> tuple[str, int | None]:
+        lines = self.lines()
+        if step == 0:
+            if self.path.exists():
+                number = 1
+                while (aside := self.path.with_name(f"predictions.{number}.jsonl")).exists():
+                    number += 1
+                os.replace(self.path, aside)
+            return uuid.uuid4().hex, 0
+        kept = [line for line in lines if line["step"] <= step]
+        if self.path.exists():
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        here = [line["tokens_seen"] for line in kept if line["step"] == step]
+        return lines[-1]["run_id"] if lines else self.run_id, here[-1] if here else None
+
+    def missing(self, names: Iterable[str], step: int) -> bool:
+        """Whether one of `names` has no line at `step`; the same on every process."""
+        found: list[Any] = [None]
+        with stop_together(PartialState()):
+            if is_main(PartialState()):
+                there = {(line["name"], line["step"]) for line in self.lines()}
+                found = [any((name, step) not in there for name in names)]
+        broadcast_object_list(found)
+        return found[0]
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Add a line, on the disk before this returns, unless its name and step have one."""
+        if not is_main(PartialState()):
+            return
+        here = (line["name"], line["step"])
+        if any((old["name"], old["step"]) == here for old in self.lines()):
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps({"run_id": self.run_id} | line, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
