@@ -6,6 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+# chosen here: on two CPU cores a forward of 512 tokens is as fast per token as one of 4,096
+LEAST_TOKENS = 512
+LEAST_FILL = 0.9  # of the longest row; chosen here: keeps padding under 10 %
+
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -36,17 +40,23 @@ def group_by_tokens(
     """Indices of `lengths` in groups of at most `tokens_per_batch` tokens, longest rows first.
 
     A padded group costs its longest row times its rows, a padding-free one the sum. A single row
-    beyond the budget makes a group of its own. Longest first: what runs out of memory does so at
-    once.
+    beyond the budget makes a group of its own. Rows much shorter than the longest start a new
+    padded group once this one is worth a forward pass. Longest first: what runs out of memory does
+    so at once.
     """
     groups: list[list[int]] = []
     cost = 0
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        joins = False
         if groups:
             longest = lengths[groups[-1][0]]
-            cost = cost + lengths[index] if padding_free else longest * (len(groups[-1]) + 1)
-        if groups and cost <= tokens_per_batch:
+            joined = cost + (lengths[index] if padding_free else longest)
+            joins = joined <= tokens_per_batch and (
+                padding_free or cost < LEAST_TOKENS or lengths[index] >= LEAST_FILL * longest
+            )
+        if joins:
             groups[-1].append(index)
+            cost = joined
         else:
             groups.append([index])
             cost = lengths[index]

@@ -260,7 +260,7 @@ def label_logprobs(
             logprob_1 = logprob_V.gather(1, label_1)
             logprobs.append(logprob_1[:, 0])
             # summed as floats, exact below 2**24, because summing booleans is ten times slower
-            ranks.append((logprob_V > logprob_1).to(dtype).sum(-1))
+            ranks.append(logprob_V.gt_(logprob_1).sum(-1))
 
     read_logits(model, batch, consume, device=device)
     return torch.cat(logprobs).cpu().double(), torch.cat(ranks).cpu().long() + 1

@@ -1,8 +1,14 @@
 """Commands as a user types them: tables, JSON, caches, and one line on bad input."""
 
 import json
+import random
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +18,9 @@ from tiny_models import make_model
 from hf_proxy import align_traces, load_traces, score_traces
 from hf_proxy.cli import main
 from hf_proxy.recipes import score_checkpoints
+from hf_proxy.recipes.demo import problems
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -220,3 +229,82 @@ def test_an_existing_folder_is_not_overwritten_unasked(folder, capsys):
     assert command(capsys, *arguments, "--overwrite")[0] == 0
     code, said, _ = command(capsys, *arguments, "--overwrite", "--remove", "x")
     assert code == 2 and "no letter may be cut" in said.err
+
+
+def finetune_arguments(folder, tokenizer, **changes):
+    """A run of the fine-tuning recipe on a tiny model and generated problems."""
+    rows = problems(random.Random(3))
+    data = folder / "train.jsonl"
+    if not data.exists():
+        text = "".join(json.dumps(next(rows)) + "\n" for _ in range(240))
+        data.write_text(text.replace("How many", "<<x>>How many"))
+        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.save_pretrained(folder / "model")
+    flags = {
+        "model_name_or_path": folder / "model",
+        "train_data": data,
+        "prompt_column": "prompt",
+        "completion_column": "trace",
+        "traces": folder / "traces.jsonl",
+        "output_dir": folder / "tuned",
+        "max_steps": 120,
+        "eval_steps": 30,
+        "save_steps": 30,
+        "num_eval": 8,
+        "use_cpu": "true",
+        "disable_tqdm": "true",
+        "dataloader_pin_memory": "false",
+        "per_device_train_batch_size": 1,
+    } | changes
+    config = ROOT / "recipes" / "finetune_with_proxy.yaml"
+    pairs = [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
+    return ["--config", str(config), *pairs]
+
+
+def test_finetune_killed_and_resumed(folder, capsys, tokenizer):
+    arguments = finetune_arguments(folder, tokenizer)
+    file = folder / "tuned" / "hf_proxy" / "predictions.jsonl"
+    command_line = [sys.executable, "-m", "hf_proxy.recipes.finetune_with_proxy", *arguments]
+    process = subprocess.Popen(command_line, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (file.exists() and file.read_text().count("\n") >= 3):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    at_kill = [json.loads(line) for line in file.read_text().splitlines()]
+    assert 3 <= len(at_kill) < 5  # in the middle
+    code, said, found = command(capsys, "finetune", *arguments, "--json")
+    assert code == 0, said.err
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 30, 60, 90, 120]
+    assert [line["value"] for line in lines[:2]] == [line["value"] for line in at_kill[:2]]
+    assert {line["run_id"] for line in lines} == {at_kill[0]["run_id"]}
+    best = min(lines[1:], key=lambda line: line["value"])
+    assert found["best"].endswith(f"checkpoint-{best['step']}")
+    assert "best by eval_rbridge_nll" in said.out
+    # the score in the callback is that of the checkpoint
+    models = ["--models", folder / "tuned" / "checkpoint-120", "--dtype", "float32"]
+    code, _, scored = command(
+        capsys, "score", *models, "--traces", folder / "traces.jsonl", "--json"
+    )
+    assert scored["scores"][0]["value"] == pytest.approx(lines[-1]["value"], rel=1e-6)
+    assert scored["scores"][0]["step"] == 120
+
+
+def test_finetune_stops_before_a_wrong_run(folder, capsys, tokenizer):
+    cases = [
+        ({"world_size": 8}, "1 processes run, world_size=8 was asked for"),
+        ({"train_data": folder / "no.jsonl"}, "no.jsonl: there is no such file"),
+        ({"completion_column": "answer"}, r"field answer: there is no such column; it has \['prom"),
+        ({"num_eval": 240}, "num_eval=240 leaves no row"),
+        ({"greater_is_better": "true"}, r"TrainingArguments\(greater_is_better=False\)"),
+        ({"colour": "red"}, "colour"),
+    ]
+    for changes, message in cases:
+        code, said, _ = command(
+            capsys, "finetune", *finetune_arguments(folder, tokenizer, **changes)
+        )
+        assert code == 2 and re.search(message, said.err), said.err[-300:]
