@@ -148,6 +148,11 @@ def read_logits(
             raise ValueError(f"{type(model).__name__}.forward calls its output head twice")
         called = True
         hidden_ND = args[0].reshape(-1, args[0].shape[-1])
+        if len(hidden_ND) != batch.input_ids_BT.numel():
+            raise ValueError(
+                f"{type(model).__name__} hands {len(hidden_ND)} positions to its output head for "
+                f"{batch.input_ids_BT.numel()} tokens (prompt tuning?); it cannot be scored"
+            )
         num_labels = len(batch.index_N)
         index_N = batch.index_N.to(hidden_ND.device)
         plain = (

@@ -539,7 +539,8 @@ def _check_window(model: Any, rows: _Rows) -> None:
 
 
 def _check_vocabulary(model: Any, batch: Any, rows: _Rows) -> None:
-    size = model.get_input_embeddings().num_embeddings
+    size = model.config.get_text_config().vocab_size
+    size = getattr(model.get_input_embeddings(), "num_embeddings", size)
     largest = max(int(batch.input_ids_BT.max()), int(batch.label_N.max()))
     if largest >= size:
         raise InputError.at(

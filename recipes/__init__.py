@@ -67,6 +67,11 @@ def run(
     return 0
 
 
+def newlines(text: str) -> str:
+    r"""A flag's text with `\n` made a newline: a shell hands over two letters."""
+    return text.replace("\\n", "\n")
+
+
 def _failed(error: Exception, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()

@@ -14,7 +14,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import run
+from hf_proxy.recipes import newlines, run
 from hf_proxy.schemas import InputError
 from hf_proxy.scoring import TOKENS_PER_BATCH
 
@@ -39,7 +39,7 @@ class FinetuneConfig:
     )
     context: str = field(
         default="{prompt}\n",
-        metadata={"help": "Text before completion and trace, {prompt} is replaced."},
+        metadata={"help": "Text before completion and trace: {prompt} is replaced, \\n a newline."},
     )
     score_strategy: Literal["auto", "evaluate", "steps", "save"] = field(
         default="auto", metadata={"help": "When to score; auto: see ProxyScoreCallback."}
@@ -85,7 +85,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
         )
     callback = ProxyScoreCallback(
         _trace_sets(config.traces),
-        context=config.context,
+        context=newlines(config.context),
         strategy=None if config.score_strategy == "auto" else config.score_strategy,
         steps=config.score_steps,
         tokens_per_batch=config.score_tokens_per_batch,
@@ -150,7 +150,7 @@ def _rows(config: FinetuneConfig) -> Dataset:
     def example(row: dict) -> dict[str, str]:
         completion = row[config.completion_column]
         return {
-            "prompt": config.context.replace("{prompt}", row[config.prompt_column]),
+            "prompt": newlines(config.context).replace("{prompt}", row[config.prompt_column]),
             "completion": pattern.sub("", completion) if pattern else completion,
         }
 

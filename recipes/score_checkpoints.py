@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from hf_proxy import __version__
 from hf_proxy.alignment import align_traces
 from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import RecipeConfig, run
+from hf_proxy.recipes import RecipeConfig, newlines, run
 from hf_proxy.recipes.checkpoints import (
     Checkpoint,
     find_checkpoints,
@@ -55,7 +55,9 @@ class ScoreConfig(RecipeConfig):
     )
     context: str = field(
         default="{prompt}\n",
-        metadata={"help": "Text before the trace, {prompt} is replaced; or 'chat'."},
+        metadata={
+            "help": "Text before the trace, {prompt} is replaced, \\n is a newline; or 'chat'."
+        },
     )
     unit: Literal["letter", "byte"] = field(
         default="letter", metadata={"help": "What a token's weight is averaged over."}
@@ -134,7 +136,7 @@ def _score(
         aligned = align_traces(
             traces,
             load_tokenizer(checkpoint),
-            context=config.context,
+            context=newlines(config.context),
             unit=config.unit,
             minmax_over=None if config.minmax_over == "none" else config.minmax_over,
             max_length=config.max_length,

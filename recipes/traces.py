@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import RecipeConfig, run
+from hf_proxy.recipes import RecipeConfig, newlines, run
 from hf_proxy.recipes.checkpoints import (
     find_checkpoints,
     load_model,
@@ -67,7 +67,9 @@ class AnnotateConfig(RecipeConfig):
     output_dir: str = field(metadata={"help": "Folder of the new trace set."})
     context: str = field(
         default="{prompt}\n",
-        metadata={"help": "Text before the trace, {prompt} is replaced; or 'chat'."},
+        metadata={
+            "help": "Text before the trace, {prompt} is replaced, \\n is a newline; or 'chat'."
+        },
     )
     max_length: int | None = field(
         default=None, metadata={"help": "Most tokens of context and trace; None: the window."}
@@ -118,7 +120,7 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
         model,
         tokenizer,
         accelerator=accelerator,
-        context=config.context,
+        context=newlines(config.context),
         max_length=config.max_length,
         too_long=config.too_long,
         tokens_per_batch=config.tokens_per_batch,

@@ -65,6 +65,9 @@ def test_score_gives_what_the_function_gives(folder, capsys, traces, tokenizer):
     arguments = ["score", "--models", *models, "--traces", folder / "traces.jsonl", "--json"]
     code, said, found = command(capsys, *arguments, "--output_dir", folder / "out")
     assert code == 0
+    # a shell hands over backslash and n: that is the same setting
+    again = command(capsys, *arguments, "--context", "{prompt}\\n")[2]
+    assert again["scores"][0]["setting"] == found["scores"][0]["setting"]
     names = [score["model_id"] for score in found["scores"]]
     run = folder / "run"
     assert names == [

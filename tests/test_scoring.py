@@ -381,6 +381,12 @@ def test_a_head_that_is_not_called_is_refused():
         score_traces(model, bigram_aligned([[1, 1]], [[1, 2]]))
 
 
+def test_a_model_with_positions_of_its_own_is_refused():
+    model = Bigram(bigram_table(), num_virtual=3)
+    with pytest.raises(ValueError, match="hands 5 positions to its output head for 2 tokens"):
+        score_traces(model, bigram_aligned([[1, 1]], [[1, 2]]))
+
+
 def test_a_model_without_a_head_is_refused(aligned, tokenizer):
     with pytest.raises(ValueError, match="no output head"):
         score_traces(make_model("llama", len(tokenizer)).model, aligned)

@@ -75,13 +75,13 @@ class Bigram(PreTrainedModel):
 
     config_class = BigramConfig
 
-    def __init__(self, table_VV: torch.Tensor, *, after_head=None, calls_head: bool = True):
+    def __init__(self, table_VV: torch.Tensor, *, after_head=None, calls_head=True, num_virtual=0):
         super().__init__(BigramConfig(vocab_size=len(table_VV)))
         size = len(table_VV)
         self.embed = nn.Embedding(size, size, _weight=torch.eye(size, dtype=table_VV.dtype))
         self.lm_head = nn.Linear(size, size, bias=False, dtype=table_VV.dtype)
         self.lm_head.weight = nn.Parameter(table_VV.log().T.contiguous())
-        self.after_head, self.calls_head = after_head, calls_head
+        self.after_head, self.calls_head, self.num_virtual = after_head, calls_head, num_virtual
 
     def get_input_embeddings(self):
         return self.embed
@@ -91,5 +91,7 @@ class Bigram(PreTrainedModel):
 
     def forward(self, input_ids, use_cache=None):
         hidden = self.embed(input_ids)
+        # tokens of its own before the text, as prompt tuning puts them there
+        hidden = torch.cat([hidden[:, :1].expand(-1, self.num_virtual, -1), hidden], dim=1)
         logits = self.lm_head(hidden) if self.calls_head else hidden @ self.lm_head.weight.T
         return CausalLMOutput(logits=self.after_head(logits) if self.after_head else logits)
