@@ -216,6 +216,9 @@ def lm_eval_model(work: Work, batch_size: int, softmax_dtype: torch.dtype | None
         tokenizer=work.tokenizer,
         batch_size=batch_size,
         softmax_dtype=softmax_dtype,
+        # no two traces share a context, so its cache could only cost; and the memory measurement
+        # repeats one trace, which the cache would score once
+        logits_cache=False,
     )
 
 
@@ -346,29 +349,34 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
     return resident_bytes("VmHWM") - before
 
 
+def copies(work: Work, place: int, number: int, tokens_per_batch: int) -> Work:
+    """The same model with one trace, several times: rows of one length make one full batch."""
+    traces = work.traces.select([place] * number).remove_columns("example_id")
+    traces = traces.add_column("example_id", [f"{index:06d}" for index in range(number)])
+    aligned = hf_proxy.align_traces(traces, work.tokenizer)
+    batches = make_batches(work.model, aligned, tokens_per_batch)
+    return work._replace(traces=traces, aligned=aligned, batches=batches)
+
+
 def measure_memory(args: argparse.Namespace) -> dict[str, int]:
-    """In a process of its own: peak of one way on the one batch of the longest rows."""
+    """In a process of its own: peak of one way on one batch of about `tokens_per_batch` tokens."""
     work = prepare(args, args.models[0])
-    places = work.batches[0].rows
-
-    def only(places: list[int]) -> Work:
-        traces, rows = work.traces.select(places), work.aligned.select(places)
-        batches = make_batches(work.model, rows, args.tokens_per_batch)
-        return work._replace(traces=traces, aligned=rows, batches=batches)
-
+    lengths = [len(ids) for ids in work.aligned["input_ids"]]
+    longest, shortest = lengths.index(max(lengths)), lengths.index(min(lengths))
     # One short row, first of all by the whole model: imports, kernels and, above all, the weights,
     # which are mapped from the file and become resident when they are first read.
-    short = only(places[-1:])
+    short = copies(work, shortest, 1, args.tokens_per_batch)
     ways_of(short, args)["ours"]()
     ways_of(short, args)[args.memory_of]()
-    one_batch = only(places)
-    assert len(one_batch.batches) == 1
-    call = ways_of(one_batch, args)[args.memory_of]
+    number = max(1, args.tokens_per_batch // lengths[longest])
+    full = copies(work, longest, number, args.tokens_per_batch)
+    (batch,) = full.batches
+    call = ways_of(full, args)[args.memory_of]
     return {
         "peak_bytes": peak_bytes(call, work.device),
-        "num_rows": len(places),
-        "num_tokens": one_batch.batches[0].input_ids_BT.numel(),
-        "num_labels": len(one_batch.batches[0].label_N),
+        "num_rows": number,
+        "num_tokens": batch.input_ids_BT.numel(),
+        "num_labels": len(batch.label_N),
     }
 
 
@@ -500,7 +508,7 @@ def print_result(result: dict[str, Any]) -> None:
     if "memory" in result:
         batch = result["memory"]["ours"]
         print(
-            f"peak above the loaded model, one batch of {batch['num_rows']} rows, "
+            f"peak above the loaded model, one batch of {batch['num_rows']} equal rows, "
             f"{batch['num_tokens']:,} tokens, {batch['num_labels']:,} labels"
         )
     if own := result.get("lm_eval_own_tokenization"):
