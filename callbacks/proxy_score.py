@@ -228,6 +228,8 @@ class ProxyScoreCallback(TrainerCallback):
             return step % self.steps == 0
         if self._with_saves(args):
             return True  # a run resumes from a checkpoint
+        if args.eval_strategy == "epoch":
+            return state.epoch is not None and float(state.epoch).is_integer()
         every = state.eval_steps or args.eval_steps
         return args.eval_strategy == "steps" and bool(every) and step % int(every) == 0
 

@@ -446,6 +446,24 @@ def test_resume_has_no_gap_and_no_double(tmp_path, tokenizer):
     assert (path.parent / "predictions.1.jsonl").exists()
 
 
+def test_resume_of_a_run_evaluated_by_epoch(tmp_path, tokenizer):
+    def run(resume=None):
+        epochs = {"eval_strategy": "epoch", "save_strategy": "epoch", "num_train_epochs": 2}
+        callback = ProxyScoreCallback(make_traces(2))
+        trainer = make_trainer(tmp_path, tokenizer, callbacks=[callback], max_steps=-1, **epochs)
+        callback.attach(trainer)
+        trainer.train(resume_from_checkpoint=resume)
+
+    run()
+    whole = lines_of(tmp_path)
+    assert [line["step"] for line in whole] == [0, 6, 12]
+    # the line of the epoch that the checkpoint stands at was lost
+    path = tmp_path / "run" / "hf_proxy" / "predictions.jsonl"
+    path.write_text(json.dumps(whole[0]) + "\n")
+    run(resume=str(tmp_path / "run" / "checkpoint-6"))
+    assert [line["value"] for line in lines_of(tmp_path)] == [line["value"] for line in whole]
+
+
 # other trainers and data
 
 
