@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-# chosen here: on two CPU cores a forward of 512 tokens is as fast per token as one of 4,096
+# chosen here: 12 traces on one CPU thread took 4.65 s with these two limits and 6.01 s without
 LEAST_TOKENS = 512
-LEAST_FILL = 0.9  # of the longest row; chosen here: keeps padding under 10 %
+LEAST_FILL = 0.9  # of the longest row: beyond LEAST_TOKENS padding stays under 10 %
 
 
 @dataclass(frozen=True)
