@@ -22,6 +22,7 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value
@@ -177,10 +178,15 @@ def cache_dir() -> Path:
     return Path(constants.HF_HOME) / "hf_proxy"
 
 
+def partial_path(path: Path) -> Path:
+    """A name beside `path` that no other process takes, on this host or another, to rename from."""
+    return path.with_name(f".{path.name}.{uuid4().hex}")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file by rename, so that no reader ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = partial_path(path)
     partial.write_text(text)
     os.replace(partial, path)
 
@@ -194,12 +200,13 @@ def cached_path(name: str) -> Path:
 def cached_dataset(key: str, features: Features, rows: Callable[[], Iterable[dict]]) -> Dataset:
     """The memory-mapped `Dataset` stored under `key`, built from `rows()` if it is not there.
 
-    Rows are written as they come, so memory does not grow with the set.
+    Rows are written as they come, so memory does not grow with the set. The file appears after
+    `rows()` has ended, and is never taken away: several processes may build it at once.
     """
     path = cached_path(f"{key}.arrow")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial = partial_path(path)
         schema = features.arrow_schema
         try:
             with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
@@ -225,13 +232,13 @@ def save_dataset(dataset: Dataset, folder: str | Path, provenance: Mapping, *, o
             remedy="name another output_dir, or pass --overwrite",
             source=folder,
         )
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    partial = partial_path(folder)
     try:
         dataset.save_to_disk(str(partial))
         stamped = json.dumps(provenance_of(**provenance), indent=2, sort_keys=True)
         (partial / "provenance.json").write_text(stamped)
         if folder.exists():
-            old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+            old = partial_path(folder)
             os.replace(folder, old)
             os.replace(partial, folder)
             shutil.rmtree(old)

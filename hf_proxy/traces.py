@@ -219,14 +219,11 @@ def read_traces(
                 continue
             check_trace(made, source=str(source), index=index)
             yield made
+        write_text(dropped_path, json.dumps(dropped))  # there before the rows are
 
     dropped_path = cached_path(f"{key}.dropped.json")
-    if not dropped_path.exists():  # the counts go with the rows: without them, read the rows again
-        cached_path(f"{key}.arrow").unlink(missing_ok=True)
     traces = cached_dataset(key, TRACE_FEATURES, rows)
     check_unique_ids(traces["example_id"], source=str(source))
-    if not dropped_path.exists():
-        write_text(dropped_path, json.dumps(dropped))
     dropped_counts = json.loads(dropped_path.read_text())
     if not len(traces):
         raise InputError.at(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -391,3 +392,14 @@ def test_a_set_appears_whole_or_not_at_all(tmp_path, monkeypatch):
         save_dataset(make_traces(5), folder, {}, overwrite=True)
     assert len(load_traces(folder)) == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
+
+
+def test_readers_that_start_at_once_read_the_same(tmp_path):
+    """Ranks share one cache: none may take away the rows that another is about to open."""
+    for attempt in range(20):
+        rows = [trace_row(example_id=f"{attempt}-{index}") for index in range(50)]
+        path = write_rows(tmp_path / f"rows-{attempt}.jsonl", rows)
+        with ThreadPoolExecutor(4) as pool:
+            read = list(pool.map(read_traces, [path] * 4))
+        assert [len(traces) for traces, _ in read] == [50] * 4
+        assert [dropped for _, dropped in read] == [{}] * 4
