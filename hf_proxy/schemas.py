@@ -30,6 +30,7 @@ from huggingface_hub import constants
 
 ZERO_PROBABILITY_LOGPROB = -9999.0  # p = 0 as OpenAI writes it; exp of it is exactly 0.0
 WEIGHTINGS = ("logprob", "none", "mask")
+METRICS = ("value", "trace_nll", "bits_per_byte")  # of a ProxyScore, for which lower is better
 
 TRACE_FEATURES = Features(
     {
@@ -118,6 +119,25 @@ class Setting:
             for name in names
             if self.parts.get(name) != other.parts.get(name)
         ]
+
+    def incomparable(self, other: "Setting", metric: str) -> tuple[list[str], str]:
+        """Why a metric of two settings does not compare.
+
+        `"bits_per_byte"` asks only that traces and context be equal, so it compares across
+        tokenizers.
+
+        Returns:
+            the differing parts, empty if it compares, and a note on what to keep in mind.
+        """
+        if metric not in METRICS:
+            raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
+        differing, note = self.differing(other), ""
+        if metric == "bits_per_byte":
+            differing = [part for part in differing if part.startswith(("traces:", "context:"))]
+            if all(str(s.parts.get("context")).startswith("chat") for s in (self, other)):
+                differing = [part for part in differing if not part.startswith("context:")]
+                note = "each model saw the prompt in its own chat template"
+        return differing, note
 
 
 @dataclass(frozen=True)

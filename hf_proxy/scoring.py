@@ -7,7 +7,6 @@ docstrings.
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset
-from scipy import stats
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -23,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_proxy import logprobs
 from hf_proxy.alignment import align_traces
 from hf_proxy.batching import group_by_tokens, token_batch
+from hf_proxy.comparison import bootstrap_interval
 from hf_proxy.parallel import (
     Processes,
     balanced_shards,
@@ -46,9 +45,7 @@ from hf_proxy.traces import check_unique_ids
 logger = logging.getLogger(__name__)
 
 TOKENS_PER_BATCH = 4096  # chosen here, not tuned
-NUM_RESAMPLES = 2000  # bootstrap and permutation; chosen here
 DIVISORS = ("tokens", "weights")
-METRICS = ("value", "trace_nll", "bits_per_byte")
 
 
 class _Rows(NamedTuple):
@@ -183,7 +180,7 @@ def summarise(
         )
     denominator = weight_sum if divisor == "weights" else num_labels
     per_trace = weighted_nll_sum / denominator
-    low, high = _interval(per_trace)
+    low, high = bootstrap_interval(per_trace)
     return {
         "value": float(per_trace.mean()),
         "low": low,
@@ -284,122 +281,6 @@ def annotate_traces(
         for name in ("example_id", "prompt", "trace"):
             annotated[name].append(row[name])
     return Dataset.from_dict(annotated, features=TRACE_FEATURES)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two models on the same traces.
-
-    Attributes:
-        metric: what was compared.
-        difference: a minus b, in the metric's unit; negative where a is better.
-        low, high: 90 % interval, percentile bootstrap over traces.
-        p_value: two-sided, sign-flip permutation over traces.
-        num_traces: traces compared.
-        note: what to keep in mind, or an empty text.
-    """
-
-    metric: str
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    num_traces: int
-    note: str
-
-
-def compare(score_a: ProxyScore, score_b: ProxyScore, *, metric: str = "value") -> Comparison:
-    """Paired difference of two scores of the same setting, trace by trace.
-
-    `"bits_per_byte"` asks only that traces and context be equal, so it compares across tokenizers;
-    its difference is of the pooled numbers, resampled by trace.
-
-    Raises:
-        ValueError: the settings differ (the parts are named), or there are fewer than two traces.
-    """
-    if metric not in METRICS:
-        raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
-    note = ""
-    differing = score_a.setting.differing(score_b.setting)
-    if metric == "bits_per_byte":
-        differing = [part for part in differing if part.startswith(("traces:", "context:"))]
-        contexts = [score.setting.parts["context"] for score in (score_a, score_b)]
-        if all(context.startswith("chat") for context in contexts):
-            differing = [part for part in differing if not part.startswith("context:")]
-            note = "each model saw the prompt in its own chat template"
-    if differing:
-        raise ValueError(
-            f"these scores cannot be compared, their settings differ in {'; '.join(differing)}"
-            + (
-                ""
-                if metric == "bits_per_byte"
-                else "; across tokenizers use metric='bits_per_byte'"
-            )
-        )
-    if score_a.num_traces < 2:
-        raise ValueError("a comparison needs at least two traces")
-    a, b = (
-        {name: np.array(column) for name, column in score.rows.to_dict().items()}
-        for score in (score_a, score_b)
-    )
-    weight = np.ones(score_a.num_traces)
-    if metric == "bits_per_byte":
-        weight = a["num_bytes"] * np.log(2)
-        delta = a["nll_sum"] - b["nll_sum"]
-    elif metric == "trace_nll":
-        delta = a["nll_sum"] / a["num_labels"] - b["nll_sum"] / b["num_labels"]
-    else:
-        name = {"tokens": "num_labels", "weights": "weight_sum"}[score_a.setting.parts["divisor"]]
-        delta = a["weighted_nll_sum"] / a[name] - b["weighted_nll_sum"] / b[name]
-    low, high = _interval(delta, weight)
-    assert low is not None and high is not None
-    permuted = stats.permutation_test(
-        (delta,),
-        lambda x, axis: x.sum(axis=axis),
-        permutation_type="samples",
-        n_resamples=NUM_RESAMPLES,
-        batch=_batch(len(delta)),
-        vectorized=True,
-        rng=np.random.default_rng(0),
-    )
-    return Comparison(
-        metric=metric,
-        difference=float(delta.sum() / weight.sum()),
-        low=low,
-        high=high,
-        p_value=float(permuted.pvalue),
-        num_traces=len(delta),
-        note=note,
-    )
-
-
-def _batch(num_traces: int) -> int:
-    """Resamples drawn together: about 80 MB, however many traces there are."""
-    return max(1, 10_000_000 // num_traces)
-
-
-def _interval(
-    numerator: np.ndarray, weight: np.ndarray | None = None
-) -> tuple[float | None, float | None]:
-    """90 % percentile bootstrap interval of `sum(numerator) / sum(weight)` over traces.
-
-    The seed is fixed, and rows come sorted by `example_id`: equal rows give equal intervals.
-    """
-    if len(numerator) < 2:
-        return None, None
-    weight = np.ones(len(numerator)) if weight is None else weight
-    result = stats.bootstrap(
-        (numerator, weight),
-        lambda x, w, axis: x.sum(axis=axis) / w.sum(axis=axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=NUM_RESAMPLES,
-        batch=_batch(len(numerator)),
-        confidence_level=0.9,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def _read_rows(aligned: Dataset) -> _Rows:

@@ -12,6 +12,7 @@ from accelerate.utils import broadcast_object_list
 
 from hf_proxy import __version__
 from hf_proxy.alignment import align_traces
+from hf_proxy.comparison import Comparison, compare
 from hf_proxy.parallel import stop_together
 from hf_proxy.recipes import RecipeConfig, newlines, run
 from hf_proxy.recipes.checkpoints import (
@@ -29,7 +30,7 @@ from hf_proxy.schemas import (
     provenance_of,
     write_text,
 )
-from hf_proxy.scoring import TOKENS_PER_BATCH, Comparison, compare, score_traces
+from hf_proxy.scoring import TOKENS_PER_BATCH, score_traces
 from hf_proxy.traces import load_traces
 
 

@@ -28,7 +28,14 @@ CORRIDOR = (
     "traces",
     "spelling",
     "alignment",
+    "comparison",
     "scoring",
+    "curves",
+    "validation",
+    "prediction",
+    "ranking",
+    "ladder",
+    "plots",
     "metrics",
 )
 ORDER = (*CORRIDOR, "callbacks", "recipes", "cli")
@@ -141,8 +148,21 @@ def test_light_imports_stay_light():
     assert not {name for name in loaded if name.startswith(("hf_proxy.recipes", "hf_proxy.cli"))}
 
 
-@pytest.mark.parametrize("name", ["traces", "alignment"])
-def test_alignment_needs_no_torch_of_ours(name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "traces",
+        "alignment",
+        "comparison",
+        "curves",
+        "validation",
+        "prediction",
+        "ranking",
+        "ladder",
+        "plots",
+    ],
+)
+def test_these_need_no_torch_of_ours(name):
     tree = ast.parse((ROOT / "hf_proxy" / f"{name}.py").read_text())
     roots = {
         alias.name.split(".")[0]

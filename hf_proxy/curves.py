@@ -1,0 +1,253 @@
+"""The forms of a curve from proxy metric to target accuracy, each fitted by least squares.
+
+x and y are standardised before a fit, so that start values and guards mean the same for nats, bits
+and tokens; the logarithm alone reads x as it is, because its zero matters.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import linalg, optimize, stats
+
+FORMS = ("linear", "quadratic", "exponential", "logarithmic", "sigmoid")
+NUM_PARAMETERS = {
+    "linear": 2,
+    "quadratic": 3,
+    "exponential": 3,
+    "logarithmic": 2,
+    "sigmoid": 4,
+}
+MOST_ALIKE_AICC = 4.0  # forms this close to the best are not told apart by the data
+_RATES = np.array([-4.0, -2.5, -1.5, -1.0, -0.6, -0.3, 0.3, 0.6, 1.0, 1.5, 2.5, 4.0])
+_SLOPES, _MIDDLES = (g.ravel() for g in np.meshgrid([0.7, 1.5, 3.0, 6.0], np.linspace(-2, 2, 9)))
+_MOST_AMPLITUDE = 50.0  # standard deviations of y; beyond, a form is a limit of a simpler one
+_MOST_RATE = 20.0  # per standard deviation of x; beyond, a form is a step between two points
+
+
+@dataclass(frozen=True)
+class Scale:
+    """`(value - mean) / sd` of x and of y, and where x lay."""
+
+    x_mean: float
+    x_sd: float
+    x_min: float
+    x_max: float
+    y_mean: float
+    y_sd: float
+
+    @classmethod
+    def of(cls, x: np.ndarray, y: np.ndarray) -> "Scale":
+        for name, values in (("x", x), ("y", y)):
+            if np.ptp(values) <= 1e-12 * np.abs(values).max():
+                raise ValueError(f"{name} is constant")
+        return cls(*map(float, (x.mean(), x.std(), x.min(), x.max(), y.mean(), y.std())))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One form fitted to n points.
+
+    Attributes:
+        form: one of `FORMS`.
+        parameters: p of them, of the standardised variables (raw x under the logarithm).
+        covariance: `[p, p]`, of the parameters.
+        scale: what x and y were standardised by.
+        residual_sd: sqrt(SSE / (n - p)), in y's unit.
+        degrees_of_freedom: n - p.
+        aicc: n ln(SSE / n) + 2 k + 2 k (k + 1) / (n - k - 1), with k = p + 1.
+        r2: 1 - SSE / SST over the points of the fit.
+    """
+
+    form: str
+    parameters: tuple[float, ...]
+    covariance: tuple[tuple[float, ...], ...]
+    scale: Scale
+    residual_sd: float
+    degrees_of_freedom: int
+    aicc: float
+    r2: float
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """y at each x, in y's unit."""
+        value = _value(self.form, _argument(self.form, x, self.scale), self.parameters)
+        return self.scale.y_mean + self.scale.y_sd * value
+
+    def standard_error(self, x: np.ndarray) -> np.ndarray:
+        """Of the curve at each x, by the delta method, in y's unit."""
+        slope_NP = _slopes(self.form, _argument(self.form, x, self.scale), self.parameters)
+        variance = np.einsum("np,pq,nq->n", slope_NP, np.array(self.covariance), slope_NP)
+        return self.scale.y_sd * np.sqrt(np.maximum(variance, 0))
+
+
+def fit_form(form: str, x: np.ndarray, y: np.ndarray) -> Fit:
+    """Least squares of one form, from the best of a grid of starts.
+
+    Raises:
+        ValueError: with the reason why these points do not give this form.
+    """
+    num_points, num_parameters = len(x), NUM_PARAMETERS[form]
+    if num_points < num_parameters + 3:  # AICc divides by n - p - 2
+        raise ValueError(f"{num_points} points are too few, it needs {num_parameters + 3}")
+    if form == "logarithmic" and x.min() <= 0:
+        raise ValueError("x is not positive everywhere")
+    scale = Scale.of(x, y)
+    u, v = _argument(form, x, scale), (y - scale.y_mean) / scale.y_sd
+    if form in ("exponential", "sigmoid"):
+        parameters = _refine(form, u, v, _start(form, u, v))
+    else:
+        parameters = linalg.lstsq(_slopes(form, u, ()), v)[0]
+    _check_identified(form, u, parameters)
+    residual = v - _value(form, u, parameters)
+    sse = max(float(residual @ residual), num_points * np.finfo(float).eps)
+    freedom, k = num_points - num_parameters, num_parameters + 1
+    slope_NP = _slopes(form, u, parameters)
+    # by QR: the normal equations would square the condition number
+    triangle = linalg.qr(slope_NP, mode="r")[0][:num_parameters]
+    if np.abs(np.diag(triangle)).min() < 1e-8 * np.abs(triangle).max():
+        raise ValueError("its parameters cannot be told apart by these points")
+    inverse = linalg.solve_triangular(triangle, np.eye(num_parameters))
+    covariance = inverse @ inverse.T * sse / freedom
+    penalty = 2 * k + 2 * k * (k + 1) / (num_points - k - 1)
+    return Fit(
+        form=form,
+        parameters=tuple(map(float, parameters)),
+        covariance=tuple(tuple(map(float, row)) for row in covariance),
+        scale=scale,
+        residual_sd=scale.y_sd * float(np.sqrt(sse / freedom)),
+        degrees_of_freedom=freedom,
+        aicc=num_points * float(np.log(sse / num_points * scale.y_sd**2)) + penalty,
+        r2=1 - sse / num_points,  # v has variance 1
+    )
+
+
+def fit_forms(
+    forms: Sequence[str], x: np.ndarray, y: np.ndarray
+) -> tuple[list[Fit], dict[str, str]]:
+    """All forms that these points give, by AICc, and the reason for each that is left out."""
+    fits, left_out = [], {}
+    for form in forms:
+        try:
+            fits.append(fit_form(form, x, y))
+        except ValueError as reason:
+            left_out[form] = str(reason)
+    return sorted(fits, key=lambda fit: fit.aicc), left_out
+
+
+def predict(
+    fits: Sequence[Fit], x: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The best form's value at each x, with an interval for a new observation there.
+
+    Inside the fitted range the width is Student's, with residual variance and standard error
+    averaged over the forms by their Akaike weights, each form's distance from the best one added to
+    its own error (Buckland, Burnham and Augustin 1997): having chosen the form from the same points
+    costs coverage, and this gives it back. Outside, the interval is the envelope of those of all
+    forms within `MOST_ALIKE_AICC` of the best.
+
+    Args:
+        fits: as `fit_forms` gives them.
+        x: [N].
+        level: nominal coverage, as 0.90.
+
+    Returns:
+        value, low, high, in y's unit, and extrapolated, each [N].
+    """
+    best = fits[0]
+    value_FN = np.array([fit(x) for fit in fits])
+    error_FN = np.array([fit.standard_error(x) for fit in fits])
+    sd_F = np.array([fit.residual_sd for fit in fits])
+    freedom_F = np.array([fit.degrees_of_freedom for fit in fits])
+    distance_F = np.array([fit.aicc - best.aicc for fit in fits])
+    weight_F = np.exp(-distance_F / 2)
+    weight_F /= weight_F.sum()
+
+    error_N = weight_F @ np.hypot(error_FN, value_FN - value_FN[0])
+    width_N = np.hypot(np.sqrt(weight_F @ sd_F**2), error_N)
+    width_N = width_N * stats.t.ppf((1 + level) / 2, weight_F @ freedom_F)
+    low_N, high_N = value_FN[0] - width_N, value_FN[0] + width_N
+
+    extrapolated_N = (x < best.scale.x_min) | (x > best.scale.x_max)
+    alike_F = distance_F <= MOST_ALIKE_AICC
+    width_FN = np.hypot(sd_F[:, None], error_FN)
+    width_FN *= stats.t.ppf((1 + level) / 2, freedom_F)[:, None]
+    low_N = np.where(extrapolated_N, (value_FN - width_FN)[alike_F].min(axis=0), low_N)
+    high_N = np.where(extrapolated_N, (value_FN + width_FN)[alike_F].max(axis=0), high_N)
+    return value_FN[0], low_N, high_N, extrapolated_N
+
+
+def _argument(form: str, x: np.ndarray, scale: Scale) -> np.ndarray:
+    return np.log(x) if form == "logarithmic" else (x - scale.x_mean) / scale.x_sd
+
+
+def _value(form: str, u: np.ndarray, parameters) -> np.ndarray:
+    if form == "exponential":
+        a, b, c = parameters
+        return a * np.exp(b * u) + c
+    if form == "sigmoid":
+        a, b, m, c = parameters
+        return a / (1 + np.exp(-b * (u - m))) + c
+    return _slopes(form, u, ()) @ np.asarray(parameters)
+
+
+def _slopes(form: str, u: np.ndarray, parameters) -> np.ndarray:
+    """Derivative of the value by each parameter, `[n, p]`."""
+    one = np.ones_like(u)
+    if form == "quadratic":
+        return np.stack([one, u, u**2], axis=-1)
+    if form == "exponential":
+        a, b, _ = parameters
+        power = np.exp(b * u)
+        return np.stack([power, a * u * power, one], axis=-1)
+    if form == "sigmoid":
+        a, b, m, _ = parameters
+        share = 1 / (1 + np.exp(-b * (u - m)))
+        steep = a * share * (1 - share)
+        return np.stack([share, steep * (u - m), -steep * b, one], axis=-1)
+    return np.stack([one, u], axis=-1)
+
+
+def _start(form: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """The point of the grid whose best line through (shape, v) leaves least."""
+    if form == "exponential":
+        shape_GN = np.exp(_RATES[:, None] * u)
+    else:
+        shape_GN = 1 / (1 + np.exp(-_SLOPES[:, None] * (u - _MIDDLES[:, None])))
+    centred = shape_GN - shape_GN.mean(axis=1, keepdims=True)
+    variance = (centred**2).sum(axis=1)
+    product = centred @ v
+    best = int(np.argmax(product**2 / np.maximum(variance, 1e-12)))
+    a = product[best] / variance[best]
+    c = v.mean() - a * shape_GN[best].mean()
+    if form == "exponential":
+        return np.array([a, _RATES[best], c])
+    return np.array([a, _SLOPES[best], _MIDDLES[best], c])
+
+
+def _refine(form: str, u: np.ndarray, v: np.ndarray, start: np.ndarray) -> np.ndarray:
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", optimize.OptimizeWarning)  # singular: checked below
+        try:
+            found, _ = optimize.curve_fit(
+                lambda u, *p: _value(form, u, p),
+                u,
+                v,
+                p0=start,
+                jac=lambda u, *p: _slopes(form, u, p),
+                maxfev=200,
+            )
+        except RuntimeError as error:
+            raise ValueError("the fit did not converge") from error
+    return found
+
+
+def _check_identified(form: str, u: np.ndarray, parameters: np.ndarray) -> None:
+    if not np.isfinite(parameters).all():
+        raise ValueError("the fit is not finite")
+    if form not in ("exponential", "sigmoid"):
+        return
+    if abs(parameters[0]) > _MOST_AMPLITUDE or abs(parameters[1]) > _MOST_RATE:
+        raise ValueError("the fit ran to a limit of the form, where a simpler one is the same")
+    if form == "sigmoid" and not u.min() - 2 < parameters[2] < u.max() + 2:
+        raise ValueError("the middle of the fitted sigmoid lies far beyond the points")

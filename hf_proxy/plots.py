@@ -1,0 +1,227 @@
+"""Figures at the width of a README: the curve and its controls, residuals, a ranking, compute.
+
+Each is written as PNG and as SVG. Drawn without pyplot, so nothing of a user's session changes.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from hf_proxy.curves import fit_forms, predict
+from hf_proxy.prediction import Y_UNITS, Curve
+from hf_proxy.ranking import Ranking, compute_saving
+from hf_proxy.validation import LEVEL, MEAN
+
+_WIDTH = 8.6  # inches; 860 pixels
+_BLUE, _GREY, _RED = "#2b6cb0", "#718096", "#c05621"
+_STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.hashsalt": "hf-proxy",  # equal figures are equal files
+    "svg.fonttype": "none",
+}
+_METRIC_NAMES = {
+    "value": "rBridge (nats per token)",
+    "trace_nll": "R_phi (nats per token)",
+    "bits_per_byte": "bits per byte",
+}
+
+
+@rc_context(_STYLE)
+def plot_curve(
+    curve: Curve,
+    x: Sequence[float],
+    y: Sequence[float],
+    path: str | Path,
+    *,
+    controls: Mapping[str, Sequence[float]] | None = None,
+    groups: Sequence[str] | None = None,
+) -> list[Path]:
+    """Points, curve and 90 % band; beside them the same for each control, with its error.
+
+    Args:
+        curve: as fitted to these points.
+        x, y: [n], y in the curve's `y_unit`.
+        path: without suffix; `.png` and `.svg` are added.
+        controls: name to [n], as given to `fit_curve`.
+        groups: [n], run of each point, for the colour.
+
+    Returns:
+        the files written.
+    """
+    panels = {_METRIC_NAMES[curve.metric]: np.asarray(x, float)}
+    panels |= {name: np.asarray(values, float) for name, values in (controls or {}).items()}
+    y_percent = 100 * np.asarray(y, float) / Y_UNITS[curve.y_unit]
+    figure = _figure(3.6, 1, len(panels), sharey=True)
+    maes = {}
+    if curve.statistics is not None:
+        found = {name: cv.test_mae for name, cv in curve.statistics.controls.items()}
+        unit = 100 / Y_UNITS[curve.y_unit]
+        maes = {name: unit * mae for name, mae in found.items()}
+        maes[_METRIC_NAMES[curve.metric]] = unit * curve.statistics.test_mae
+    for number, (axes, (name, values)) in enumerate(zip(figure.axes, panels.items(), strict=True)):
+        fits = (
+            curve.fits
+            if number == 0
+            else fit_forms([f.form for f in curve.fits], values, y_percent)[0]
+        )
+        if fits:
+            unit = 100.0 if number == 0 else 1.0
+            margin = 0.08 * np.ptp(values)
+            at = np.linspace(values.min() - margin, values.max() + margin, 300)
+            if fits[0].form == "logarithmic" or any(f.form == "logarithmic" for f in fits):
+                at = at[at > 0]
+            value, low, high, outside = predict(fits, at, LEVEL)
+            colour = _BLUE if number == 0 else _GREY
+            axes.plot(at, unit * value, color=colour, lw=1.6)
+            axes.fill_between(
+                at, unit * low, unit * high, where=~outside, color=colour, alpha=0.22, lw=0
+            )
+            for side in (at < values.min(), at > values.max()):
+                axes.fill_between(
+                    at, unit * low, unit * high, where=side, color=colour, alpha=0.08, lw=0
+                )
+        for run in sorted(set(groups or [""])):
+            own = np.array([True] * len(values) if groups is None else [g == run for g in groups])
+            axes.scatter(
+                values[own],
+                y_percent[own],
+                s=14,
+                zorder=3,
+                label=run,
+                alpha=0.8,
+                color="black" if groups is None else None,
+                lw=0,
+            )
+        mae = f"\nheld-out error {maes[name]:.2f} points" if name in maes else ""
+        form = fits[0].form if fits else "no form fits"
+        axes.set_title(f"{form}{mae}")
+        axes.set_xlabel(name)
+    spread = np.ptp(y_percent)
+    figure.axes[0].set_ylim(y_percent.min() - 0.25 * spread, y_percent.max() + 0.25 * spread)
+    figure.axes[0].set_ylabel(f"{curve.target or 'target'} accuracy, %")
+    if MEAN in maes:
+        note = f"error of the mean {maes[MEAN]:.2f} points; band 90 %, pale beyond the points"
+        figure.suptitle(note, fontsize=7.5, color=_GREY)
+    return _save(figure, path)
+
+
+@rc_context(_STYLE)
+def plot_residuals(
+    curve: Curve, x: Sequence[float], y: Sequence[float], path: str | Path
+) -> list[Path]:
+    """Observed minus curve over x, and observed minus held-out prediction in order of training."""
+    unit = 100 / Y_UNITS[curve.y_unit]
+    x_array, y_percent = np.asarray(x, float), unit * np.asarray(y, float)
+    figure = _figure(2.8, 1, 2, sharey=True)
+    left, right = figure.axes
+    left.scatter(x_array, y_percent - 100 * curve.fits[0](x_array), s=16, color=_BLUE)
+    left.set_xlabel(_METRIC_NAMES[curve.metric])
+    left.set_title(f"of the fit ({curve.form})")
+    left.set_ylabel("observed - predicted, points")
+    right.set_xlabel("point, in order of training")
+    right.set_title("held out")
+    if curve.statistics is None:
+        right.text(0.5, 0.5, "too few points to hold out", transform=right.transAxes, ha="center")
+    else:
+        shown = {"proxy": (curve.statistics, _BLUE, "o")}
+        shown |= {
+            name: (cv, colour, "x")
+            for (name, cv), colour in zip(
+                curve.statistics.controls.items(),
+                [_RED, _GREY, "#2f855a", "#6b46c1"] * 3,
+                strict=False,
+            )
+            if name != MEAN
+        }
+        for name, (cv, colour, marker) in shown.items():
+            place = np.concatenate([np.array(test) for test in cv.test_points])
+            error = y_percent[place] - unit * np.concatenate(cv.predicted)
+            right.scatter(place, error, s=16, color=colour, marker=marker, label=name)
+        right.legend()
+    for axes in figure.axes:
+        axes.axhline(0, color="black", lw=0.6)
+    return _save(figure, path)
+
+
+@rc_context(_STYLE)
+def plot_ranking(ranking: Ranking, path: str | Path) -> list[Path]:
+    """Each name's score with its 90 % interval, best on top, and the places it may hold."""
+    num = len(ranking.order)
+    figure = _figure(0.9 + 0.28 * num, 1, 1)
+    (axes,) = figure.axes
+    place = np.arange(num)
+    value = np.array(ranking.value)
+    error = np.array([value - np.array(ranking.low), np.array(ranking.high) - value])
+    axes.errorbar(value, place, xerr=np.maximum(error, 0), fmt="o", color=_BLUE, ms=4, lw=1.2)
+    axes.set_yticks(place, ranking.order)
+    axes.set_ylim(num - 0.5, -0.5)
+    axes.set_xlabel(
+        f"{_METRIC_NAMES[ranking.metric]}, lower is better; {ranking.num_traces} traces"
+    )
+    for i in range(num):
+        best, worst = ranking.best_rank[i], ranking.worst_rank[i]
+        text = f"place {best}" if best == worst else f"places {best} to {worst}"
+        axes.annotate(text, (1.01, i), xycoords=("axes fraction", "data"), va="center", color=_GREY)
+    return _save(figure, path)
+
+
+@rc_context(_STYLE)
+def plot_compute(
+    proxy: Sequence[tuple[float, float]],
+    baseline: Sequence[tuple[float, float]],
+    path: str | Path,
+) -> list[Path]:
+    """Decision accuracy against compute, with the frontiers and the factors between them."""
+    figure = _figure(3.6, 1, 1)
+    (axes,) = figure.axes
+    savings = compute_saving(proxy, baseline)
+    for points, colour, name in ((baseline, _GREY, "baseline"), (proxy, _BLUE, "proxy")):
+        flops, reached = np.array(sorted(points)).T
+        axes.scatter(flops, reached, s=16, color=colour, label=name, zorder=3)
+        # the frontier as the factors read it: ln(FLOPs) linear in decision accuracy
+        own = np.array([(p.flops, p.decision_accuracy) for p in compute_saving(points, points)])
+        axes.plot(*own.T, color=colour, lw=1)
+    for number, saving in enumerate(savings):
+        if saving.factor is not None:
+            end = saving.flops * saving.factor
+            axes.plot(
+                [saving.flops, end], [saving.decision_accuracy] * 2, color=_RED, lw=0.8, ls=":"
+            )
+            middle = np.sqrt(saving.flops * end)
+            above = (0, -9) if number % 2 else (0, 2)
+            axes.annotate(
+                f"{saving.factor:.1f} times",
+                (middle, saving.decision_accuracy),
+                xytext=above,
+                textcoords="offset points",
+                color=_RED,
+            )
+    axes.set_xscale("log")
+    axes.set_xlabel("training compute of the small models, FLOPs")
+    axes.set_ylabel("decision accuracy")
+    axes.legend(loc="lower right")
+    return _save(figure, path)
+
+
+def _figure(height: float, rows: int, columns: int, **shared) -> Figure:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.subplots(rows, columns, **shared)
+    return figure
+
+
+def _save(figure: Figure, path: str | Path) -> list[Path]:
+    base = Path(path)
+    base.parent.mkdir(parents=True, exist_ok=True)
+    files = [base.with_name(f"{base.name}.{kind}") for kind in ("png", "svg")]
+    figure.savefig(files[0], dpi=100)
+    figure.savefig(files[1], metadata={"Date": None})
+    return files

@@ -1,0 +1,348 @@
+"""Which corpus, which model: orders with intervals, and how far to trust them.
+
+Lower is better for the proxy (it is a negative log-likelihood), higher for the target.
+
+Ties. A pair that the target does not order is no decision and is left out, counted; a pair that
+only the proxy does not order is half right.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy import stats
+
+from hf_proxy.comparison import score_terms
+from hf_proxy.schemas import InputError, ProxyScore
+
+_LEVEL = 0.90
+_NUM_RESAMPLES = 2000
+# a true difference of this many standard errors shows at 90 %, two-sided, in 80 of 100 studies
+_TELLING = float(stats.norm.ppf((1 + _LEVEL) / 2) + stats.norm.ppf(0.80))
+
+Values = Mapping[str, float] | Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class DecisionAccuracy:
+    """Share of corpus pairs that the proxy orders as the target does.
+
+    Attributes:
+        value: the share.
+        low, high: 90 % interval, bootstrap over corpora (pairs of a corpus with itself dropped),
+            seeds, and traces where `rank` gave them.
+        num_pairs: pairs that the target orders.
+        num_ties: pairs that it does not.
+        smallest_difference: what the share must differ from another for this many corpora to show
+            it (90 %, two-sided, with 80 % power).
+    """
+
+    value: float
+    low: float
+    high: float
+    num_pairs: int
+    num_ties: int
+    smallest_difference: float
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Models or corpora, best first.
+
+    Attributes:
+        order: their names.
+        value: metric of each, mean over its seeds; lower is better.
+        low, high: 90 % interval of each, bootstrap over traces (the same for all) and seeds.
+        best_rank, worst_rank: 90 % interval of each one's place, 1 being the best.
+        metric: of the `ProxyScore`s.
+        num_traces: how many each was scored on.
+        smallest_difference: in the metric's unit, what two must differ by for this many traces to
+            show it (90 %, two-sided, with 80 % power); median over pairs.
+        decisions: against the target, where it was given.
+        kendall_tau: tau-b against the target, where it was given.
+        notes: what to keep in mind.
+    """
+
+    order: tuple[str, ...]
+    value: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    best_rank: tuple[int, ...]
+    worst_rank: tuple[int, ...]
+    metric: str
+    num_traces: int
+    smallest_difference: float
+    decisions: DecisionAccuracy | None
+    kendall_tau: float | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ComputeSaving:
+    """A point of the proxy's frontier against the baseline's.
+
+    Attributes:
+        flops: compute of the proxy's point.
+        decision_accuracy: its decision accuracy.
+        factor: compute that the baseline needs for the same, over `flops`; None where the baseline
+            never reaches it or was never so low.
+        note: why there is no factor.
+    """
+
+    flops: float
+    decision_accuracy: float
+    factor: float | None
+    note: str
+
+
+def rank(
+    scores: Mapping[str, ProxyScore | Sequence[ProxyScore]],
+    *,
+    metric: str = "value",
+    target: Values | None = None,
+    seed: int = 0,
+) -> Ranking:
+    """Order models or corpora by their scores, lowest first, with intervals.
+
+    Args:
+        scores: name to the score of its model, or to the scores of several seeds.
+        metric: `"value"`, `"trace_nll"` or `"bits_per_byte"`.
+        target: name to the large model's accuracy, or to those of several seeds.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: fewer than two names, scores of different settings (the parts are named), one
+            trace, equal scores only, names that differ between scores and target.
+    """
+    seeds = {n: [s] if isinstance(s, ProxyScore) else list(s) for n, s in scores.items()}
+    if len(seeds) < 2 or not all(seeds.values()):
+        raise InputError.at("there is nothing to rank", remedy="give at least two names a score")
+    everything = [score for own in seeds.values() for score in own]
+    notes = set()
+    for score in everything[1:]:
+        differing, note = everything[0].setting.incomparable(score.setting, metric)
+        notes |= {note} - {""}
+        if differing:
+            raise InputError.at(
+                f"{everything[0].model_id} and {score.model_id} cannot be ranked together: "
+                f"{'; '.join(differing)}",
+                remedy="score all in one setting, or rank by metric='bits_per_byte'",
+                field="setting",
+            )
+    num_traces = everything[0].num_traces
+    if num_traces < 2:
+        raise InputError.at("one trace ranks nothing", remedy="score at least two")
+    names = list(seeds)
+    value_M = np.array([np.mean([getattr(score, metric) for score in seeds[n]]) for n in names])
+    if np.ptp(value_M) == 0:
+        raise InputError.at("all scores are equal", remedy="there is no order to be found")
+    rng = np.random.default_rng(seed)
+    draw_RM = _score_draws([seeds[name] for name in names], metric, rng)
+    place_RM = stats.rankdata(draw_RM, axis=1)
+    edges = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
+    low_M, high_M = np.quantile(draw_RM, edges, axis=0)
+    best_M = np.quantile(place_RM, edges[0], axis=0, method="closest_observation")
+    worst_M = np.quantile(place_RM, edges[1], axis=0, method="closest_observation")
+    errors = [np.std(draw_RM[:, a] - draw_RM[:, b]) for a, b in combinations(range(len(names)), 2)]
+    if all(len(own) == 1 for own in seeds.values()):
+        notes.add("one seed for each: the intervals hold no seed noise")
+    decisions = tau = None
+    if target is not None:
+        target_seeds = _seeds(target, names, "target")
+        decisions = _decide(value_M, draw_RM, target_seeds, rng)
+        tau = _tau(value_M, np.array([np.mean(own) for own in target_seeds]))
+    order = [int(place) for place in np.lexsort((names, value_M))]
+    return Ranking(
+        order=tuple(names[m] for m in order),
+        value=tuple(float(value_M[m]) for m in order),
+        low=tuple(float(low_M[m]) for m in order),
+        high=tuple(float(high_M[m]) for m in order),
+        best_rank=tuple(int(np.floor(best_M[m])) for m in order),
+        worst_rank=tuple(int(np.ceil(worst_M[m])) for m in order),
+        metric=metric,
+        num_traces=num_traces,
+        smallest_difference=_TELLING * float(np.median(errors)),
+        decisions=decisions,
+        kendall_tau=tau,
+        notes=tuple(sorted(notes)),
+    )
+
+
+def decision_accuracy(
+    proxy: Values, target: Values, *, lower_is_better: bool = True, seed: int = 0
+) -> DecisionAccuracy:
+    """Share of corpus pairs that the proxy orders as the target does, with its interval.
+
+    Args:
+        proxy: corpus to its score, or to the scores of several seeds.
+        target: corpus to the target's accuracy, or to those of several seeds; higher is better.
+        lower_is_better: of the proxy; False for an accuracy.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: other corpora in one than in the other, fewer than two, numbers that are not
+            finite, a target that orders no pair, a proxy that gives all the same.
+    """
+    names = sorted(proxy)
+    proxy_seeds = _seeds(proxy, names, "proxy")
+    target_seeds = _seeds(target, names, "target")
+    sign = 1.0 if lower_is_better else -1.0
+    value_M = sign * np.array([np.mean(own) for own in proxy_seeds])
+    rng = np.random.default_rng(seed)
+    return _decide(value_M, sign * _seed_draws(proxy_seeds, rng), target_seeds, rng)
+
+
+def kendall_tau(proxy: Values, target: Values, *, lower_is_better: bool = True) -> float:
+    """Kendall's tau-b between the proxy's order and the target's; 1 is the same order.
+
+    Raises:
+        InputError: as in `decision_accuracy`.
+    """
+    names = sorted(proxy)
+    sign = 1.0 if lower_is_better else -1.0
+    value_M = sign * np.array([np.mean(own) for own in _seeds(proxy, names, "proxy")])
+    return _tau(value_M, np.array([np.mean(own) for own in _seeds(target, names, "target")]))
+
+
+def compute_saving(
+    proxy: Sequence[tuple[float, float]], baseline: Sequence[tuple[float, float]]
+) -> list[ComputeSaving]:
+    """How much compute the baseline needs for the proxy's decision accuracy.
+
+    ln(FLOPs) of the baseline's frontier is interpolated linearly in decision accuracy.
+
+    Args:
+        proxy, baseline: (FLOPs, decision accuracy) of their checkpoints, in any order and one unit;
+            points that another beats with less compute are left out.
+
+    Returns:
+        one for each point of the proxy's frontier, by compute.
+
+    Raises:
+        InputError: no points, or numbers that are not positive and finite.
+
+    Source: arXiv 2509.21013, figure of section 5; rule recovered from its points.
+    """
+    mine, theirs = _frontier(proxy, "proxy"), _frontier(baseline, "baseline")
+    flops, reached = np.array(theirs).T
+    found = []
+    for own_flops, accuracy in mine:
+        factor, note = None, ""
+        if accuracy > reached[-1]:
+            note = f"the baseline never gets beyond {reached[-1]:g}"
+        elif accuracy < reached[0]:
+            note = f"the baseline starts at {reached[0]:g} already"
+        else:
+            factor = float(np.exp(np.interp(accuracy, reached, np.log(flops))) / own_flops)
+        found.append(ComputeSaving(own_flops, accuracy, factor, note))
+    return found
+
+
+def _frontier(points: Sequence[tuple[float, float]], name: str) -> list[tuple[float, float]]:
+    """Points that no cheaper or equally cheap one equals or beats, by compute."""
+    array = np.asarray(points, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all() or array.min() <= 0:
+        raise InputError.at(
+            "expected pairs of FLOPs and decision accuracy, positive and finite",
+            remedy="mend the points",
+            field=name,
+        )
+    best, kept = -np.inf, []
+    for flops, accuracy in sorted(map(tuple, array.tolist()), key=lambda p: (p[0], -p[1])):
+        if accuracy > best:
+            best = accuracy
+            kept.append((flops, accuracy))
+    return kept
+
+
+def _seeds(values: Values, names: list[str], field: str) -> list[np.ndarray]:
+    """Each name's numbers, one for each seed."""
+    if set(values) != set(names):
+        raise InputError.at(
+            f"proxy and target name different corpora: {sorted(set(values) ^ set(names))}",
+            remedy="give both the same",
+            field=field,
+        )
+    if len(names) < 2:
+        raise InputError.at("there is no pair", remedy="give at least two corpora", field=field)
+    found = [np.atleast_1d(np.asarray(values[name], dtype=np.float64)) for name in names]
+    for name, own in zip(names, found, strict=True):
+        if not len(own) or not np.isfinite(own).all():
+            raise InputError.at(
+                f"{own.tolist()} are no numbers", remedy="drop it", row=name, field=field
+            )
+    return found
+
+
+def _seed_draws(seeds: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """`[R, M]`: means over seeds drawn with replacement."""
+    draws = [own[rng.integers(len(own), size=(_NUM_RESAMPLES, len(own)))] for own in seeds]
+    return np.stack([draw.mean(axis=1) for draw in draws], axis=1)
+
+
+def _score_draws(
+    seeds: list[list[ProxyScore]], metric: str, rng: np.random.Generator
+) -> np.ndarray:
+    """`[R, M]`: the metric on resampled traces, the same for all models, and resampled seeds."""
+    num_traces = seeds[0][0].num_traces
+    share = np.full(num_traces, 1 / num_traces)
+    count_RN = rng.multinomial(num_traces, share, size=_NUM_RESAMPLES).astype(np.float64)
+    columns = []
+    for own in seeds:
+        draw_RS = []
+        for score in own:
+            numerator_N, weight_N = score_terms(score, metric)
+            draw_RS.append((count_RN @ numerator_N) / (count_RN @ weight_N))
+        chosen_RS = rng.integers(len(own), size=(_NUM_RESAMPLES, len(own)))
+        columns.append(np.take_along_axis(np.stack(draw_RS, 1), chosen_RS, axis=1).mean(axis=1))
+    return np.stack(columns, axis=1)
+
+
+def _decide(
+    proxy_M: np.ndarray,
+    proxy_RM: np.ndarray,
+    target_seeds: list[np.ndarray],
+    rng: np.random.Generator,
+) -> DecisionAccuracy:
+    target_M = np.array([np.mean(own) for own in target_seeds])
+    num = len(proxy_M)
+    first, second = np.triu_indices(num, 1)
+    if np.ptp(proxy_M) == 0:
+        raise InputError.at("all are equal, there is no order", remedy="check it", field="proxy")
+    if np.ptp(target_M) == 0:
+        raise InputError.at("all are equal, there is no order", remedy="check it", field="target")
+    right, decided = _decisions(proxy_M[None], target_M[None], first, second)
+    target_RM = _seed_draws(target_seeds, rng)
+    corpus_RM = rng.integers(num, size=(_NUM_RESAMPLES, num))
+    proxy_RM, target_RM = (
+        np.take_along_axis(draw, corpus_RM, axis=1) for draw in (proxy_RM, target_RM)
+    )
+    itself_RP = corpus_RM[:, first] == corpus_RM[:, second]
+    right_RP, decided_RP = _decisions(proxy_RM, target_RM, first, second)
+    decided_RP &= ~itself_RP
+    num_R = decided_RP.sum(axis=1)
+    share_R = (right_RP * decided_RP).sum(axis=1)[num_R > 0] / num_R[num_R > 0]
+    low, high = np.quantile(share_R, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return DecisionAccuracy(
+        value=float(right[decided].mean()),
+        low=float(low),
+        high=float(high),
+        num_pairs=int(decided.sum()),
+        num_ties=int((~decided).sum()),
+        smallest_difference=_TELLING * float(share_R.std()),
+    )
+
+
+def _decisions(proxy_RM, target_RM, first, second) -> tuple[np.ndarray, np.ndarray]:
+    """How right each pair is (1, 0.5, 0), and whether the target decides it, `[R, P]`."""
+    mine = np.sign(proxy_RM[:, second] - proxy_RM[:, first])  # 1: the first is better
+    theirs = np.sign(target_RM[:, first] - target_RM[:, second])
+    return np.where(mine == 0, 0.5, mine == theirs), theirs != 0
+
+
+def _tau(proxy_M: np.ndarray, target_M: np.ndarray) -> float:
+    tau = float(stats.kendalltau(-proxy_M, target_M).statistic)
+    if not np.isfinite(tau):
+        raise InputError.at("all are equal, there is no order", remedy="check proxy and target")
+    return tau
