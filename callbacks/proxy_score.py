@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from transformers import Trainer, TrainerCallback
 from hf_proxy.alignment import align_traces
 from hf_proxy.callbacks.prediction_log import PredictionLog
 from hf_proxy.parallel import is_main, stop_together, sum_over_ranks
-from hf_proxy.schemas import ProxyScore
-from hf_proxy.scoring import DIVISORS, TOKENS_PER_BATCH, score_traces
+from hf_proxy.prediction import Curve, Prediction
+from hf_proxy.schemas import InputError, ProxyScore
+from hf_proxy.scoring import DIVISORS, TOKENS_PER_BATCH, score_traces, setting_of
 from hf_proxy.traces import load_traces
 
 logger = logging.getLogger(__name__)
@@ -40,15 +42,14 @@ class ProxyScoreCallback(TrainerCallback):
 
     Args:
         traces: path or hub id for `load_traces`, a dataset of `Trace` or `AlignedTrace` rows, or a
-        dict
-            of those; the key is then the name.
+            dict of those; the key is then the name.
         processing_class: the model's tokenizer; taken from the trainer where it has one.
-        curves: objects with a `target` and `predict(ProxyScore)` giving `value`, `low`, `high`.
+        curves: `Curve`s or files of them: accuracy, `_low` and `_high` of each one's target beside
+            the score. Each needs a setting, and to be of one of the trace sets.
         name: `eval_<name>_nll` and so on.
         strategy: `"evaluate"` (with each evaluation), `"steps"` (every `steps` steps), `"save"`
-        (with
-            each checkpoint); None: with each evaluation if the trainer evaluates, else with each
-            checkpoint, and before the first step of a fresh run and after the last.
+            (with each checkpoint); None: with each evaluation if the trainer evaluates, else with
+            each checkpoint, and before the first step of a fresh run and after the last.
         output_dir: of `predictions.jsonl`; `<args.output_dir>/hf_proxy` by default.
         on_error: `"raise"`, or `"warn"`: go on without a score.
         context, context_name, unit, minmax_over, max_length, too_long: of `align_traces`.
@@ -60,7 +61,7 @@ class ProxyScoreCallback(TrainerCallback):
         traces: str | Path | Dataset | Mapping[str, str | Path | Dataset],
         *,
         processing_class: Any = None,
-        curves: Sequence[Any] | None = None,
+        curves: Sequence[Curve | str | Path] | None = None,
         name: str = "rbridge",
         strategy: str | None = None,
         steps: int | None = None,
@@ -87,7 +88,9 @@ class ProxyScoreCallback(TrainerCallback):
             raise ValueError(f"divisor must be one of {DIVISORS}, not {divisor!r}")
         self.trace_sets = dict(traces) if isinstance(traces, Mapping) else {name: traces}
         self.processing_class = processing_class
-        self.curves = list(curves or [])
+        self.curves = [
+            curve if isinstance(curve, Curve) else Curve.load(curve) for curve in curves or []
+        ]
         self.strategy, self.steps, self.on_error = strategy, steps, on_error
         self.output_dir = output_dir
         self.divisor, self.tokens_per_batch = divisor, tokens_per_batch
@@ -100,6 +103,7 @@ class ProxyScoreCallback(TrainerCallback):
             "too_long": too_long,
         }
         self._aligned: dict[str, Dataset] | None = None
+        self._curves_of: dict[str, list[Curve]] | None = None
         self._trainer: Trainer | None = None
         self._own_methods: dict[str, Any] = {}  # what stood on the trainer itself before `attach`
         self._num_tokens: int | None = None  # of this process since the run began or was resumed
@@ -158,6 +162,7 @@ class ProxyScoreCallback(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
         """Check the schedule, tidy the files of an earlier run, and score a fresh model."""
         self._take(processing_class)
+        self._match_curves()
         self._check_schedule(args, state)
         self._num_tokens_before = self._open_log(args).open(state.global_step)
         if self._trainer is not None:
@@ -255,8 +260,8 @@ class ProxyScoreCallback(TrainerCallback):
         lower = {f"eval_{name}_{end}" for name in self.trace_sets for end in _LOWER_IS_BETTER}
         higher = {
             f"eval_{name}_{curve.target}_accuracy{end}"
-            for name in self.trace_sets
-            for curve in self.curves
+            for name, curves in self._match_curves().items()
+            for curve in curves
             for end in ("", "_low", "_high")
         }
         if key not in lower | higher:
@@ -323,7 +328,8 @@ class ProxyScoreCallback(TrainerCallback):
                 divisor=self.divisor,
                 step=state.global_step,
             )
-            predictions = {curve.target: curve.predict(score) for curve in self.curves}
+            curves = self._match_curves()[name]
+            predictions = {str(curve.target): curve.predict(score) for curve in curves}
             seconds = time.perf_counter() - start
             row |= _keys(name, score, predictions)
             line = self._line(name, score, predictions, args, state, seconds)
@@ -340,10 +346,7 @@ class ProxyScoreCallback(TrainerCallback):
             "tokens_seen": self._tokens_seen(state),
             **{key: value for key, value in score.scalars().items() if key != "step"},
             "precision": {"autocast": precision},
-            "predictions": {
-                target: {"value": found.value, "low": found.low, "high": found.high}
-                for target, found in predictions.items()
-            },
+            "predictions": {target: asdict(found) for target, found in predictions.items()},
             "seconds": seconds,
         }
 
@@ -381,6 +384,27 @@ class ProxyScoreCallback(TrainerCallback):
         assert self._aligned is not None
         return self._aligned
 
+    def _match_curves(self) -> dict[str, list[Curve]]:
+        """The curves of each trace set, by setting; one that is of none stops the run."""
+        if self._curves_of is not None:
+            return self._curves_of
+        found: dict[str, list[Curve]] = {name: [] for name in self.trace_sets}
+        for curve in self.curves:
+            refused = []
+            for name, aligned in self._alignments().items():
+                try:
+                    curve.check_setting(setting_of(aligned, divisor=self.divisor))
+                except InputError as error:
+                    refused.append(error)
+                    continue
+                if curve.target in [other.target for other in found[name]]:
+                    raise ValueError(f"two curves of {name!r} are named {curve.target!r}")
+                found[name].append(curve)
+            if len(refused) == len(found):
+                raise refused[0]
+        self._curves_of = found
+        return found
+
     def _align(self, traces: Any) -> Dataset:
         if _is_aligned(traces):
             return traces
@@ -400,7 +424,7 @@ def _is_aligned(traces: Any) -> bool:
     return isinstance(traces, Dataset) and "setting_parts" in traces.column_names
 
 
-def _keys(name: str, score: ProxyScore, predictions: Mapping[str, Any]) -> dict[str, float]:
+def _keys(name: str, score: ProxyScore, predictions: Mapping[str, Prediction]) -> dict[str, float]:
     """The logged numbers: Python floats, because a tensor would kill the next checkpoint."""
     row = {
         f"eval_{name}_nll": score.value,

@@ -8,6 +8,9 @@ COMMANDS = {
     "traces": ("traces", "import, annotate and check reasoning traces"),
     "score": ("score_checkpoints", "score models on traces: table, intervals, comparisons"),
     "finetune": ("finetune_with_proxy", "fine-tune with the score beside eval_loss"),
+    "fit": ("fit_predictor", "fit the curve from scores to a large model's accuracy"),
+    "predict": ("fit_predictor", "read a curve at scores: accuracy with its interval"),
+    "rank": ("fit_predictor", "order models or corpora, with intervals and decision accuracy"),
     "demo": ("demo", "two minutes without a download: train a tiny proxy and watch its score"),
 }
 
@@ -29,7 +32,9 @@ def main(argv: list[str] | None = None) -> int:
             print(f"hf-proxy: error: there is no command {argv[0]!r}", file=sys.stderr)
         return 0 if asked else 2
     recipe = import_module(f"hf_proxy.recipes.{COMMANDS[argv[0]][0]}")
-    return recipe.cli(argv[1:])
+    # a recipe of several commands is told which
+    several = [module for module, _ in COMMANDS.values()].count(COMMANDS[argv[0]][0]) > 1
+    return recipe.cli(argv if several else argv[1:])
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ class Curve:
         fits: the forms that the points gave, by AICc; the first is the curve. In fractions.
         left_out: form to the reason why the points did not give it.
         metric: which number of a `ProxyScore` is x.
-        setting: what the scores have in common; without it the curve takes floats only.
+        setting: what the scores have in common, or only its hash; without it the curve takes
+            floats only.
         proxy, num_parameters: the small model the scores came from.
         target: name of what is predicted.
         y_unit: unit that y came in; predictions are fractions whatever it was.
@@ -70,7 +71,7 @@ class Curve:
     fits: tuple[Fit, ...]
     left_out: dict[str, str]
     metric: str
-    setting: Setting | None
+    setting: Setting | str | None
     proxy: str | None
     num_parameters: int | None
     target: str | None
@@ -149,7 +150,10 @@ class Curve:
                 remedy="fit it with setting=, or give it a number",
                 field="setting",
             )
-        differing, _ = self.setting.incomparable(setting, self.metric)
+        if isinstance(self.setting, str):  # the curve's file told no parts
+            differing = [f"hash: {self.setting} != {setting.hash}"] * (self.setting != setting.hash)
+        else:
+            differing, _ = self.setting.incomparable(setting, self.metric)
         if differing:
             raise InputError.at(
                 f"the curve of {self.target} is of another setting than the score: "
@@ -162,8 +166,7 @@ class Curve:
         """Write it as JSON, by rename."""
         content = asdict(self) | {
             "form": self.form,
-            "setting": None if self.setting is None else self.setting.parts,
-            "setting_hash": None if self.setting is None else self.setting.hash,
+            "setting": self.setting.parts if isinstance(self.setting, Setting) else self.setting,
         }
         write_text(Path(path), json.dumps(content, indent=1, allow_nan=False))
 
@@ -176,10 +179,10 @@ class Curve:
         """
         try:
             content = json.loads(Path(path).read_text())
-            del content["form"], content["setting_hash"]
+            del content["form"]
             content["fits"] = tuple(_read_fit(fit) for fit in content["fits"])
             content["runs"] = tuple(content["runs"])
-            if content["setting"] is not None:
+            if isinstance(content["setting"], dict):
                 content["setting"] = Setting(content["setting"])
             if content["statistics"] is not None:
                 content["statistics"] = _read_statistics(content["statistics"])
@@ -198,7 +201,7 @@ def fit_curve(
     *,
     forms: Sequence[str] = FORMS,
     metric: str = "value",
-    setting: Setting | None = None,
+    setting: Setting | str | None = None,
     proxy: str | None = None,
     num_parameters: int | None = None,
     target: str | None = None,

@@ -191,6 +191,11 @@ def summarise(
     }
 
 
+def setting_of(aligned: Dataset, *, divisor: str = "tokens") -> Setting:
+    """The setting that `score_traces` would give these rows."""
+    return Setting(_read_rows(aligned).parts | {"divisor": divisor})
+
+
 def token_logprobs(
     model: nn.Module,
     aligned: Dataset,

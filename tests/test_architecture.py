@@ -14,6 +14,7 @@ from trl import ModelConfig, SFTConfig, TrlParser
 from hf_proxy.cli import COMMANDS
 from hf_proxy.recipes.demo import DemoConfig
 from hf_proxy.recipes.finetune_with_proxy import FinetuneConfig
+from hf_proxy.recipes.fit_predictor import FitConfig
 from hf_proxy.recipes.score_checkpoints import ScoreConfig
 from hf_proxy.recipes.traces import AnnotateConfig
 
@@ -40,7 +41,7 @@ CORRIDOR = (
 )
 ORDER = (*CORRIDOR, "callbacks", "recipes", "cli")
 # what may be imported by whom inside the recipes package
-RECIPE_LIBRARIES = ("checkpoints",)
+RECIPE_LIBRARIES = ("checkpoints", "points")
 
 
 def place_of(module: str) -> str:
@@ -190,6 +191,7 @@ def test_public_names_exist_and_are_documented():
 
 CONFIGS = {
     "demo": (DemoConfig,),
+    "fit_predictor": (FitConfig,),
     "finetune_with_proxy": (FinetuneConfig, SFTConfig, ModelConfig),
     "score_checkpoints": (ScoreConfig,),
     "traces": (AnnotateConfig,),
