@@ -145,7 +145,7 @@ def plot_residuals(
             place = np.concatenate([np.array(test) for test in cv.test_points])
             error = y_percent[place] - unit * np.concatenate(cv.predicted)
             right.scatter(place, error, s=16, color=colour, marker=marker, label=name)
-        right.legend()
+        figure.legend(loc="outside lower right", ncols=len(shown))
     for axes in figure.axes:
         axes.axhline(0, color="black", lw=0.6)
     return _save(figure, path)

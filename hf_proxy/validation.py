@@ -48,7 +48,8 @@ class CrossValidation:
     Attributes:
         protocol: `"sound"` or `"paper"`.
         train_r2: mean over folds of 1 - SSE / SST over the training part.
-        test_r2: 1 - SSE / SST over all held-out points together, around their own mean.
+        test_r2: 1 - SSE / SST over all held-out points together, around their own mean; None where
+            those are all alike.
         test_mae: mean over folds of the mean absolute error, in y's own unit.
         forms: the form of each fold.
         fold_mae: the mean absolute error of each fold.
@@ -63,7 +64,7 @@ class CrossValidation:
 
     protocol: str
     train_r2: float
-    test_r2: float
+    test_r2: float | None
     test_mae: float
     forms: tuple[str, ...]
     fold_mae: tuple[float, ...]
@@ -278,7 +279,7 @@ def _validate(
     return CrossValidation(
         protocol=protocol,
         train_r2=float(np.mean(train_r2)),
-        test_r2=float(1 - error @ error / max(spread @ spread, np.finfo(float).tiny)),
+        test_r2=float(1 - error @ error / (spread @ spread)) if np.ptp(held_out) > 0 else None,
         test_mae=float(np.mean(fold_mae)),
         forms=tuple(names),
         fold_mae=tuple(fold_mae),

@@ -377,7 +377,7 @@ def _report(curve: Curve, notes: list[str]) -> str:
         )
         for name, cv in errors["held_out"].items():
             line = (
-                f"  {name:<16}{cv['train_r2']:9.3f}{cv['test_r2']:9.3f}"
+                f"  {name:<16}{cv['train_r2']:9.3f}{_or_dash(cv['test_r2'])}"
                 f"{cv['test_mae_points']:13.2f}{cv['coverage']:9.2f}"
             )
             if name in errors["against"]:
@@ -387,6 +387,10 @@ def _report(curve: Curve, notes: list[str]) -> str:
         notes = [*notes, *errors["statistics_notes"]]
     left_out = [f"{form} left out: {reason}" for form, reason in curve.left_out.items()]
     return "\n".join([*lines, *(f"  note: {note}" for note in [*notes, *left_out])])
+
+
+def _or_dash(number: float | None) -> str:
+    return f"{'-':>9}" if number is None else f"{number:9.3f}"
 
 
 def _sentence(found: Prediction) -> str:

@@ -1,0 +1,331 @@
+"""`hf-proxy fit`, `predict` and `rank` as a user types them, and what they refuse."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from published import ARC_X, ARC_Y, BASELINE_FRONTIER, RBRIDGE_FRONTIER, TOKENS
+from test_ranking import make_score
+
+from hf_proxy import Curve, InputError, fit_curve
+from hf_proxy.cli import main
+from hf_proxy.recipes.points import join_results, read_points, read_scores
+
+HEAD = ["run", "tokens", "score", "target", "target_accuracy"]
+
+
+def arc_rows(**extra):
+    """The published points as a table; `extra` columns are one value or one for each row."""
+    rows = []
+    for i in range(15):
+        row = {
+            "run": "olmo",
+            "tokens": TOKENS[i] * 1e9,
+            "score": ARC_X[i],
+            "target": "arc-13b",
+            "target_accuracy": ARC_Y[i],
+        }
+        rows.append(row | {k: v[i] if np.ndim(v) else v for k, v in extra.items()})
+    return rows
+
+
+def write_csv(path, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return str(path)
+
+
+def last_json(capsys):
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_fit_writes_curve_figures_and_record(tmp_path, capsys):
+    points = write_csv(tmp_path / "points.csv", arc_rows(trace_nll=ARC_X * 2, proxy="1B"))
+    out = tmp_path / "curves"
+    assert main(["fit", "--points", points, "--output_dir", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "arc-13b: quadratic" in said and "tokens (1e9)" in said and "in 90 %" in said
+    assert "target_accuracy read as percent" in said
+    assert "controls not given: gold_nll, proxy_accuracy" in said
+    assert "one run only" in said
+    curve = Curve.load(out / "arc-13b.json")
+    expected = fit_curve(ARC_X, ARC_Y / 100, groups=["olmo"] * 15)
+    assert curve.fits == expected.fits and curve.runs == ("olmo",) and curve.proxy == "1B"
+    assert set(curve.statistics.controls) == {"tokens (1e9)", "trace_nll", "mean"}
+    for name in ("arc-13b", "arc-13b-residuals"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (out / f"{name}.svg").read_text()
+    stamp = json.loads((out / "provenance.json").read_text())
+    assert len(stamp["sources"][points]) == 64 and stamp["parameters"]["y_unit"] == "auto"
+
+
+def test_jsonl_and_several_targets(tmp_path, capsys):
+    rows = arc_rows(metric="bits_per_byte", num_parameters=1000)
+    rows += [row | {"target": "other", "target_accuracy": row["tokens"] / 1e13} for row in rows]
+    path = tmp_path / "points.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["fit", "--points", str(path), "--output_dir", str(tmp_path / "c"), "--json"]
+    assert main(arguments) == 0
+    found = last_json(capsys)
+    assert [curve["target"] for curve in found["curves"]] == ["arc-13b", "other"]
+    assert found["curves"][0]["held_out"]["proxy"]["test_mae_points"] > 0
+    curve = Curve.load(tmp_path / "c" / "arc-13b.json")
+    assert (curve.metric, curve.num_parameters) == ("bits_per_byte", 1000)
+
+
+def test_order_is_restored_and_said(tmp_path, capsys):
+    points = write_csv(tmp_path / "points.csv", arc_rows()[::-1])
+    assert main(["fit", "--points", points, "--output_dir", str(tmp_path / "a")]) == 0
+    assert "rows were not in order of tokens" in capsys.readouterr().out
+    again = write_csv(tmp_path / "sorted.csv", arc_rows())
+    assert main(["fit", "--points", again, "--output_dir", str(tmp_path / "b")]) == 0
+    assert "not in order" not in capsys.readouterr().out
+    assert Curve.load(tmp_path / "a/arc-13b.json") == Curve.load(tmp_path / "b/arc-13b.json")
+
+
+def changed(place, **changes):
+    rows = arc_rows()
+    rows[place] = rows[place] | changes
+    return rows
+
+
+BAD = {
+    "repeated": (changed(4, tokens=TOKENS[3] * 1e9), "row 6, field tokens: run 'olmo' .* row 5"),
+    "mixed": (changed(7, target_accuracy=0.64), "row 9, field target_accuracy: 0.64 stands among"),
+    "no number": (changed(2, score="much"), "row 4, field score: 'much' is no number"),
+    "nan": (changed(2, score="nan"), "row 2, field x: nan is no number"),
+    "empty": (changed(2, score=""), "row 4: score missing"),
+    "unknown": (arc_rows(colour="red"), r"unknown columns \['colour'\]"),
+    "metric": (arc_rows(metric="loss"), "'loss' is no metric"),
+    "settings": (arc_rows(setting=["a"] * 14 + ["b"]), "row 16, field setting: 'b' where row 2"),
+    "few": (arc_rows()[:4], "4 points are too few"),
+    "constant": ([r | {"score": 1.0} for r in arc_rows()], "field x: it is constant"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_tables_are_refused_in_one_line(tmp_path, capsys, name):
+    rows, message = BAD[name]
+    points = write_csv(tmp_path / "points.csv", rows)
+    assert main(["fit", "--points", points, "--output_dir", str(tmp_path / "c")]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert re.search(message, said), said
+
+
+def test_tables_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"none.csv: cannot be read \(No such file"):
+        read_points(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="expected a .csv or .jsonl"):
+        read_points(tmp_path / "points.parquet")
+    path = tmp_path / "torn.csv"
+    path.write_text("run,tokens\nolmo,1,2\n")
+    with pytest.raises(InputError, match="row 2: other than 2 fields"):
+        read_points(path)
+    path = tmp_path / "torn.jsonl"
+    path.write_text('{"run": "a"\n')
+    with pytest.raises(InputError, match="row 1: no JSON"):
+        read_points(path)
+    path.write_text("[1]\n")
+    with pytest.raises(InputError, match="row 1: no JSON object"):
+        read_points(path)
+    empty = tmp_path / "empty.csv"
+    empty.write_text(",".join(HEAD) + "\n")
+    assert main(["fit", "--points", str(empty), "--output_dir", str(tmp_path)]) == 2
+    assert main(["fit", "--output_dir", str(tmp_path)]) == 2
+
+
+# joining a run with evaluation results
+
+
+def prediction_line(step, tokens, value, **changes):
+    line = json.loads(json.dumps(make_score([value * 10] * 3, step=step).scalars()))
+    line |= {"name": "rbridge", "run_id": "r1", "tokens_seen": tokens, "predictions": {}}
+    return line | changes
+
+
+@pytest.fixture
+def joined(tmp_path):
+    """A run of fifteen scores, and the target's results in files as the harness writes them."""
+    lines, table = [], ["tokens,path"]
+    for i in range(15):
+        lines.append(prediction_line(i, int(TOKENS[i] * 1e6), float(ARC_X[i])))
+        folder = tmp_path / f"target-{i}" / "model"
+        folder.mkdir(parents=True)
+        numbers = {
+            "alias": "arc_challenge",
+            "acc,none": 0.1,
+            "acc_norm,none": ARC_Y[i] / 100,
+            "acc_norm_stderr,none": 0.01,
+        }
+        name = "results_2026-01-01T00-00-00.json"
+        (folder / name).write_text(json.dumps({"results": {"arc_challenge": numbers}}))
+        table.append(f"{TOKENS[i] * 1e6 * 1.004:.0f},target-{i}")
+    lines.append(prediction_line(15, 9e9, 0.7))
+    path = tmp_path / "predictions.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "results.csv").write_text("\n".join(table) + "\n")
+    return tmp_path
+
+
+def join(folder, **changes):
+    settings = {
+        "trace_set": "rbridge",
+        "metric": "value",
+        "task": "arc_challenge",
+        "task_metric": "acc_norm,none",
+        "within": 0.01,
+    }
+    return join_results(
+        [str(folder / "predictions.jsonl")], str(folder / "results.csv"), **settings | changes
+    )
+
+
+def test_a_run_is_joined_with_the_harness_results(joined, capsys):
+    arguments = ["fit", "--predictions", str(joined / "predictions.jsonl")]
+    arguments += ["--results", str(joined / "results.csv"), "--task", "arc_challenge"]
+    arguments += ["--task_metric", "acc_norm,none", "--output_dir", str(joined / "c")]
+    assert main(arguments) == 0
+    assert "1 lines without a result at their tokens" in capsys.readouterr().out
+    curve = Curve.load(joined / "c" / "arc_challenge.json")
+    expected = fit_curve(ARC_X, ARC_Y / 100)
+    assert curve.fits[0].parameters == pytest.approx(expected.fits[0].parameters, rel=1e-9)
+    assert curve.setting.hash == make_score([1, 2]).setting.hash
+    assert curve.runs == ("r1",)
+
+    arguments = ["predict", "--curves", str(joined / "c" / "arc_challenge.json"), "--json"]
+    assert main([*arguments, "--scores", str(joined / "predictions.jsonl"), "0.8"]) == 0
+    out = capsys.readouterr().out
+    found = json.loads(out.splitlines()[-1])["predictions"]
+    assert len(found) == 17 and "beyond the fitted points" in out
+    assert found[0]["value"] == pytest.approx(curve.predict(float(ARC_X[0])).value)
+    assert found[0]["transfer"] is None and found[15]["extrapolated"]
+
+
+def test_joins_that_fail_are_named(joined):
+    with pytest.raises(InputError, match="no task 'gsm8k'; it has arc_challenge"):
+        join(joined, task="gsm8k")
+    with pytest.raises(InputError, match="set task_metric to one of acc,none, acc_norm,none"):
+        join(joined, task_metric=None)
+    with pytest.raises(InputError, match="no line of 'rbridge' is within 0.1%"):
+        join(joined, within=0.001)
+    with pytest.raises(InputError, match="no line of 'other'"):
+        join(joined, trace_set="other")
+    (joined / "predictions.jsonl").write_text(json.dumps(prediction_line(1, None, 0.8)) + "\n")
+    with pytest.raises(InputError, match="row 1: tokens_seen is unknown; callback.attach"):
+        join(joined)
+    (joined / "results.csv").write_text("tokens,path\n1,target-0/model/missing.json\n")
+    with pytest.raises(InputError, match="missing.json: no results"):
+        join(joined)
+    (joined / "results.csv").write_text("tokens,path\n1,.\n")
+    with pytest.raises(InputError, match="it holds 15 files results_"):
+        join(joined)
+    (joined / "results.csv").write_text("tokens,file\n1,.\n")
+    with pytest.raises(InputError, match="expected tokens,path"):
+        join(joined)
+
+
+# reading a curve
+
+
+def test_transfer_and_other_settings(tmp_path, capsys):
+    score = make_score(np.linspace(6, 10, 20))
+    curve = fit_curve(
+        ARC_X,
+        ARC_Y / 100,
+        setting=score.setting,
+        num_parameters=1000,
+        proxy="1B",
+        target="arc",
+        groups=["D"] * 15,
+    )
+    curve.save(tmp_path / "arc.json")
+    scores = tmp_path / "scores.jsonl"
+    scores.write_text(score.to_json() + "\n")
+    arguments = ["predict", "--curves", str(tmp_path / "arc.json"), "--scores", str(scores)]
+    assert main([*arguments, "--json"]) == 0
+    (found,) = last_json(capsys)["predictions"]
+    assert found["x"] == score.value and found["transfer"] is None
+    assert found["value"] == curve.predict(score.value).value
+
+    assert main([*arguments, "--run", "D-prime", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert "zero-shot transfer: run 'D-prime' is not among the curve's, D" in out
+    assert json.loads(out.splitlines()[-1])["predictions"][0]["value"] == found["value"]
+
+    other = make_score(np.linspace(6, 10, 20), parts={"context": "five-shot"})
+    scores.write_text(other.to_json() + "\n")
+    assert main(arguments) == 2
+    assert "another setting than the score: context: 'c' != 'five-shot'" in capsys.readouterr().err
+    assert main([*arguments[:3], "--scores", str(tmp_path / "none.jsonl")]) == 2
+    scores.write_text('{"a": 1}\n')
+    with pytest.raises(InputError, match="row 1: no score"):
+        read_scores(scores)
+    scores.write_text("")
+    with pytest.raises(InputError, match="holds no score"):
+        read_scores(scores)
+
+
+def test_another_proxy_is_warned_of_and_marked(caplog):
+    score = make_score(np.linspace(6, 10, 20))
+    curve = fit_curve(ARC_X, ARC_Y / 100, setting=score.setting, num_parameters=7, proxy="1B")
+    found = curve.predict(score)
+    assert found.transfer == "this proxy has 1000 parameters, the curve's (1B) 7"
+    assert "zero-shot transfer" in caplog.text
+    by_hash = fit_curve(ARC_X, ARC_Y / 100, setting=score.setting.hash)
+    assert by_hash.predict(score).value == found.value
+    with pytest.raises(InputError, match="another setting than the score: hash: nothing"):
+        fit_curve(ARC_X, ARC_Y / 100, setting="nothing").predict(score)
+    with pytest.raises(InputError, match="fitted without a setting"):
+        fit_curve(ARC_X, ARC_Y / 100).predict(score)
+    bits = fit_curve(ARC_X, ARC_Y / 100, metric="bits_per_byte", setting=score.setting)
+    other = make_score(np.linspace(6, 10, 20), parts={"tokenizer": "another"})
+    assert bits.predict(other).value == bits.predict(other.bits_per_byte).value
+
+
+# ranking
+
+
+def test_rank_writes_order_decisions_and_figures(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    arguments = ["rank", "--scores"]
+    for i, name in enumerate("abcd"):
+        for seed in range(2):
+            path = tmp_path / f"{name}{seed}.jsonl"
+            path.write_text(make_score(rng.normal(10 + i, 0.3, 30)).to_json() + "\n")
+            arguments.append(f"{name}={path}")
+    target = tmp_path / "target.csv"
+    target.write_text("name,accuracy\na,0.9\na,0.88\nb,0.8\nc,0.6\nd,0.7\n")
+    compute = tmp_path / "compute.csv"
+    rows = [("proxy", *p) for p in RBRIDGE_FRONTIER] + [("baseline", *p) for p in BASELINE_FRONTIER]
+    lines = "".join(f"{method},{flops},{reached}\n" for method, flops, reached in rows)
+    compute.write_text("method,flops,decision_accuracy\n" + lines)
+    out = tmp_path / "out"
+    arguments += ["--target", str(target), "--compute", str(compute), "--output_dir", str(out)]
+    assert main([*arguments, "--json"]) == 0
+    said = capsys.readouterr().out
+    found = json.loads(said.splitlines()[-1])
+    assert found["ranking"]["order"] == ["a", "b", "c", "d"]
+    assert found["ranking"]["decisions"]["value"] == 5 / 6
+    assert "733.4 times less" in said and "decision accuracy 0.8333" in said
+    for name in ("ranking", "compute"):
+        assert (out / f"{name}.png").exists() and (out / f"{name}.svg").exists()
+    assert json.loads((out / "ranking.json").read_text())["ranking"] == found["ranking"]
+
+
+def test_rank_refuses_what_it_cannot_rank(tmp_path, capsys):
+    assert main(["rank"]) == 2
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(json.dumps(prediction_line(1, 10, 0.8)) + "\n")
+    assert main(["rank", "--scores", str(path)]) == 2
+    assert "holds no rows of traces" in capsys.readouterr().err
+    target = tmp_path / "target.csv"
+    target.write_text("corpus,accuracy\na,0.9\n")
+    scores = tmp_path / "scores.jsonl"
+    scores.write_text(make_score([1, 2, 3]).to_json() + "\n")
+    assert main(["rank", "--scores", str(scores), "--target", str(target)]) == 2
+    assert "expected name,accuracy" in capsys.readouterr().err

@@ -1,0 +1,348 @@
+"""Curves: the paper's numbers, intervals that cover what they say, and no silent fit."""
+
+import json
+import logging
+import math
+import warnings
+
+import numpy as np
+import pytest
+from published import ARC_X, ARC_Y, CQA_X, CQA_Y, TOKENS
+from scipy import optimize
+
+from hf_proxy import Curve, InputError, Setting, cross_validate, fit_curve, fit_ladder
+from hf_proxy.curves import FORMS, NUM_PARAMETERS, Scale, fit_form, fit_forms, predict
+from hf_proxy.validation import LEAST_POINTS
+
+SHAPES = {
+    "linear": lambda u, a, b: a + b * u,
+    "quadratic": lambda u, a, b, c: a + b * u + c * u**2,
+    "exponential": lambda u, a, b, c: a * np.exp(b * u) + c,
+    "sigmoid": lambda u, a, b, m, c: a / (1 + np.exp(-b * (u - m))) + c,
+}
+
+
+# one form
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_finds_the_parameters_it_was_drawn_from(form):
+    x = np.linspace(0.6, 1.4, 15)
+    u = (x - x.mean()) / x.std()
+    truth = {
+        "linear": 2 - 3 * u,
+        "quadratic": 2 - 3 * u + 0.5 * u**2,
+        "exponential": 4 * np.exp(-0.7 * u) + 1,
+        "logarithmic": 3 - 5 * np.log(x),
+        "sigmoid": 40 / (1 + np.exp(2 * (u - 0.3))) + 25,
+    }[form]
+    fit = fit_form(form, x, truth)
+    assert fit(x) == pytest.approx(truth, abs=1e-6)
+    between = np.array([0.77, 1.13])
+    expected = {"logarithmic": 3 - 5 * np.log(between)}.get(form)
+    if expected is not None:
+        assert fit(between) == pytest.approx(expected, abs=1e-9)
+    assert fit.r2 == pytest.approx(1)
+    assert fit.degrees_of_freedom == 15 - NUM_PARAMETERS[form]
+
+
+def test_aicc_and_errors_against_the_textbook():
+    """A straight line by hand: slope, its standard error, AICc."""
+    x, y = np.array([0.0, 1, 2, 3, 4, 5]), np.array([1.0, 2.2, 2.8, 4.1, 5.2, 5.9])
+    fit = fit_form("linear", x, y)
+    slope, intercept = np.polyfit(x, y, 1)
+    residual = y - slope * x - intercept
+    sse = residual @ residual
+    assert fit(x) == pytest.approx(slope * x + intercept, rel=1e-12)
+    assert fit.residual_sd == pytest.approx(math.sqrt(sse / 4), rel=1e-12)
+    assert fit.aicc == pytest.approx(6 * math.log(sse / 6) + 6 + 24 / 2, rel=1e-12)
+    at = np.array([2.5, 7.0])
+    spread = ((x - x.mean()) ** 2).sum()
+    textbook = fit.residual_sd * np.sqrt(1 / 6 + (at - x.mean()) ** 2 / spread)
+    assert fit.standard_error(at) == pytest.approx(textbook, rel=1e-12)
+
+
+@pytest.mark.parametrize("form", SHAPES)
+def test_slopes_and_errors_against_curve_fit(form):
+    """Covariance through the delta method equals scipy's own, with numerical derivatives."""
+    fit = fit_form(form, ARC_X, ARC_Y)
+    scale = Scale.of(ARC_X, ARC_Y)
+    u, v = (ARC_X - scale.x_mean) / scale.x_sd, (ARC_Y - scale.y_mean) / scale.y_sd
+    found, covariance = optimize.curve_fit(SHAPES[form], u, v, p0=np.array(fit.parameters) + 0.1)
+    assert np.array(fit.parameters) == pytest.approx(found, rel=1e-3, abs=1e-5)
+    assert np.array(fit.covariance) == pytest.approx(covariance, rel=5e-2, abs=5e-4)
+
+
+def test_forms_that_the_points_do_not_give_are_left_out_with_a_reason():
+    fits, left_out = fit_forms(FORMS, ARC_X - 0.8, ARC_Y)
+    assert left_out["logarithmic"] == "x is not positive everywhere"
+    _, left_out = fit_forms(FORMS, ARC_X[:5], ARC_Y[:5])
+    assert left_out["quadratic"] == "5 points are too few, it needs 6"
+    assert "sigmoid" in left_out and "linear" not in left_out
+    line = np.linspace(1, 2, 12)
+    wave = 1e-3 * np.sin(40 * line)
+    _, left_out = fit_forms(FORMS, line, 3 * line + wave)
+    assert "limit" in left_out["exponential"] or "converge" in left_out["exponential"]
+    with pytest.raises(ValueError, match="x is constant"):
+        fit_form("linear", np.ones(9), line[:9])
+
+
+# intervals
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_ninety_percent_covers_ninety_percent(form):
+    """n = 15, independent noise of one point, the form chosen anew in each of 2,000 draws."""
+    truth = fit_form(form, ARC_X, ARC_Y)
+    rng = np.random.default_rng(7)
+    at = rng.uniform(ARC_X.min(), ARC_X.max(), 2000)
+    hits = 0
+    for new_x, noise in zip(at, rng.normal(size=(2000, 16)), strict=True):
+        fits, _ = fit_forms(FORMS, ARC_X, truth(ARC_X) + noise[:15])
+        _, low, high, _ = predict(fits, np.array([new_x]), 0.90)
+        hits += low[0] <= truth(np.array([new_x]))[0] + noise[15] <= high[0]
+    assert 0.87 <= hits / 2000 <= 0.93
+
+
+def test_outside_the_points_the_interval_is_an_envelope():
+    fits, _ = fit_forms(FORMS, CQA_X, CQA_Y)
+    alike = [fit for fit in fits if fit.aicc - fits[0].aicc <= 4]
+    assert len(alike) > 2
+    at = np.array([0.85, 0.95, 1.05])
+    _, low, high, extrapolated = predict(fits, at, 0.90)
+    assert extrapolated.tolist() == [True, False, True]
+    for fit in alike:
+        _, own_low, own_high, _ = predict([fit], at, 0.90)
+        assert (low <= own_low + 1e-12)[[0, 2]].all() and (high >= own_high - 1e-12)[[0, 2]].all()
+
+
+# cross-validation
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "train_r2", "test_mae"),
+    [(ARC_X, ARC_Y, 0.969, 1.245), (CQA_X, CQA_Y, 0.890, 2.182)],
+    ids=["ARC-C", "CQA"],
+)
+def test_the_papers_numbers(x, y, train_r2, test_mae):
+    found = cross_validate(x, y, protocol="paper")
+    assert round(found.train_r2, 3) == train_r2
+    assert round(found.test_mae, 3) == test_mae
+    assert found.forms == ("quadratic",) * 5
+    assert [set(test) for test in found.test_points] == [
+        {0, 9, 11},
+        {5, 8, 13},
+        {1, 2, 14},
+        {4, 7, 10},
+        {3, 6, 12},
+    ]
+    assert found.coverage is None
+    mirrored = cross_validate(-x, y, protocol="paper")  # the sign does not matter
+    assert mirrored.test_mae == pytest.approx(found.test_mae, rel=1e-9)
+
+
+def test_the_paper_leaves_out_an_exponential_that_fails():
+    """After 5,000 evaluations from (1, 0.1, 0) the search gives up on tokens in the thousands."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = cross_validate(TOKENS, ARC_Y, protocol="paper")
+    assert "exponential" not in found.forms
+
+
+def test_a_single_run_is_predicted_from_what_came_before():
+    found = cross_validate(ARC_X, ARC_Y, controls={"tokens": TOKENS})
+    assert found.test_points == ((5, 6), (7, 8), (9, 10), (11, 12), (13, 14))
+    assert any("one run only" in note for note in found.notes)
+    # the first fold by hand: the form of the first five points, at the next two
+    fits, _ = fit_forms(FORMS, ARC_X[:5], ARC_Y[:5])
+    expected = fits[0](ARC_X[5:7])
+    assert found.predicted[0] == pytest.approx(expected, rel=1e-12)
+    assert found.fold_mae[0] == pytest.approx(np.abs(expected - ARC_Y[5:7]).mean(), rel=1e-12)
+    flat = np.concatenate(found.predicted)
+    assert found.test_mae == pytest.approx(np.abs(flat - ARC_Y[5:]).mean(), rel=1e-12)
+    spread = ((ARC_Y[5:] - ARC_Y[5:].mean()) ** 2).sum()
+    assert found.test_r2 == pytest.approx(1 - ((flat - ARC_Y[5:]) ** 2).sum() / spread, rel=1e-12)
+
+
+def test_controls_stand_beside_the_proxy():
+    found = cross_validate(ARC_X, ARC_Y, controls={"tokens": TOKENS})
+    assert set(found.controls) == set(found.against) == {"tokens", "mean"}
+    alone = cross_validate(TOKENS, ARC_Y)
+    assert found.controls["tokens"].predicted == alone.predicted
+    before = [ARC_Y[: min(test)].mean() for test in found.test_points]
+    assert [p[0] for p in found.controls["mean"].predicted] == pytest.approx(before)
+    difference = found.against["tokens"]
+    per_fold = np.array(found.fold_mae) - np.array(alone.fold_mae)
+    assert difference.per_fold == pytest.approx(per_fold)
+    assert difference.test_mae == pytest.approx(found.test_mae - alone.test_mae)
+    assert difference.low < difference.test_mae < difference.high
+    again = cross_validate(ARC_X, ARC_Y, controls={"tokens": TOKENS})
+    assert again == found  # seeded
+
+
+def test_a_proxy_equal_to_its_control_differs_by_nothing():
+    difference = cross_validate(ARC_X, ARC_Y, controls={"same": ARC_X}).against["same"]
+    assert (difference.low, difference.test_mae, difference.high) == (0, 0, 0)
+
+
+def test_runs_are_held_out_whole():
+    x, y = np.concatenate([ARC_X, ARC_X + 0.001]), np.concatenate([ARC_Y, ARC_Y + 1])
+    groups = ["a"] * 15 + ["b"] * 15
+    found = cross_validate(x, y, groups=groups)
+    assert {frozenset(test) for test in found.test_points} == {
+        frozenset(range(15)),
+        frozenset(range(15, 30)),
+    }
+    assert found.num_runs == 2 and not any("one run" in note for note in found.notes)
+
+
+def test_an_exploding_form_is_passed_over_and_said():
+    """Points that bend up steeply at the end of the training part send a parabola far away."""
+    x = np.array([1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 9.0])
+    y = np.array([0.1, 0.11, 0.13, 0.16, 0.2, 0.25, 0.31, 0.4])
+    found = cross_validate(x, y, folds=2)
+    assert any("explodes at a held-out point" in note for note in found.notes)
+    reach = 2 * np.ptp(y)
+    assert all(abs(p) < reach for fold in found.predicted for p in fold)
+
+
+# the curve
+
+
+def arc_curve(**changes):
+    settings = {
+        "y_unit": "percent",
+        "target": "arc-13b",
+        "proxy": "1B",
+        "num_parameters": 1_000_000_000,
+        "controls": {"tokens": TOKENS},
+    }
+    return fit_curve(ARC_X, ARC_Y, **settings | changes)
+
+
+def test_a_curve_predicts_fractions_and_marks_what_it_guesses():
+    curve = arc_curve()
+    assert curve.form == "quadratic"
+    inside = curve.predict(0.80)
+    parabola = np.poly1d(np.polyfit(ARC_X, ARC_Y / 100, 2))
+    assert inside.value == pytest.approx(parabola(0.80), rel=1e-9)
+    assert inside.low < inside.value < inside.high
+    assert (inside.extrapolated, inside.clipped, inside.transfer) == (False, False, None)
+    assert curve.predict(0.80, level=0.5).low > inside.low
+    outside = curve.predict(0.95)
+    assert outside.extrapolated and outside.clipped and outside.low == 0.0
+    for level in (0, 1, 90):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            curve.predict(0.8, level=level)
+    with pytest.raises(InputError, match="the score is nan"):
+        curve.predict(float("nan"))
+
+
+def test_percent_and_fractions_are_one_curve():
+    fraction = fit_curve(ARC_X, ARC_Y / 100)
+    assert arc_curve().predict(0.83).high == pytest.approx(fraction.predict(0.83).high, rel=1e-12)
+
+
+def test_a_curve_read_back_is_equal_to_the_last_bit(tmp_path):
+    setting = Setting({"traces": "t", "context": "c", "divisor": "tokens"})
+    for number, curve in enumerate(
+        (
+            arc_curve(setting=setting),
+            arc_curve(setting=setting.hash, groups=["run-a"] * 15),
+            fit_curve(ARC_X[:5], ARC_Y[:5] / 100),
+        )
+    ):
+        path = tmp_path / f"{number}.json"
+        curve.save(path)
+        again = Curve.load(path)
+        assert again == curve
+        assert again.predict(0.85) == curve.predict(0.85)
+    assert json.loads((tmp_path / "0.json").read_text())["form"] == "quadratic"
+    assert fit_curve(ARC_X[:5], ARC_Y[:5] / 100).statistics is None  # nothing left to hold out
+
+
+def test_files_that_are_no_curves_are_named(tmp_path):
+    with pytest.raises(InputError, match="missing.json: no curve can be read"):
+        Curve.load(tmp_path / "missing.json")
+    path = tmp_path / "other.json"
+    path.write_text('{"form": "linear"}')
+    with pytest.raises(InputError, match=r"other.json: no curve.*KeyError.*hf-proxy fit"):
+        Curve.load(path)
+
+
+def test_few_points_are_warned_of(caplog):
+    with caplog.at_level(logging.WARNING):
+        fit_curve(ARC_X[:9], ARC_Y[:9] / 100, target="arc")
+    assert "arc: with 9 points the interval rests on the form" in caplog.text
+
+
+GOOD = {"x": ARC_X, "y": ARC_Y / 100}
+BAD = {
+    "too few": ({"x": ARC_X[:4], "y": ARC_Y[:4] / 100}, "4 points are too few for a curve"),
+    "constant x": ({"x": np.ones(15)}, "field x: it is constant"),
+    "constant y": ({"y": np.full(15, 0.5)}, "field y: it is constant"),
+    "nan": ({"x": np.where(np.arange(15) == 3, np.nan, ARC_X)}, "row 3, field x: nan is no"),
+    "lengths": ({"y": ARC_Y[:-1] / 100}, r"field y: shape \(14,\) where x has \(15,\)"),
+    "groups": ({"groups": ["a"]}, "1 names for 15 points"),
+    "percent": ({"y": ARC_Y}, r"row 0, field y: 41.041 is no accuracy in fraction.*percent"),
+    "mixed": ({"y": np.where(np.arange(15) < 7, ARC_Y, ARC_Y / 100)}, "mix percent and fractions"),
+    "fractions as percent": ({"y_unit": "percent"}, "largest accuracy is 0.72.* y_unit='fraction'"),
+    "negative": ({"y": ARC_Y / 100 - 0.5}, "is no accuracy"),
+    "unit": ({"y_unit": "points"}, "y_unit must be one of"),
+    "forms": ({"forms": ["cubic"]}, "forms must be some of"),
+    "metric": ({"metric": "loss"}, "metric must be one of"),
+    "no form": ({"x": ARC_X - 1, "forms": ["logarithmic"]}, "no form fits.*not positive"),
+    "control": ({"controls": {"tokens": TOKENS[:3]}}, "field tokens: shape"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_points_that_give_no_curve_are_refused(name):
+    changes, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
+        fit_curve(**GOOD | changes)
+
+
+def test_cross_validation_refuses_what_it_cannot_do():
+    with pytest.raises(ValueError, match="protocol must be one of"):
+        cross_validate(ARC_X, ARC_Y, protocol="loo")
+    with pytest.raises(ValueError, match="'mean' is always there"):
+        cross_validate(ARC_X, ARC_Y, controls={"mean": TOKENS})
+    with pytest.raises(ValueError, match="folds must be at least 2"):
+        cross_validate(ARC_X, ARC_Y, folds=1)
+    with pytest.raises(InputError, match="5 points of one run leave none to predict"):
+        cross_validate(ARC_X[:5], ARC_Y[:5])
+    with pytest.raises(InputError, match="20 folds"):
+        cross_validate(ARC_X, ARC_Y, protocol="paper", folds=20)
+    with pytest.raises(InputError, match="without one fold only 3 points"):
+        cross_validate(ARC_X[:6], ARC_Y[:6], groups=list("aaabbb"))
+    six = cross_validate(ARC_X[:6], ARC_Y[:6])
+    assert six.test_points == ((5,),) and "one fold" in six.notes[0]
+    assert "2 folds" in cross_validate(ARC_X[:7], ARC_Y[:7]).notes[0]
+    assert LEAST_POINTS == 5
+
+
+# ladder
+
+
+def test_the_ladder_finds_its_parameters():
+    size = np.repeat([190e6, 370e6, 760e6, 1e9, 3e9], 4)
+    tokens = size * np.tile([20, 40, 100, 200], 5)
+    ladder = fit_ladder(size, tokens, 0.5 + 300 / size**0.3 + 900 / tokens**0.33)
+    found = (ladder.irreducible, ladder.size_exponent, ladder.data_exponent)
+    assert found == pytest.approx((0.5, 0.3, 0.33), rel=1e-6)
+    expected = 0.5 + 300 / 7e9**0.3 + 900 / 4e12**0.33
+    assert ladder.predict(7e9, 4e12) == pytest.approx(expected, rel=1e-6)
+    assert ladder.relative_error < 1e-9
+
+
+def test_the_ladder_refuses_what_it_cannot_fit():
+    size, tokens, bits = [1e8, 2e8] * 4, [1e9, 1e9, 2e9, 2e9] * 2, [1.0, 0.9, 0.8, 0.7] * 2
+    with pytest.raises(InputError, match="6 points are too few for five parameters"):
+        fit_ladder(size[:6], tokens[:6], bits[:6])
+    with pytest.raises(InputError, match="field num_parameters: it is constant"):
+        fit_ladder([1e8] * 8, tokens, bits)
+    with pytest.raises(InputError, match="field bits_per_byte: it must be positive"):
+        fit_ladder(size, tokens, [*bits[:-1], float("nan")])
+    with pytest.raises(InputError, match="num_parameters: the columns differ"):
+        fit_ladder(size[:-1], tokens, bits[:-1])

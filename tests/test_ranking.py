@@ -1,0 +1,247 @@
+"""Rankings against brute force, the paper's compute savings, ties and settings."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from published import BASELINE_FRONTIER, RBRIDGE_FRONTIER, SAVINGS
+
+from hf_proxy import (
+    InputError,
+    ProxyScore,
+    Setting,
+    compute_saving,
+    decision_accuracy,
+    kendall_tau,
+    rank,
+)
+
+PARTS = {"traces": "t", "context": "c", "tokenizer": "k", "divisor": "tokens"}
+
+
+def make_score(nll, *, num_labels=None, parts=None, model_id="m", step=None):
+    """A score with these weighted NLLs per trace; the scalars as `score_traces` defines them."""
+    nll = np.asarray(nll, float)
+    num_labels = np.full(len(nll), 10) if num_labels is None else np.asarray(num_labels)
+    rows = {
+        "example_id": [f"e{i:04d}" for i in range(len(nll))],
+        "weighted_nll_sum": nll,
+        "nll_sum": 2 * nll,
+        "weight_sum": np.full(len(nll), 5.0),
+        "num_labels": num_labels,
+        "num_bytes": 4 * num_labels,
+    }
+    return ProxyScore(
+        value=float((nll / num_labels).mean()),
+        low=None,
+        high=None,
+        pooled=float(nll.sum() / num_labels.sum()),
+        trace_nll=float((2 * nll / num_labels).mean()),
+        bits_per_byte=float(2 * nll.sum() / np.log(2) / (4 * num_labels).sum()),
+        top1_agreement=0.5,
+        mean_rank=2.0,
+        num_traces=len(nll),
+        num_labels=int(num_labels.sum()),
+        setting=Setting(PARTS | (parts or {})),
+        model_id=model_id,
+        num_parameters=1000,
+        step=step,
+        rows=Dataset.from_dict(rows),
+    )
+
+
+# decisions
+
+
+def brute_force(proxy, target):
+    """Pairs the target orders, and how many of them the proxy orders alike; ties count half."""
+    right = pairs = 0
+    for a, b in combinations(sorted(proxy), 2):
+        if target[a] == target[b]:
+            continue
+        pairs += 1
+        if proxy[a] == proxy[b]:
+            right += 0.5
+        else:
+            right += (proxy[a] < proxy[b]) == (target[a] > target[b])
+    return right / pairs, pairs
+
+
+def test_decision_accuracy_by_hand():
+    """Four corpora, six pairs: the target ties one, the proxy ties one and swaps one."""
+    target = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.7}
+    proxy = {"a": 1.0, "b": 1.0, "c": 3.0, "d": 0.5}
+    found = decision_accuracy(proxy, target)
+    # ab half, ac right, ad wrong, bc right, bd wrong; cd is no decision
+    assert (found.value, found.num_pairs, found.num_ties) == (2.5 / 5, 5, 1)
+
+
+def test_decision_accuracy_against_brute_force():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        proxy = {f"c{i}": float(v) for i, v in enumerate(rng.integers(0, 8, 9))}
+        target = {f"c{i}": float(v) for i, v in enumerate(rng.integers(0, 8, 9))}
+        found = decision_accuracy(proxy, target)
+        assert (found.value, found.num_pairs) == pytest.approx(brute_force(proxy, target))
+        assert found.low <= found.value <= found.high
+        mirrored = {name: -value for name, value in proxy.items()}
+        assert decision_accuracy(mirrored, target, lower_is_better=False) == found
+        assert decision_accuracy(proxy, target).high == found.high  # seeded
+
+
+def test_kendall_tau_by_hand():
+    target = {"a": 3.0, "b": 2.0, "c": 1.0}
+    assert kendall_tau({"a": 1.0, "b": 2.0, "c": 3.0}, target) == 1
+    assert kendall_tau({"a": 3.0, "b": 2.0, "c": 1.0}, target) == -1
+    assert kendall_tau({"a": 1.0, "b": 3.0, "c": 2.0}, target) == pytest.approx(1 / 3)
+    higher = {"a": 3.0, "b": 2.0, "c": 1.0}
+    assert kendall_tau(higher, target, lower_is_better=False) == 1
+
+
+def test_a_perfect_proxy_stays_perfect_when_corpora_are_drawn_again():
+    """Pairs of a corpus with itself would be ties and pull the interval below 1."""
+    names = [f"c{i}" for i in range(6)]
+    proxy = {name: float(i) for i, name in enumerate(names)}
+    target = {name: 1.0 - i / 10 for i, name in enumerate(names)}
+    found = decision_accuracy(proxy, target)
+    assert (found.value, found.low, found.high) == (1, 1, 1)
+    assert found.smallest_difference == 0
+
+
+def test_seeds_widen_the_interval():
+    rng = np.random.default_rng(0)
+    names = [f"c{i}" for i in range(12)]
+    proxy = {name: float(i) for i, name in enumerate(names)}
+    target = {name: -np.array([i, i, i], float) for i, name in enumerate(names)}
+    steady = decision_accuracy(proxy, target)
+    noisy = {name: own + rng.normal(size=3) - 0 for name, own in target.items()}
+    noisy = {name: own - own.mean() + target[name] for name, own in noisy.items()}  # same means
+    shaken = decision_accuracy(proxy, noisy)
+    assert shaken.value == steady.value == 1
+    assert shaken.low < steady.low == 1
+
+
+def test_corpora_without_an_order_are_refused():
+    three = {"a": 1.0, "b": 2.0, "c": 3.0}
+    same = dict.fromkeys("abc", 0.5)
+    with pytest.raises(InputError, match="field target: all are equal"):
+        decision_accuracy(three, same)
+    with pytest.raises(InputError, match="field proxy: all are equal"):
+        decision_accuracy(same, three)
+    with pytest.raises(InputError, match="no order"):
+        kendall_tau(same, three)
+    with pytest.raises(InputError, match=r"different corpora: \['c', 'd'\]"):
+        decision_accuracy(three, {"a": 1.0, "b": 2.0, "d": 3.0})
+    with pytest.raises(InputError, match="row b, field proxy: .*nan"):
+        decision_accuracy(three | {"b": float("nan")}, three)
+    with pytest.raises(InputError, match="there is no pair"):
+        decision_accuracy({"a": 1.0}, {"a": 1.0})
+
+
+# compute
+
+
+def test_the_papers_five_savings():
+    found = compute_saving(RBRIDGE_FRONTIER, BASELINE_FRONTIER)
+    assert [saving.factor for saving in found] == pytest.approx(SAVINGS, abs=0.5)
+    shuffled = compute_saving(RBRIDGE_FRONTIER[::-1] + [(3e16, 60.0)], BASELINE_FRONTIER[::-1])
+    assert shuffled == found  # a dominated point changes nothing
+
+
+def test_savings_that_cannot_be_read_off_say_why():
+    low, _, high = compute_saving([(1.0, 10), (2.0, 55), (3.0, 99)], [(10.0, 50), (1000.0, 60)])
+    assert low.factor is None and "starts at 50 already" in low.note
+    assert high.factor is None and "never gets beyond 60" in high.note
+    (middle,) = compute_saving([(2.0, 55)], [(10.0, 50), (1000.0, 60)])
+    assert middle.factor == pytest.approx(100 / 2)  # half way in ln(FLOPs) between 10 and 1000
+    for bad in ([], [(0.0, 5)], [(1.0, float("nan"))], [1.0, 2.0]):
+        with pytest.raises(InputError, match="field proxy: expected pairs"):
+            compute_saving(bad, BASELINE_FRONTIER)
+
+
+# ranking
+
+
+def test_a_ranking_against_brute_force():
+    rng = np.random.default_rng(5)
+    nll = {
+        name: rng.normal(10 + shift, 1, 60)
+        for name, shift in zip("cabd", (2, 0, 1, 1.02), strict=True)
+    }
+    found = rank({name: make_score(own) for name, own in nll.items()})
+    assert found.order[0] == "a" and found.order[-1] == "c"
+    means = {name: (own / 10).mean() for name, own in nll.items()}
+    assert list(found.value) == pytest.approx(sorted(means.values()))
+    assert (found.best_rank[0], found.worst_rank[0]) == (1, 1)
+    middle = {found.order[1], found.order[2]}
+    assert middle == {"b", "d"} and (found.best_rank[1], found.worst_rank[2]) == (2, 3)
+    a = nll["a"] / 10
+    error = a.std() / np.sqrt(60)
+    place = found.order.index("a")
+    assert found.low[place] == pytest.approx(a.mean() - 1.645 * error, abs=0.1 * error * 3)
+    assert found.num_traces == 60
+    # paired difference of independent noise: sqrt(2) * 0.1 / sqrt(60), times 1.645 + 0.842
+    expected = 2.487 * np.sqrt(2) * 0.1 / np.sqrt(60)
+    assert found.smallest_difference == pytest.approx(expected, rel=0.15)
+    assert found.notes == ("one seed for each: the intervals hold no seed noise",)
+
+
+def test_the_same_traces_are_drawn_for_all():
+    """Two models that differ by a constant on every trace never change places."""
+    base = np.random.default_rng(1).normal(10, 3, 40)
+    found = rank({"worse": make_score(base + 0.01), "better": make_score(base)})
+    assert found.order == ("better", "worse")
+    assert found.best_rank == found.worst_rank == (1, 2)
+    assert found.smallest_difference == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["value", "trace_nll", "bits_per_byte"])
+def test_each_metric_is_the_scores_own(metric):
+    rng = np.random.default_rng(2)
+    labels = rng.integers(5, 40, 30)
+    scores = {
+        name: make_score(rng.gamma(5, 2, 30), num_labels=labels, model_id=name) for name in "abc"
+    }
+    found = rank(scores, metric=metric)
+    expected = sorted(scores, key=lambda name: getattr(scores[name], metric))
+    assert list(found.order) == expected
+    for i, name in enumerate(found.order):
+        assert found.value[i] == getattr(scores[name], metric)
+        assert found.low[i] < found.value[i] < found.high[i]
+
+
+def test_seeds_are_averaged_and_shaken():
+    base = np.random.default_rng(1).normal(10, 0.1, 40)
+    seeds = [make_score(base + shift) for shift in (-1, 0, 1)]
+    found = rank({"a": seeds, "b": make_score(base + 0.5)})
+    assert found.order == ("a", "b")
+    assert found.value[0] == pytest.approx(make_score(base).value)
+    assert found.high[0] - found.low[0] > 5 * (found.high[1] - found.low[1])
+    assert found.notes == ()
+
+
+def test_a_ranking_is_held_against_the_target():
+    rng = np.random.default_rng(4)
+    scores = {f"c{i}": make_score(rng.normal(10 + i, 0.5, 50)) for i in range(8)}
+    target = {f"c{i}": 0.9 - i / 20 for i in range(8)}
+    found = rank(scores, target=target)
+    assert found.decisions.value == 1 and found.decisions.num_pairs == 28
+    assert found.kendall_tau == pytest.approx(1)
+    with pytest.raises(InputError, match="different corpora"):
+        rank(scores, target={"c0": 0.5, "c1": 0.6})
+
+
+def test_scores_of_other_settings_are_refused():
+    a, b = make_score([1, 2, 3]), make_score([1, 2, 4], parts={"tokenizer": "other"}, model_id="b")
+    with pytest.raises(InputError, match="m and b cannot be ranked.*tokenizer: 'k' != 'other'"):
+        rank({"a": a, "b": b})
+    assert rank({"a": a, "b": b}, metric="bits_per_byte").order == ("a", "b")
+    with pytest.raises(InputError, match="nothing to rank"):
+        rank({"a": a})
+    with pytest.raises(InputError, match="one trace ranks nothing"):
+        rank({"a": make_score([1]), "b": make_score([2])})
+    with pytest.raises(InputError, match="all scores are equal"):
+        rank({"a": a, "b": a})
+    with pytest.raises(ValueError, match="metric must be one of"):
+        rank({"a": a, "b": b}, metric="loss")
