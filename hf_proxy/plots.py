@@ -5,6 +5,7 @@ Each is written as PNG and as SVG. Drawn without pyplot, so nothing of a user's 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -18,7 +19,7 @@ from hf_proxy.validation import LEVEL, MEAN
 
 _WIDTH = 8.6  # inches; 860 pixels
 _BLUE, _GREY, _RED = "#2b6cb0", "#718096", "#c05621"
-_STYLE = {
+_STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8.5,
     "axes.spines.top": False,

@@ -130,7 +130,9 @@ class Curve:
         value, low, high = (float(array[0]) for array in arrays[:3])
         cut = [min(max(number, 0.0), 1.0) for number in (value, low, high)]
         return Prediction(
-            *cut,
+            value=cut[0],
+            low=cut[1],
+            high=cut[2],
             level=level,
             extrapolated=bool(arrays[3][0]),
             clipped=cut != [value, low, high],

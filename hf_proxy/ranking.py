@@ -152,7 +152,7 @@ def rank(
         target_seeds = _seeds(target, names, "target")
         decisions = _decide(value_M, draw_RM, target_seeds, rng)
         tau = _tau(value_M, np.array([np.mean(own) for own in target_seeds]))
-    order = [int(place) for place in np.lexsort((names, value_M))]
+    order = [int(place) for place in np.lexsort((np.array(names), value_M))]
     return Ranking(
         order=tuple(names[m] for m in order),
         value=tuple(float(value_M[m]) for m in order),

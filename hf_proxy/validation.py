@@ -9,6 +9,7 @@ that of the controls, because within one run the number of tokens seen predicts 
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from scipy import optimize, stats
@@ -192,17 +193,12 @@ def check_points(
                 remedy="give points that differ",
                 field=name,
             ) from error
-    groups = np.array(["run"] * num_points if groups is None else list(map(str, groups)))
-    if len(groups) != num_points:
+    runs = np.array(["run"] * num_points if groups is None else list(map(str, groups)))
+    if len(runs) != num_points:
         raise InputError.at(
-            f"{len(groups)} names for {num_points} points", remedy="name each", field="groups"
+            f"{len(runs)} names for {num_points} points", remedy="name each", field="groups"
         )
-    return Points(
-        arrays.pop("x"),
-        arrays.pop("y"),
-        groups,
-        arrays,
-    )
+    return Points(arrays.pop("x"), arrays.pop("y"), runs, arrays)
 
 
 def check_forms(forms: Sequence[str]) -> None:
@@ -296,7 +292,7 @@ def _sound_fold(x, y, x_test, forms):
     """Form by AICc; one that explodes at a held-out point is passed over, and said."""
     fits, _ = fit_forms(forms, x, y)
     low, high = y.min() - np.ptp(y), y.max() + np.ptp(y)
-    said = []
+    said: list[str] = []
     for number, fit in enumerate(fits):
         value = fit(x_test)
         if np.isfinite(value).all() and low <= value.min() and value.max() <= high:
@@ -314,7 +310,7 @@ def _sound_fold(x, y, x_test, forms):
 
 def _paper_fold(x, y, x_test) -> tuple[str, float, np.ndarray]:
     """The form with the best training R2, arrays as they are."""
-    candidates = {}
+    candidates: dict[str, Any] = {}
     for form, degree in (("linear", 1), ("quadratic", 2)):
         candidates[form] = np.polynomial.Polynomial.fit(x, y, degree)
     exponential = _paper_exponential(x, y)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -429,7 +430,7 @@ def _name(score: ProxyScore, path: str) -> str:
     return name if score.step is None else f"{name} step {score.step}"
 
 
-ACTIONS = {
+ACTIONS: dict[str, tuple[Any, Callable[..., dict[str, Any]]]] = {
     "fit": (FitConfig, fit),
     "predict": (PredictConfig, predict),
     "rank": (RankConfig, rank_scores),

@@ -180,7 +180,7 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def read_scores(path: str | Path) -> list[tuple[ProxyScore, str | None]]:
     """Scores of `scores.jsonl` or `predictions.jsonl`, with the run of those that name one."""
-    found = []
+    found: list[tuple[ProxyScore, str | None]] = []
     for number, line in read_lines(path):
         try:
             if "rows" in line:

@@ -2,7 +2,7 @@
 
 import json
 import random
-from types import SimpleNamespace
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -22,9 +22,10 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from hf_proxy import align_traces, score_traces
+from hf_proxy import align_traces, fit_curve, score_traces
 from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.recipes.demo import problems
+from hf_proxy.scoring import setting_of
 
 KEYS = [
     f"eval_rbridge_{end}" for end in ("nll", "nll_low", "nll_high", "trace_nll", "bits_per_byte")
@@ -289,17 +290,18 @@ def test_early_stopping_reads_our_number(ours_first, tmp_path, tokenizer):
     assert trainer.state.global_step == 4
 
 
+def curve_for(traces, tokenizer, target="13b_gsm8k", **changes):
+    """A curve over the scores that tiny models have on these traces."""
+    x = np.linspace(1.0, 7.0, 12)
+    y = 0.8 - 0.1 * x + 0.01 * np.sin(5 * x)
+    setting = setting_of(align_traces(traces, tokenizer))
+    return fit_curve(x, y, **{"setting": setting, "target": target} | changes)
+
+
 def test_curves_stand_in_the_same_row(tmp_path, tokenizer):
-    class Line:
-        """Stands for a fitted curve: accuracy falls as the score grows."""
-
-        target = "13b_gsm8k"
-
-        def predict(self, score):
-            value = 1 - score.value / 10
-            return SimpleNamespace(value=value, low=value - 0.1, high=value + 0.1)
-
-    callback = ProxyScoreCallback(make_traces(3), curves=[Line()])
+    curve = curve_for(make_traces(3), tokenizer)
+    curve.save(tmp_path / "curve.json")
+    callback = ProxyScoreCallback(make_traces(3), curves=[tmp_path / "curve.json"])
     trainer = make_trainer(
         tmp_path,
         tokenizer,
@@ -310,13 +312,39 @@ def test_curves_stand_in_the_same_row(tmp_path, tokenizer):
     )
     callback.attach(trainer)
     trainer.train()
-    for row in trainer.state.log_history:
-        if "eval_loss" in row:
-            expected = 1 - row["eval_rbridge_nll"] / 10
-            assert row["eval_rbridge_13b_gsm8k_accuracy"] == expected
-            assert row["eval_rbridge_13b_gsm8k_accuracy_high"] == expected + 0.1
+    rows = [row for row in trainer.state.log_history if "eval_loss" in row]
+    assert rows
+    for row in rows:
+        expected = curve.predict(row["eval_rbridge_nll"])
+        for end, value in (("", expected.value), ("_low", expected.low), ("_high", expected.high)):
+            assert row[f"eval_rbridge_13b_gsm8k_accuracy{end}"] == value
     line = lines_of(tmp_path)[-1]
-    assert line["predictions"]["13b_gsm8k"]["value"] == 1 - line["value"] / 10
+    assert line["predictions"]["13b_gsm8k"] == asdict(curve.predict(line["value"]))
+
+
+def test_each_trace_set_has_its_own_curves(tmp_path, tokenizer):
+    sets = {"three": make_traces(3), "four": make_traces(4)}
+    curves = [curve_for(sets[name], tokenizer, f"target_{name}") for name in sets]
+    callback = ProxyScoreCallback(sets, curves=curves)
+    trainer = make_trainer(tmp_path, tokenizer, callbacks=[callback])
+    callback.attach(trainer)
+    metrics = trainer.evaluate()
+    found = {key for key in metrics if key.endswith("_accuracy")}
+    assert found == {"eval_three_target_three_accuracy", "eval_four_target_four_accuracy"}
+
+
+def test_a_curve_of_another_setting_stops_the_run_before_its_first_step(tmp_path, tokenizer):
+    cases = {
+        "traces: ": [curve_for(make_traces(4), tokenizer)],
+        "fitted without a setting": [curve_for(make_traces(3), tokenizer, setting=None)],
+        "two curves of 'rbridge' are named": [curve_for(make_traces(3), tokenizer)] * 2,
+    }
+    for number, (message, curves) in enumerate(cases.items()):
+        callback = ProxyScoreCallback(make_traces(3), curves=curves, on_error="warn")
+        trainer = make_trainer(tmp_path / str(number), tokenizer, callbacks=[callback])
+        with pytest.raises(ValueError, match=message):
+            trainer.train()
+        assert trainer.state.global_step == 0
 
 
 # schedules
