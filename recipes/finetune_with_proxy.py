@@ -27,6 +27,10 @@ class FinetuneConfig:
     traces: list[str] = field(
         metadata={"help": "Trace sets to score on: path, or name=path for several."}
     )
+    curves: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Curves of `hf-proxy fit`: accuracy of a large model beside the score."},
+    )
     prompt_column: str = field(default="prompt", metadata={"help": "Column of the prompt."})
     completion_column: str = field(
         default="completion", metadata={"help": "Column of the text to learn."}
@@ -85,6 +89,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
         )
     callback = ProxyScoreCallback(
         _trace_sets(config.traces),
+        curves=config.curves,
         context=newlines(config.context),
         strategy=None if config.score_strategy == "auto" else config.score_strategy,
         steps=config.score_steps,

@@ -17,9 +17,10 @@ def test_snippets_run(tmp_path, monkeypatch, capsys):
     assert snippets
     for snippet in snippets:
         exec(snippet.replace("checkpoint-120", "checkpoint-4"), {})
-        expected = re.search(r"^# (.*)$", snippet, flags=re.MULTILINE)[1]
+        expected = "\n".join(re.findall(r"^# (.*)$", snippet, flags=re.MULTILINE))
         said = capsys.readouterr().out.strip()
-        digits = re.compile(r"\d+\.\d+")
+        # the demo is a shorter one here, so its numbers differ; all others must be as printed
+        digits = re.compile(r"\d+\.\d+" if "outputs/demo" in snippet else "(?!)")
         assert digits.sub("x", said) == digits.sub("x", expected)
 
 
