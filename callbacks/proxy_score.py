@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import Trainer, TrainerCallback
@@ -26,12 +25,12 @@ from hf_proxy.prediction import Curve, Prediction
 from hf_proxy.schemas import InputError, ProxyScore
 from hf_proxy.scoring import DIVISORS, TOKENS_PER_BATCH, score_traces, setting_of
 from hf_proxy.traces import load_traces
+from hf_proxy.weights import weights_checksum
 
 logger = logging.getLogger(__name__)
 
 STRATEGIES = (None, "evaluate", "steps", "save")
 _EVALUATION_ROW = re.compile(r"eval.*_runtime")
-_INTEGER_OF_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _LOWER_IS_BETTER = ("nll", "nll_low", "nll_high", "trace_nll", "bits_per_byte")
 
 
@@ -303,7 +302,7 @@ class ProxyScoreCallback(TrainerCallback):
     def _row(self, model, args, state) -> dict[str, float]:
         """Our keys for these weights: scored, or remembered if they were just scored."""
         try:
-            weights = (state.global_step, _checksum(model))
+            weights = (state.global_step, weights_checksum(model, PartialState()))
             if self._memo is not None and self._memo[0] == weights:
                 return dict(self._memo[1])
             row = self._score(model, args, state)
@@ -437,17 +436,3 @@ def _keys(name: str, score: ProxyScore, predictions: Mapping[str, Prediction]) -
         key = f"eval_{name}_{target}_accuracy"
         row |= {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
     return {key: float(value) for key, value in row.items() if value is not None}
-
-
-def _checksum(model: torch.nn.Module) -> tuple[int, ...]:
-    """A number for these weights, the same on every rank; equal weights give equal numbers."""
-    sums = []
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor = getattr(tensor, "ds_tensor", tensor).detach()  # ZeRO-3's own shard
-        tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # FSDP2's
-        bits = _INTEGER_OF_SIZE.get(tensor.element_size())
-        if bits is not None and not tensor.is_complex():
-            sums.append(tensor.contiguous().view(bits).sum(dtype=torch.int64).cpu())
-    total = sum((2 * place + 1) * int(value) for place, value in enumerate(sums)) % 2**40
-    state = PartialState()
-    return tuple(sum_over_ranks(np.array([total], dtype=np.float64), state).astype(int).tolist())

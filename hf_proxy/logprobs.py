@@ -34,6 +34,11 @@ class LogitTransform:
     scale: float = 1.0
     cap: float | None = None
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether the head's output is the logits already."""
+        return self.scale == 1.0 and self.cap is None
+
     def __call__(self, logits: Tensor) -> Tensor:
         """Apply in place."""
         if self.scale != 1.0:
@@ -139,10 +144,83 @@ def read_logits(
     Raises:
         ValueError: the model's forward never calls its output head as a module.
     """
+
+    def chunks(head: nn.Module, hidden_ND: Tensor, index_N: Tensor) -> None:
+        apply = _chunked_head(head, hidden_ND, len(index_N))
+        for start in range(0, len(index_N), LABELS_PER_CHUNK):
+            where = slice(start, min(start + LABELS_PER_CHUNK, len(index_N)))
+            consume(apply(hidden_ND[index_N[where]]), where)
+
+    _before_head(model, batch, chunks, device=device)
+
+
+def read_logit_pairs(
+    expert: nn.Module,
+    amateur: nn.Module,
+    batch: TokenBatch,
+    amateur_batch: TokenBatch,
+    consume: Callable[[Tensor, Tensor, slice], None],
+    *,
+    device: torch.device,
+    amateur_device: torch.device,
+) -> None:
+    """One forward pass of each; `consume(expert_CV, amateur_CV, where)` sees the same labels.
+
+    As `read_logits` for the expert. The amateur's hidden states at the labels are kept, `[N, D]`,
+    and meet its head outside of its forward, so its weights must lie whole on this process.
+    """
+    kept: list[Tensor] = []
+
+    def keep(head: nn.Module, hidden_ND: Tensor, index_N: Tensor) -> None:
+        kept.append(hidden_ND[index_N])
+
+    _before_head(amateur, amateur_batch, keep, device=amateur_device)
+    apply = _chunked_head(output_head(amateur), kept[0], len(kept[0]))
+
+    def both(expert_CV: Tensor, where: slice) -> None:
+        consume(expert_CV, apply(kept[0][where]).to(expert_CV.device), where)
+
+    read_logits(expert, batch, both, device=device)
+
+
+def _chunked_head(
+    head: nn.Module, hidden_ND: Tensor, num_labels: int
+) -> Callable[[Tensor], Tensor]:
+    """The head as a function of `[C, D]`; its result is overwritten by the next call."""
+    plain = (
+        type(head) is nn.Linear
+        and type(head.weight) is nn.Parameter
+        and head.bias is None
+        and "forward" not in vars(head)
+        and head.weight.dtype == hidden_ND.dtype
+        and not torch.is_autocast_enabled(hidden_ND.device.type)
+    )
+    if not plain:
+        return head.forward
+    # one buffer for all chunks: fresh memory for each would cost a third of the head's time
+    rows = min(LABELS_PER_CHUNK, num_labels)
+    buffer_CV = hidden_ND.new_empty(rows, head.weight.shape[0])
+
+    def apply(hidden_CD: Tensor) -> Tensor:
+        head_CV = buffer_CV[: len(hidden_CD)]
+        torch.mm(hidden_CD, head.weight.t(), out=head_CV)
+        return head_CV
+
+    return apply
+
+
+def _before_head(
+    model: nn.Module,
+    batch: TokenBatch,
+    use: Callable[[nn.Module, Tensor, Tensor], None],
+    *,
+    device: torch.device,
+) -> None:
+    """One forward pass in which `use(head, hidden_ND, index_N)` stands in front of the head."""
     head = output_head(model)
     called = False
 
-    def chunks(module: Any, args: tuple) -> tuple:
+    def hook(module: Any, args: tuple) -> tuple:
         nonlocal called
         if called:
             raise ValueError(f"{type(model).__name__}.forward calls its output head twice")
@@ -153,33 +231,10 @@ def read_logits(
                 f"{type(model).__name__} hands {len(hidden_ND)} positions to its output head for "
                 f"{batch.input_ids_BT.numel()} tokens (prompt tuning?); it cannot be scored"
             )
-        num_labels = len(batch.index_N)
-        index_N = batch.index_N.to(hidden_ND.device)
-        plain = (
-            type(module) is nn.Linear
-            and type(module.weight) is nn.Parameter
-            and module.bias is None
-            and "forward" not in vars(module)
-            and module.weight.dtype == hidden_ND.dtype
-            and not torch.is_autocast_enabled(hidden_ND.device.type)
-        )
-        buffer_CV = None
-        if plain:
-            # one buffer for all chunks: fresh memory for each would cost a third of the head's time
-            rows = min(LABELS_PER_CHUNK, num_labels)
-            buffer_CV = hidden_ND.new_empty(rows, module.weight.shape[0])
-        for start in range(0, num_labels, LABELS_PER_CHUNK):
-            where = slice(start, min(start + LABELS_PER_CHUNK, num_labels))
-            hidden_CD = hidden_ND[index_N[where]]
-            if buffer_CV is None:
-                head_CV = module.forward(hidden_CD)
-            else:
-                head_CV = buffer_CV[: len(hidden_CD)]
-                torch.mm(hidden_CD, module.weight.t(), out=head_CV)
-            consume(head_CV, where)
+        use(module, hidden_ND, batch.index_N.to(hidden_ND.device))
         return (hidden_ND[:1][None], *args[1:])
 
-    handle = head.register_forward_pre_hook(chunks)
+    handle = head.register_forward_pre_hook(hook)
     try:
         _forward(model, batch, device)
     finally:

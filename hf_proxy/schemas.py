@@ -60,6 +60,26 @@ LABEL_LOGPROB_FEATURES = Features(
         "label_spans": List(List(Value("int32"), length=2)),  # [n, 2], UTF-8 bytes of the trace
     }
 )
+SOFT_TARGET_FEATURES = Features(
+    {
+        "example_id": Value("string"),
+        "input_ids": List(Value("int32")),  # [T], prompt then trajectory
+        "prompt_length": Value("int32"),
+        # for each of the G = T - prompt_length generated steps; nats
+        "kl": List(Value("float32")),
+        "top1_agree": List(Value("bool")),
+        "expert_entropy": List(Value("float32")),
+        "amateur_entropy": List(Value("float32")),
+        "support_size": List(Value("int32")),  # plausible tokens
+        # the M kept steps, targets in CSR form; the generated token is input_ids[position]
+        "position": List(Value("int32")),  # [M]
+        "offset": List(Value("int32")),  # [M + 1]
+        "token_id": List(Value("int32")),  # [S], ascending within a step
+        "prob": List(Value("float32")),
+        "expert_logprob": List(Value("float32")),
+        "amateur_logprob": List(Value("float32")),
+    }
+)
 
 
 class InputError(ValueError):
@@ -225,18 +245,23 @@ def cached_dataset(key: str, features: Features, rows: Callable[[], Iterable[dic
     """
     path = cached_path(f"{key}.arrow")
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = partial_path(path)
-        schema = features.arrow_schema
-        try:
-            with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-                stream = iter(rows())
-                while chunk := list(islice(stream, 1000)):
-                    writer.write_batch(pa.RecordBatch.from_pylist(chunk, schema=schema))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_arrow(path, features, rows())
     return Dataset.from_file(str(path))
+
+
+def write_arrow(path: Path, features: Features, rows: Iterable[dict]) -> None:
+    """Write rows as they come to an Arrow file that `Dataset.from_file` maps, by rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(path)
+    schema = features.arrow_schema
+    try:
+        with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
+            stream = iter(rows)
+            while chunk := list(islice(stream, 1000)):
+                writer.write_batch(pa.RecordBatch.from_pylist(chunk, schema=schema))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def save_dataset(dataset: Dataset, folder: str | Path, provenance: Mapping, *, overwrite=False):

@@ -1,0 +1,217 @@
+"""Where an expert and an amateur part ways, and the soft targets that their contrast gives.
+
+For one step, with p_E and p_A over the whole vocabulary:
+
+    KL(E || A)  = sum_a p_E(a) * (ln p_E(a) - ln p_A(a))            kept where >= divergence_beta
+    mask        = { a : p_E(a) >= plausibility_alpha * max p_E }
+    target(a)   = softmax over the mask of (ln p_E(a) - ln p_A(a)) / contrast_temperature
+
+Source: arXiv 2510.07962, equations 2 to 6.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+# rows that meet the softmax together; see `logprobs` for the choice
+CPU_ROWS_PER_BLOCK = 4
+ROWS_PER_BLOCK = 64
+_OFFICIAL_EPSILON = 1e-12  # added to both probabilities by the published script
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """N steps held against each other, and the targets of the M kept ones, S entries in all.
+
+    Attributes:
+        kl_N: KL(expert || amateur), nats.
+        keep_N: bool, whether it reaches `divergence_beta`.
+        top1_agree_N: bool, whether both rank the same token first.
+        expert_entropy_N, amateur_entropy_N: nats.
+        support_size_N: int64, plausible tokens of every step, kept or not.
+        offset: int64 [M + 1]; kept step m owns entries `offset[m]` to `offset[m + 1]`.
+        token_id: int64 [S], strictly ascending within a step.
+        prob: [S], the target; sums to 1 within a step.
+        expert_logprob, amateur_logprob: [S], nats, over the whole vocabulary.
+    """
+
+    kl_N: Tensor
+    keep_N: Tensor
+    top1_agree_N: Tensor
+    expert_entropy_N: Tensor
+    amateur_entropy_N: Tensor
+    support_size_N: Tensor
+    offset: Tensor
+    token_id: Tensor
+    prob: Tensor
+    expert_logprob: Tensor
+    amateur_logprob: Tensor
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Contrast"]) -> "Contrast":
+        """All steps of `parts`, in order."""
+        columns = {
+            f.name: torch.cat([getattr(part, f.name) for part in parts])
+            for f in fields(cls)
+            if f.name != "offset"
+        }
+        sizes = torch.cat([part.offset.diff() for part in parts])
+        offset = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        return cls(offset=offset, **columns)
+
+
+def contrast(
+    expert_logits_NV: Tensor,
+    amateur_logits_NV: Tensor,
+    *,
+    divergence_beta: float = 0.4,
+    plausibility_alpha: float = 0.2,
+    contrast_temperature: float = 1.0,
+    parity: str | None = None,
+) -> Contrast:
+    """Divergence of each step, and soft targets of those that reach `divergence_beta`.
+
+    Args:
+        expert_logits_NV, amateur_logits_NV: raw logits of the same steps; the wider is cut to the
+            other's width, before the softmax. fp32 inside, float64 where both are.
+        divergence_beta: nats; a step is kept where KL >= beta (paper: 0.4).
+        plausibility_alpha: share of the expert's largest probability, inclusive (paper: 0.2).
+        contrast_temperature: divides the log-ratio (paper: 1).
+        parity: `"official"`: the published script's form, 1e-12 added to every probability before
+            its logarithm, without renormalising.
+
+    Returns:
+        `Contrast` on the device of the logits, fp32 (float64).
+
+    Raises:
+        ValueError: other numbers of steps, settings out of range, a logit that is not finite.
+    """
+    check_settings(divergence_beta, plausibility_alpha, contrast_temperature, parity)
+    if expert_logits_NV.shape[0] != amateur_logits_NV.shape[0]:
+        raise ValueError(
+            f"the expert has {expert_logits_NV.shape[0]} steps, the amateur "
+            f"{amateur_logits_NV.shape[0]}; give both the same"
+        )
+    width = min(expert_logits_NV.shape[1], amateur_logits_NV.shape[1])
+    dtype = torch.promote_types(expert_logits_NV.dtype, amateur_logits_NV.dtype)
+    dtype = torch.promote_types(dtype, torch.float32)
+    rows = CPU_ROWS_PER_BLOCK if expert_logits_NV.device.type == "cpu" else ROWS_PER_BLOCK
+    blocks = []
+    for start in range(0, max(len(expert_logits_NV), 1), rows):
+        expert_BV, amateur_BV = (
+            logits_NV[start : start + rows, :width].to(dtype)
+            for logits_NV in (expert_logits_NV, amateur_logits_NV)
+        )
+        blocks.append(
+            _block(
+                expert_BV,
+                amateur_BV,
+                start,
+                divergence_beta,
+                plausibility_alpha,
+                contrast_temperature,
+                parity,
+            )
+        )
+    return Contrast.concatenate(blocks)
+
+
+def check_settings(
+    divergence_beta: float,
+    plausibility_alpha: float,
+    contrast_temperature: float,
+    parity: str | None,
+) -> None:
+    """Refuse settings that mean nothing."""
+    if not divergence_beta >= 0:
+        raise ValueError(f"divergence_beta must be >= 0 nats, not {divergence_beta}")
+    if not 0 < plausibility_alpha <= 1:
+        raise ValueError(f"plausibility_alpha must be in (0, 1], not {plausibility_alpha}")
+    if not contrast_temperature > 0:
+        raise ValueError(f"contrast_temperature must be > 0, not {contrast_temperature}")
+    if parity not in (None, "official"):
+        raise ValueError(f"parity must be None or 'official', not {parity!r}")
+
+
+def _block(
+    expert_BV: Tensor,
+    amateur_BV: Tensor,
+    first_row: int,
+    divergence_beta: float,
+    plausibility_alpha: float,
+    contrast_temperature: float,
+    parity: str | None,
+) -> Contrast:
+    """A few rows, few enough to stay in a CPU's cache.
+
+    All sums are dot products with the softmax: with z = logit - max, ln p = z - ln Z, so that
+    KL = p_E.z_E - p_E.z_A - ln Z_E + ln Z_A and H = ln Z - p.z, without a table of ln p.
+    """
+    (z_E, p_E, log_Z_E, top_E), (z_A, p_A, log_Z_A, top_A) = (
+        _softmax(logits_BV) for logits_BV in (expert_BV, amateur_BV)
+    )
+    own_E, own_A = torch.linalg.vecdot(p_E, z_E), torch.linalg.vecdot(p_A, z_A)
+    kl_B = own_E - torch.linalg.vecdot(p_E, z_A) - log_Z_E + log_Z_A
+    # a row with NaN or infinity anywhere has it here: every logit goes into the sums
+    bad_B = ~torch.isfinite(kl_B + own_A)
+    if bad_B.any():
+        row = int(bad_B.nonzero()[0])
+        whose = "amateur" if torch.isfinite(expert_BV[row]).all() else "expert"
+        raise ValueError(
+            f"step {first_row + row}: the {whose} has a logit that is not finite; its weights or "
+            "its precision are broken: try float32, or look for NaN in them"
+        )
+    if parity == "official":
+        shifted_E, shifted_A = p_E + _OFFICIAL_EPSILON, p_A + _OFFICIAL_EPSILON
+        kl_B = torch.linalg.vecdot(shifted_E, shifted_E.log() - shifted_A.log())
+    keep_B = kl_B >= divergence_beta
+    kept = keep_B.nonzero()[:, 0]
+    # inclusive, with room for the rounding of two logarithms: a token at exactly alpha stays
+    room = 8 * torch.finfo(z_E.dtype).eps
+    least = math.log(plausibility_alpha) - room
+    mask_MV = z_E[kept] >= least
+    step_S, token_id = mask_MV.nonzero(as_tuple=True)
+    row_S = kept[step_S]
+    expert_logprob = z_E[row_S, token_id] - log_Z_E[row_S]
+    amateur_logprob = z_A[row_S, token_id] - log_Z_A[row_S]
+    if parity == "official":
+        ratio = shifted_E[row_S, token_id].log() - shifted_A[row_S, token_id].log()
+    else:
+        ratio = expert_logprob - amateur_logprob
+    num_M = mask_MV.sum(-1)
+    return Contrast(
+        kl_N=kl_B,
+        keep_N=keep_B,
+        top1_agree_N=top_E == top_A,
+        expert_entropy_N=log_Z_E - own_E,
+        amateur_entropy_N=log_Z_A - own_A,
+        support_size_N=z_E.ge_(least).sum(-1).long(),  # floats, in place: ten times faster
+        offset=torch.cat([num_M.new_zeros(1), num_M.cumsum(0)]),
+        token_id=token_id,
+        prob=_softmax_within(ratio / contrast_temperature, step_S, len(kept)),
+        expert_logprob=expert_logprob,
+        amateur_logprob=amateur_logprob,
+    )
+
+
+def _softmax(logits_BV: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """z = logit - max, its softmax, ln sum exp z, and the first place of the maximum."""
+    if not logits_BV.numel():
+        empty = logits_BV.new_zeros(len(logits_BV))
+        return logits_BV, logits_BV, empty, empty.long()
+    most, top = logits_BV.max(dim=-1)
+    z_BV = logits_BV - most[:, None]
+    p_BV = torch.softmax(z_BV, dim=-1)
+    # the largest probability is exp(0) / Z, so no second sum over the vocabulary
+    return z_BV, p_BV, -p_BV.gather(1, top[:, None])[:, 0].log(), top
+
+
+def _softmax_within(score_S: Tensor, step_S: Tensor, num_steps: int) -> Tensor:
+    """Softmax of the entries of each step."""
+    most = score_S.new_full((num_steps,), -math.inf).scatter_reduce(0, step_S, score_S, "amax")
+    weight = (score_S - most[step_S]).exp()
+    total = score_S.new_zeros(num_steps).scatter_add(0, step_S, weight)
+    return weight / total[step_S]
