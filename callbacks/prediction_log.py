@@ -1,4 +1,4 @@
-"""`predictions.jsonl`: one line per name and step, whole through crashes and resumes.
+"""One line per name and step in a JSONL file, whole through crashes and resumes.
 
 Only the main process reads and writes it; what it finds is told to the others, on whatever node.
 """
@@ -53,7 +53,7 @@ class PredictionLog:
         if step == 0:
             if self.path.exists():
                 number = 1
-                while (aside := self.path.with_name(f"predictions.{number}.jsonl")).exists():
+                while (aside := self.path.with_stem(f"{self.path.stem}.{number}")).exists():
                     number += 1
                 os.replace(self.path, aside)
             return uuid.uuid4().hex, 0
@@ -70,6 +70,15 @@ class PredictionLog:
             if is_main(PartialState()):
                 there = {(line["name"], line["step"]) for line in self.lines()}
                 found = [any((name, step) not in there for name in names)]
+        broadcast_object_list(found)
+        return found[0]
+
+    def count_before(self, step: int) -> int:
+        """How many lines stand before `step`; the same on every process."""
+        found: list[Any] = [None]
+        with stop_together(PartialState()):
+            if is_main(PartialState()):
+                found = [sum(line["step"] < step for line in self.lines())]
         broadcast_object_list(found)
         return found[0]
 

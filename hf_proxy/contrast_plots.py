@@ -71,7 +71,7 @@ def plot_contrast(
             outcomes[name] = _added(outcomes[name], step[found == name])
     if not seen.sum():
         raise InputError.at(
-            f"{num_rows} rows without a generated step", remedy="give rows that hold some"
+            f"none of {num_rows} rows holds a generated step", remedy="give rows that do"
         )
     by_step = {name: np.pad(count, (0, len(seen) - len(count))) for name, count in outcomes.items()}
     num_kept = np.sum([*by_step.values()], axis=0)

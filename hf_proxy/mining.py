@@ -31,7 +31,14 @@ from transformers import (
 from hf_proxy import logprobs
 from hf_proxy.batching import group_by_tokens, token_batch
 from hf_proxy.divergence import Contrast, check_settings, contrast
-from hf_proxy.parallel import Processes, is_main, num_processes, require_equal, stop_together
+from hf_proxy.parallel import (
+    Processes,
+    is_main,
+    num_processes,
+    require_equal,
+    stop_together,
+    sum_over_ranks,
+)
 from hf_proxy.schemas import (
     SOFT_TARGET_FEATURES,
     InputError,
@@ -50,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 # paper, appendix H.3.3: one prompt for expert, amateur and training
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
-BATCH_SIZE = 16  # chosen here: see tests/benchmarks/contrast.py
+BATCH_SIZE = 32  # chosen here: see tests/benchmarks/contrast.py
 TOKENS_PER_BATCH = 4096  # of one teacher-forced pass, with padding; chosen here
 
 
@@ -190,6 +197,7 @@ class Miner:
         settings: MiningSettings,
     ):
         self.expert, self.amateur, self.settings = expert, amateur, settings
+        self.processing_class = processing_class
         bare, bare_amateur = logprobs.unwrapped(expert), logprobs.unwrapped(amateur)
         for name, model in (("expert", bare), ("amateur", bare_amateur)):
             if is_sharded(model):
@@ -232,6 +240,31 @@ class Miner:
                     field="prompt",
                 )
             self.ids(ids, row=id)
+
+    def describe(self, prompts: Prompts) -> dict[str, Any]:
+        """What decides the rows, by value or by hash; the same on every rank."""
+        models = {"expert": self.expert, "amateur": self.amateur}
+        return {
+            "settings": vars(self.settings),
+            "prompts": fingerprint([prompts.example_id, prompts.input_ids]),
+            "num_prompts": len(prompts.example_id),
+            "template": prompts.template,
+            "template_hash": fingerprint(prompts.template),
+            "system_prompt": prompts.system_prompt,
+            "tokenizer": tokenizer_fingerprint(self.processing_class),
+            "end_ids": self.end_ids,
+            **{
+                name: [weights_checksum(model), str(logprobs.unwrapped(model).dtype)]
+                for name, model in models.items()
+            },
+        }
+
+    def is_echo(self, row: Mapping[str, Any], system_prompt: str | None) -> bool:
+        """Whether a trajectory repeats the system prompt."""
+        if not system_prompt:
+            return False
+        trajectory = row["input_ids"][row["prompt_length"] :]
+        return system_prompt in self.processing_class.decode(trajectory)
 
     def mine(self, example_ids: list[str], prompts: list[list[int]], batch: int) -> list[dict]:
         """`SoftTargets` rows of one batch of prompts.
@@ -504,32 +537,11 @@ def mine_soft_targets(
             logger.warning("the amateur has %d parameters, the expert only %d", *sizes[::-1])
         if amateur_processing_class is None:
             logger.warning("the amateur's tokenizer was not given, so its ids are not checked")
-        content = {
-            "settings": vars(settings),
-            "prompts": fingerprint([read.example_id, read.input_ids]),
-            "num_prompts": len(read.example_id),
-            "template": read.template,
-            "template_hash": fingerprint(read.template),
-            "system_prompt": read.system_prompt,
-            "tokenizer": tokenizer_fingerprint(processing_class),
-            "end_ids": miner.end_ids,
-            "expert": [weights_checksum(expert), str(logprobs.unwrapped(expert).dtype)],
-            "amateur": [weights_checksum(amateur), str(logprobs.unwrapped(amateur).dtype)],
-        }
-    require_equal(
-        fingerprint(content),
-        accelerator,
-        what="what is mined",
-        remedy="give every rank the same models, prompts and settings",
-    )
     folder = Path(output_dir)
+    tally, content = mine_folder(miner, read, folder, accelerator)
     with stop_together(accelerator):
         if is_main(accelerator):
-            _open_folder(folder, content)
-    mine_batches(miner, read, folder, accelerator)
-    with stop_together(accelerator):
-        if is_main(accelerator):
-            statistics = set_statistics(load_soft_targets(folder), processing_class, system_prompt)
+            statistics = tally.statistics()
             write_text(folder / "statistics.json", json.dumps(statistics, indent=2))
             stamp = provenance_of(
                 **content,
@@ -541,21 +553,28 @@ def mine_soft_targets(
     return load_soft_targets(folder)
 
 
-def set_statistics(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, system_prompt: str | None
-) -> dict[str, float | int | None]:
-    """`Tally.statistics` of a set, with the trajectories that repeat the system prompt."""
-    tally = Tally()
-    for row in rows:
-        echo = False
-        if system_prompt:
-            echo = system_prompt in tokenizer.decode(row["input_ids"][row["prompt_length"] :])
-        tally.add(row, is_echo=echo)
-    return tally.statistics()
+def mine_folder(
+    miner: Miner, prompts: Prompts, folder: Path, accelerator: Processes, *, first_batch: int = 0
+) -> tuple[Tally, dict[str, Any]]:
+    """Write the shards of `folder` that are missing, dealt to the ranks batch by batch.
 
+    Args:
+        first_batch: number of the first batch among all that share the seed.
 
-def mine_batches(miner: Miner, prompts: Prompts, folder: Path, accelerator: Processes) -> None:
-    """Write the shards of `folder` that are missing, dealt to the ranks batch by batch."""
+    Returns:
+        the tally of the whole folder, the same on every rank, and what `mining.json` says.
+    """
+    with stop_together(accelerator):
+        content = miner.describe(prompts)
+    require_equal(
+        fingerprint(content),
+        accelerator,
+        what="what is mined",
+        remedy="give every rank the same models, prompts and settings",
+    )
+    with stop_together(accelerator):
+        if is_main(accelerator):
+            _open_folder(folder, content)
     size = miner.settings.batch_size
     batches = range(_num_batches(len(prompts.example_id), size))
     missing = [batch for batch in batches if not _shard(folder, batch).exists()]
@@ -568,6 +587,7 @@ def mine_batches(miner: Miner, prompts: Prompts, folder: Path, accelerator: Proc
     )
     rank = 0 if accelerator is None else accelerator.process_index
     own = missing[rank :: num_processes(accelerator)]
+    tally = Tally()
     with stop_together(accelerator):
         for batch in tqdm(
             own,
@@ -577,8 +597,15 @@ def mine_batches(miner: Miner, prompts: Prompts, folder: Path, accelerator: Proc
             disable=None if is_main(accelerator) else True,
         ):
             where = slice(batch * size, (batch + 1) * size)
-            rows = miner.mine(prompts.example_id[where], prompts.input_ids[where], batch)
+            ids, texts = prompts.example_id[where], prompts.input_ids[where]
+            rows = miner.mine(ids, texts, first_batch + batch)
             write_arrow(_shard(folder, batch), SOFT_TARGET_FEATURES, rows)
+        # what an earlier run left is counted by the main process, what is new by who wrote it
+        there = sorted(set(batches) - set(missing)) if is_main(accelerator) else []
+        for batch in [*there, *own]:
+            for row in Dataset.from_file(str(_shard(folder, batch))):
+                tally.add(row, is_echo=miner.is_echo(row, prompts.system_prompt))
+    return Tally.from_array(sum_over_ranks(tally.to_array(), accelerator)), content
 
 
 def load_soft_targets(folder: str | Path) -> Dataset:

@@ -227,7 +227,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file by rename, so that no reader ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 

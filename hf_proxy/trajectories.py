@@ -119,18 +119,16 @@ def render_terminal(
             style = _STYLES[token.shade] + " underline" * token.kept
             text.append(token.text or _NOTHING, style=style)
         console.print(text, overflow="fold")
-        table = Table("step", "token", "KL", "top-1", "target (expert / amateur)", box=None)
+        table = Table("step", "token", "KL", "top-1", "target (expert/amateur)", box=None)
         for kept in view.kept:
-            targets = Text("", overflow="fold")
-            if kept.outcome == "flip":
-                targets.append("flip  ", style="bold red")
+            flip = ("flip  " * (kept.outcome == "flip"), "bold red")
+            targets = Text.assemble(flip, overflow="fold")
             for t in kept.targets[:max_targets]:
-                targets.append(f"{t.text} {t.prob:.2f} ({t.expert:.2f} / {t.amateur:.2f})  ")
+                targets.append(f"{t.text} {t.prob:.2f} ({t.expert:.2f}/{t.amateur:.2f})  ")
             if len(kept.targets) > max_targets:
                 targets.append(f"+{len(kept.targets) - max_targets} more")
-            step, kl = str(kept.token.step), f"{kept.token.kl:.2f}"
-            agree = "same" if kept.token.top1_agree else "differs"
-            table.add_row(step, Text(kept.text), kl, agree, targets)
+            agree, kl = "same" if kept.token.top1_agree else "differs", f"{kept.token.kl:.2f}"
+            table.add_row(str(kept.token.step), Text(kept.text), kl, agree, targets)
         if view.kept:
             console.print(table)
     if not num_rows:

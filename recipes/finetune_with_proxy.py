@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import PartialState
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.trainer_utils import get_last_checkpoint
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
@@ -15,7 +15,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.parallel import stop_together
 from hf_proxy.recipes import newlines, run
-from hf_proxy.schemas import InputError
+from hf_proxy.recipes.rows import load_rows
 from hf_proxy.scoring import TOKENS_PER_BATCH
 
 
@@ -134,22 +134,11 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
 
 def _rows(config: FinetuneConfig) -> Dataset:
     """Prompt and completion, the prompt as it stands before a trace."""
-    path = Path(config.train_data)
-    kind = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}.get(path.suffix)
-    if kind is not None and not path.exists():
-        raise InputError.at("there is no such file", remedy="check the path", source=path)
-    if kind is not None:
-        rows = load_dataset(kind, data_files=str(path), split="train")
-    else:
-        rows = load_dataset(config.train_data, split="train")
-    for column in (config.prompt_column, config.completion_column):
-        if column not in rows.column_names:
-            raise InputError.at(
-                f"there is no such column; it has {rows.column_names}",
-                remedy="set prompt_column and completion_column",
-                source=config.train_data,
-                field=column,
-            )
+    columns = {
+        config.prompt_column: "prompt_column",
+        config.completion_column: "completion_column",
+    }
+    rows = load_rows(config.train_data, columns)
     pattern = None if config.remove is None else re.compile(config.remove)
 
     def example(row: dict) -> dict[str, str]:

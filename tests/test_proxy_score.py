@@ -428,7 +428,7 @@ def test_errors_raise_or_warn(tmp_path, tokenizer, caplog):
     trainer = make_trainer(tmp_path / "warn", tokenizer, callbacks=[quiet])
     trainer.train()
     assert trainer.state.global_step == 6
-    assert "no proxy score at step 4: row t" in caplog.text
+    assert "ProxyScoreCallback: nothing at step 4: row t" in caplog.text
     assert not (tmp_path / "warn" / "run" / "hf_proxy" / "predictions.jsonl").exists()
 
 

@@ -1,10 +1,10 @@
-"""Modules for `evaluate`: the same numbers without a model, from what `token_logprobs` gives."""
+"""Modules for `evaluate`: the same numbers without a model, from rows that a model gave before."""
 
 from pathlib import Path
 
 import evaluate
 
-METRICS = ("rbridge",)
+METRICS = ("contrast", "rbridge")
 
 
 def load_metric(name: str) -> evaluate.Metric:

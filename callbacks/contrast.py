@@ -1,0 +1,234 @@
+"""The model in training held against an amateur: what it would learn from, while it trains."""
+
+import dataclasses
+import re
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hf_proxy.callbacks.watching import WatchingCallback
+from hf_proxy.logprobs import unwrapped
+from hf_proxy.mining import (
+    BATCH_SIZE,
+    SYSTEM_PROMPT,
+    Miner,
+    MiningSettings,
+    Prompts,
+    mine_folder,
+    read_prompts,
+)
+from hf_proxy.parallel import is_main, stop_together
+
+# logged key: statistic of the set
+KEYS = {
+    "contrast_kept_share": "kept_share",
+    "contrast_kl_mean": "kl_mean",
+    "contrast_top1_agreement": "top1_agreement",
+    "contrast_support_size": "support_size",
+    "contrast_flip_rate": "flip_rate",
+}
+EXPERTS = ("live", "base")
+_STEP_FOLDER = re.compile(r"step-(\d+)")
+
+
+class ContrastCallback(WatchingCallback):
+    """Hold the model in training (the expert) against a small amateur (LightReasoner).
+
+    At each measurement the model as it stands writes trajectories for the next `num_prompts`
+    prompts; the steps where it and the amateur part are kept with their targets. Watches only:
+    weights, optimizer state and random streams are what they would be without it.
+
+    Args:
+        amateur: a causal language model, or the folder or hub id of one.
+        prompts: rows with `prompt` and `example_id`, or texts; taken in turn, from the first again
+            after the last.
+        processing_class: the model's tokenizer; taken from the trainer where it has one.
+        amateur_processing_class: the amateur's, checked token by token; read with the amateur where
+            that is a folder or hub id.
+        num_prompts: of each measurement.
+        expert: `"live"`: the model as it stands; `"base"`: with its adapters off (PEFT only).
+        strategy, steps: as in `ProxyScoreCallback`.
+        output_dir: of `contrast.jsonl` and `soft_targets/step-*/` (sets for `load_soft_targets`);
+            `<args.output_dir>/hf_proxy` by default.
+        on_error: `"raise"`, or `"warn"`: go on without figures.
+        context, system_prompt: of `read_prompts`.
+        max_new_tokens, temperature, batch_size, seed, divergence_beta, plausibility_alpha,
+            contrast_temperature, parity: of `mine_soft_targets`.
+    """
+
+    def __init__(
+        self,
+        amateur: Any,
+        prompts: Dataset | Sequence[str],
+        *,
+        num_prompts: int,
+        processing_class: Any = None,
+        amateur_processing_class: Any = None,
+        expert: str = "live",
+        strategy: str | None = None,
+        steps: int | None = None,
+        output_dir: str | None = None,
+        on_error: str = "raise",
+        context: str = "chat",
+        system_prompt: str | None = SYSTEM_PROMPT,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        batch_size: int = BATCH_SIZE,
+        seed: int = 0,
+        divergence_beta: float = 0.4,
+        plausibility_alpha: float = 0.2,
+        contrast_temperature: float = 1.0,
+        parity: str | None = None,
+    ):
+        super().__init__(
+            file_name="contrast.jsonl",
+            processing_class=processing_class,
+            strategy=strategy,
+            steps=steps,
+            output_dir=output_dir,
+            on_error=on_error,
+        )
+        if expert not in EXPERTS:
+            raise ValueError(f"expert must be one of {EXPERTS}, not {expert!r}")
+        if not 1 <= num_prompts <= len(prompts):
+            raise ValueError(
+                f"num_prompts must be between 1 and the number of prompts, {len(prompts)}, not "
+                f"{num_prompts}"
+            )
+        self.settings = MiningSettings(
+            max_new_tokens,
+            temperature,
+            batch_size,
+            seed,
+            divergence_beta,
+            plausibility_alpha,
+            contrast_temperature,
+            parity,
+        )
+        if isinstance(amateur, (str, Path)):
+            # new modules draw their first weights, which would move the training's own stream
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                if amateur_processing_class is None:
+                    amateur_processing_class = AutoTokenizer.from_pretrained(amateur)
+                amateur = AutoModelForCausalLM.from_pretrained(
+                    amateur, dtype="auto", use_safetensors=True
+                )
+        self.amateur = amateur.eval().requires_grad_(False)
+        self.amateur_processing_class = amateur_processing_class
+        self.prompts, self.num_prompts, self.expert = prompts, num_prompts, expert
+        self._context = {"context": context, "system_prompt": system_prompt}
+        self._ready: tuple[Any, Miner, Prompts] | None = None
+
+    def _names(self) -> Iterable[str]:
+        return ("contrast",)
+
+    def _directions(self) -> tuple[set[str], set[str]]:
+        return set(), set()  # none of the figures is better as it falls or grows
+
+    def _check_schedule(self, args, state) -> None:
+        super()._check_schedule(args, state)
+        wanted = (args.metric_for_best_model or "").removeprefix("eval_")
+        if wanted in KEYS:
+            raise ValueError(
+                f"metric_for_best_model={args.metric_for_best_model!r} is no measure of quality, "
+                "so it cannot choose the best model; choose a loss or a proxy score"
+            )
+
+    def _prepare(self, args, state, model) -> None:
+        with stop_together(PartialState()):
+            self._open_miner(model)
+            if is_main(PartialState()):
+                self._tidy(self._folder(args), state.global_step)
+
+    def _open_miner(self, model) -> tuple[Miner, Prompts]:
+        """Made once for a model; whatever does not fit together is refused here."""
+        if self._ready is None or self._ready[0] is not model:
+            if self.processing_class is None:
+                raise ValueError(
+                    "the trainer has no processing_class; pass ContrastCallback("
+                    "processing_class=tokenizer)"
+                )
+            if self.expert == "base" and not hasattr(unwrapped(model), "disable_adapter"):
+                raise ValueError("expert='base' needs a model with adapters (PEFT)")
+            self.amateur.to(unwrapped(model).device)
+            miner = Miner(
+                model,
+                self.amateur,
+                processing_class=self.processing_class,
+                amateur_processing_class=self.amateur_processing_class,
+                settings=self.settings,
+            )
+            prompts = read_prompts(self.prompts, self.processing_class, **self._context)
+            miner.check_lengths(prompts)
+            self._ready = (model, miner, prompts)
+        return self._ready[1:]
+
+    def _folder(self, args) -> Path:
+        return self._open_log(args).path.parent / "soft_targets"
+
+    def _tidy(self, folder: Path, step: int) -> None:
+        """A fresh run leaves an earlier one's sets aside; a resumed one drops the later ones."""
+        if not folder.exists():
+            return
+        if step == 0:
+            number = 1
+            while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+                number += 1
+            folder.rename(aside)
+            return
+        for path in folder.iterdir():
+            found = _STEP_FOLDER.fullmatch(path.name)
+            if found and int(found[1]) > step:
+                shutil.rmtree(path)
+
+    def _measure(self, model, args, state) -> dict[str, float]:
+        processes = PartialState()
+        start = time.perf_counter()
+        with stop_together(processes):
+            miner, prompts = self._open_miner(model)
+        log = self._open_log(args)
+        number = log.count_before(state.global_step)
+        places = [
+            (number * self.num_prompts + i) % len(prompts.example_id)
+            for i in range(self.num_prompts)
+        ]
+        own = dataclasses.replace(
+            prompts,
+            example_id=[prompts.example_id[i] for i in places],
+            input_ids=[prompts.input_ids[i] for i in places],
+        )
+        bare = unwrapped(model)
+        adapters_off = bare.disable_adapter() if self.expert == "base" else nullcontext()
+        folder = self._folder(args) / f"step-{state.global_step:08d}"
+        with adapters_off:
+            tally, content = mine_folder(
+                miner,
+                own,
+                folder,
+                processes,
+                first_batch=number * -(-self.num_prompts // self.settings.batch_size),
+            )
+        statistics = tally.statistics()
+        line = {
+            "name": "contrast",
+            "step": state.global_step,
+            "epoch": state.epoch,
+            "tokens_seen": self._tokens_seen(state),
+            **statistics,
+            "mining": {name: content[name] for name in content if name != "template"},
+            "expert_is": self.expert,
+            "folder": f"soft_targets/{folder.name}",
+            "seconds": time.perf_counter() - start,
+        }
+        with stop_together(processes):
+            log.append(line)
+        row = {key: statistics[name] for key, name in KEYS.items()}
+        return {key: float(value) for key, value in row.items() if value is not None}

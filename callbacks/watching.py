@@ -1,0 +1,310 @@
+"""What the callbacks share: when they measure, where the numbers go, and that nothing else changes.
+
+`Trainer` logs an evaluation's metrics before it calls `on_evaluate`, so a callback alone reaches
+best-model selection, early stopping and `state.log_history`, but no reporter. `attach` wraps the
+trainer's `log` and adds our numbers to the evaluation's own row.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from accelerate import PartialState
+from transformers import Trainer, TrainerCallback
+
+from hf_proxy.callbacks.prediction_log import PredictionLog
+from hf_proxy.parallel import is_main, sum_over_ranks
+from hf_proxy.weights import weights_checksum
+
+logger = logging.getLogger(__name__)
+
+STRATEGIES = (None, "evaluate", "steps", "save")
+_EVALUATION_ROW = re.compile(r"eval.*_runtime")
+
+
+class WatchingCallback(TrainerCallback):
+    """Base of the callbacks that measure a model in training.
+
+    A subclass says what is measured: `_names`, `_prepare`, `_measure` and `_directions`.
+
+    Args:
+        file_name: of the lines, in `output_dir`.
+        processing_class: the model's tokenizer; taken from the trainer where it has one.
+        strategy, steps, output_dir, on_error: see the subclasses.
+    """
+
+    def __init__(
+        self,
+        *,
+        file_name: str,
+        processing_class: Any,
+        strategy: str | None,
+        steps: int | None,
+        output_dir: str | None,
+        on_error: str,
+    ):
+        if strategy not in STRATEGIES:
+            raise ValueError(f"strategy must be one of {STRATEGIES}, not {strategy!r}")
+        if (strategy == "steps") != (steps is not None) or (steps is not None and steps < 1):
+            raise ValueError(
+                "steps (a positive number) goes with strategy='steps', and only with it"
+            )
+        if on_error not in ("raise", "warn"):
+            raise ValueError(f"on_error must be 'raise' or 'warn', not {on_error!r}")
+        self.processing_class = processing_class
+        self.strategy, self.steps, self.on_error = strategy, steps, on_error
+        self.output_dir = output_dir
+        self._file_name = file_name
+        self._trainer: Trainer | None = None
+        self._wrapped: dict[str, tuple[Any, Any]] = {}  # name: what stood there before, our own
+        self._num_tokens: int | None = None  # of this process since the run began or was resumed
+        self._num_tokens_before: int | None = 0  # of all processes, before the run was resumed
+        self._memo: tuple[Any, dict[str, float]] | None = None
+        self._log: PredictionLog | None = None
+        self._said_attach = False
+
+    # what a subclass says
+
+    def _names(self) -> Iterable[str]:
+        """Names of the lines of one measurement."""
+        raise NotImplementedError
+
+    def _prepare(self, args, state, model) -> None:
+        """Whatever must be right before the first step."""
+        raise NotImplementedError
+
+    def _measure(self, model, args, state) -> dict[str, float]:
+        """The numbers of these weights, after their lines are written."""
+        raise NotImplementedError
+
+    def _directions(self) -> tuple[set[str], set[str]]:
+        """Logged keys that get better as they fall, and as they grow."""
+        raise NotImplementedError
+
+    # attaching
+
+    def attach(self, trainer: Trainer) -> Self:
+        """Put our numbers in the evaluation's own logged row, in every reporter.
+
+        Adds the callback where it is missing. A second call changes nothing; `detach` undoes it.
+        """
+        if self._trainer is trainer:
+            return self
+        if self._trainer is not None:
+            raise ValueError("this callback is attached to another trainer; detach it first")
+        if self not in trainer.callback_handler.callbacks:
+            trainer.add_callback(self)
+        self._take(getattr(trainer, "processing_class", None))
+        self._trainer, self._num_tokens = trainer, 0
+        log, get_batch_samples = trainer.log, trainer.get_batch_samples
+
+        def log_with_scores(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+            is_evaluation = any(_EVALUATION_ROW.fullmatch(key) for key in logs)
+            if is_evaluation and self._trainer is trainer and self._with_evaluations():
+                logs.update(self._row(trainer.model, trainer.args, trainer.state))
+            log(logs, *args, **kwargs)
+
+        def counted_batch_samples(*args: Any, **kwargs: Any) -> Any:
+            batches, num_items = get_batch_samples(*args, **kwargs)
+            if self._trainer is trainer and self._num_tokens is not None:
+                self._num_tokens += sum(_num_tokens(batch) for batch in batches)
+            return batches, num_items
+
+        for name, own in (("log", log_with_scores), ("get_batch_samples", counted_batch_samples)):
+            self._wrapped[name] = (vars(trainer).get(name), own)
+            setattr(trainer, name, own)
+        return self
+
+    def detach(self) -> None:
+        """Give the trainer its own methods back. The callback stays in its list."""
+        if self._trainer is None:
+            return
+        for name, (before, own) in self._wrapped.items():
+            if vars(self._trainer).get(name) is not own:
+                continue  # another has wrapped ours since: it stays below, and passes all on
+            if before is None:
+                delattr(self._trainer, name)
+            else:
+                setattr(self._trainer, name, before)
+        self._trainer, self._num_tokens = None, None
+
+    # events
+
+    def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
+        """Check the schedule, tidy the files of an earlier run, and score a fresh model."""
+        self._take(processing_class)
+        self._check_schedule(args, state)
+        self._prepare(args, state, model)
+        self._num_tokens_before = self._open_log(args).open(state.global_step)
+        if self._trainer is not None:
+            self._num_tokens = None if self._num_tokens_before is None else 0
+        self._memo = None
+        fresh = state.global_step == 0
+        if fresh and self.strategy is None:
+            self._measure_and_log(args, state, control, model)
+        elif not fresh and self._due(args, state) and self._missing(state):
+            self._measure_and_log(args, state, control, model)
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        """Score every `steps` steps, and the last weights before best ones may replace them."""
+        is_last = state.global_step >= state.max_steps and args.load_best_model_at_end
+        if self.strategy == "steps":
+            now = state.global_step % self.steps == 0
+        else:
+            now = self.strategy is None and is_last and not control.should_evaluate
+        if now:
+            self._measure_and_log(args, state, control, model)
+
+    def on_evaluate(
+        self, args, state, control, model=None, metrics=None, processing_class=None, **kwargs
+    ):
+        """Add our numbers to the evaluation's metrics where `attach` has not done so already."""
+        self._take(processing_class)
+        if self._trainer is not None or not self._with_evaluations():
+            return
+        if not self._said_attach and is_main(PartialState()):
+            self._said_attach = True
+            logger.warning(
+                "%s is not attached: its numbers reach best-model selection, "
+                "state.log_history and %s, but no reporter, and early stopping only if it stands "
+                "before it; callback.attach(trainer) puts them beside eval_loss",
+                type(self).__name__,
+                self._file_name,
+            )
+        row = self._row(model, args, state)
+        metrics.update(row)
+        # Trainer has logged its row already; ours goes with it, once for several evaluation sets
+        last = state.log_history[-1] if state.log_history else None
+        if last is not None and not set(row) <= set(last):
+            last.update(row)
+
+    def on_save(self, args, state, control, model=None, **kwargs):
+        """Score with each checkpoint where that is the schedule."""
+        if self._with_saves(args):
+            self._measure_and_log(args, state, control, model)
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        """Score the last weights of a run without a strategy of its own."""
+        replaced = args.load_best_model_at_end and state.best_model_checkpoint is not None
+        if self.strategy is None and not replaced and self._missing(state):
+            self._measure_and_log(args, state, control, model)
+
+    # when
+
+    def _with_evaluations(self) -> bool:
+        return self.strategy in (None, "evaluate")
+
+    def _with_saves(self, args) -> bool:
+        return self.strategy == "save" or (
+            self.strategy is None and args.eval_strategy == "no" and args.save_strategy != "no"
+        )
+
+    def _due(self, args, state) -> bool:
+        """Whether the schedule asks for a line at the step that a run is resumed from."""
+        step = state.global_step
+        if self.strategy == "steps":
+            return step % self.steps == 0
+        if self._with_saves(args):
+            return True  # a run resumes from a checkpoint
+        if args.eval_strategy == "epoch":
+            return state.epoch is not None and float(state.epoch).is_integer()
+        every = state.eval_steps or args.eval_steps
+        return args.eval_strategy == "steps" and bool(every) and step % int(every) == 0
+
+    def _check_schedule(self, args, state) -> None:
+        if self.strategy == "evaluate" and args.eval_strategy == "no" and not args.eval_on_start:
+            raise ValueError(
+                f"{type(self).__name__}(strategy='evaluate') never fires, because the trainer does "
+                "not evaluate; set eval_strategy, or use strategy='steps' or 'save'"
+            )
+        if self.strategy == "save" and args.save_strategy == "no":
+            raise ValueError(
+                f"{type(self).__name__}(strategy='save') never fires, because the trainer does not "
+                "save; set save_strategy, or use strategy='steps' or 'evaluate'"
+            )
+        if self.strategy == "steps" and self.steps > state.max_steps:
+            raise ValueError(
+                f"{type(self).__name__}(steps={self.steps}) never fires in {state.max_steps} steps"
+            )
+        wanted = args.metric_for_best_model
+        if wanted is None:
+            return
+        key = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
+        lower, higher = self._directions()
+        if key not in lower | higher:
+            return
+        better = key in higher
+        if args.greater_is_better is not better:
+            raise ValueError(
+                f"metric_for_best_model={wanted!r} gets {'better' if better else 'worse'} as it "
+                f"grows; set TrainingArguments(greater_is_better={better})"
+            )
+        if not self._with_evaluations():
+            raise ValueError(
+                f"metric_for_best_model={wanted!r} is read at every evaluation, but strategy="
+                f"{self.strategy!r} leaves evaluations out; use strategy='evaluate' or None"
+            )
+
+    def _missing(self, state) -> bool:
+        return self._log is not None and self._log.missing(self._names(), state.global_step)
+
+    # measuring
+
+    def _take(self, processing_class: Any) -> None:
+        self.processing_class = self.processing_class or processing_class
+
+    def _measure_and_log(self, args, state, control, model) -> None:
+        """A row of its own, outside an evaluation."""
+        row = self._row(model, args, state)
+        if not row:
+            return
+        if self._trainer is None:
+            state.log_history.append({"epoch": state.epoch, **row, "step": state.global_step})
+            return
+        # the plain method: TRL's would drain its own metrics into our row; and logging clears
+        # should_log, which would swallow the training row of this step
+        should_log = control.should_log
+        Trainer.log(self._trainer, row)
+        control.should_log = should_log
+
+    def _row(self, model, args, state) -> dict[str, float]:
+        """Our keys for these weights: scored, or remembered if they were just scored."""
+        try:
+            weights = (state.global_step, weights_checksum(model, PartialState()))
+            if self._memo is not None and self._memo[0] == weights:
+                return dict(self._memo[1])
+            row = self._measure(model, args, state)
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            logger.warning(
+                "%s: nothing at step %d: %s", type(self).__name__, state.global_step, error
+            )
+            return {}
+        self._memo = (weights, row)
+        return dict(row)
+
+    def _tokens_seen(self, state) -> int | None:
+        """Trainer's own count where it keeps one, else ours where attached, else unknown."""
+        if state.num_input_tokens_seen:
+            return int(state.num_input_tokens_seen)
+        if self._num_tokens is None or self._num_tokens_before is None:
+            return None
+        counted = sum_over_ranks(np.array([float(self._num_tokens)]), PartialState())
+        return self._num_tokens_before + int(counted[0])
+
+    def _open_log(self, args) -> PredictionLog:
+        if self._log is None:
+            folder = Path(self.output_dir or Path(args.output_dir) / "hf_proxy")
+            self._log = PredictionLog(folder / self._file_name)
+        return self._log
+
+
+def _num_tokens(batch: Mapping[str, Any]) -> int:
+    """Tokens of a batch without its padding."""
+    mask = batch.get("attention_mask")
+    ids = batch["input_ids"]
+    return int(ids.numel() if mask is None else mask.sum())

@@ -1,0 +1,230 @@
+"""Soft targets from an expert and an amateur (LightReasoner): mine a set, look at it."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import Accelerator
+from rich.console import Console
+
+from hf_proxy.contrast_plots import plot_contrast
+from hf_proxy.mining import BATCH_SIZE, SYSTEM_PROMPT, load_soft_targets, mine_soft_targets
+from hf_proxy.parallel import stop_together
+from hf_proxy.recipes import RecipeConfig, newlines, run
+from hf_proxy.recipes.checkpoints import find_checkpoints, load_model, load_tokenizer
+from hf_proxy.recipes.rows import load_rows
+from hf_proxy.schemas import InputError
+from hf_proxy.trajectories import render_terminal, write_page
+
+
+@dataclass(frozen=True, kw_only=True)
+class MineConfig(RecipeConfig):
+    """`hf-proxy contrast mine`."""
+
+    expert: str = field(
+        metadata={"help": "Model folder, adapter or hub id: the one to be improved, who writes."}
+    )
+    amateur: str = field(metadata={"help": "A weaker model with the same tokenizer."})
+    prompts: str = field(
+        metadata={"help": "Questions: .jsonl, .json, .parquet or .csv file, or hub id."}
+    )
+    prompt_column: str = field(default="prompt", metadata={"help": "Column of the question."})
+    num_prompts: int | None = field(
+        default=None, metadata={"help": "Take the first so many (paper: 1,000 of GSM8K train)."}
+    )
+    output_dir: str = field(
+        metadata={"help": "Folder of the set; mining goes on where it was interrupted."}
+    )
+    context: str = field(
+        default="chat",
+        metadata={
+            "help": "'chat': the expert's template; or text, {prompt} replaced, \\n a newline."
+        },
+    )
+    system_prompt: str | None = field(
+        default=SYSTEM_PROMPT, metadata={"help": "System turn under context=chat (paper's own)."}
+    )
+    max_new_tokens: int = field(
+        default=128, metadata={"help": "Tokens of each trajectory (paper: 128)."}
+    )
+    temperature: float = field(
+        default=0.0, metadata={"help": "0: greedy; above: plain sampling, seeded."}
+    )
+    batch_size: int = field(
+        default=BATCH_SIZE, metadata={"help": "Prompts generated together; one shard each."}
+    )
+    seed: int = field(default=0, metadata={"help": "Of the sampling."})
+    divergence_beta: float = field(
+        default=0.4, metadata={"help": "Keep steps with KL of at least so many nats (paper: 0.4)."}
+    )
+    plausibility_alpha: float = field(
+        default=0.2, metadata={"help": "Plausible: p >= alpha * largest p of the expert (0.2)."}
+    )
+    contrast_temperature: float = field(
+        default=1.0, metadata={"help": "Divides the log-ratio before the softmax (paper: 1)."}
+    )
+    parity: Literal["none", "official"] = field(
+        default="none",
+        metadata={"help": "official: the published script's form, to compare with its sets."},
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = field(
+        default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowConfig(RecipeConfig):
+    """`hf-proxy contrast show`."""
+
+    source: str = field(metadata={"help": "Folder that `hf-proxy contrast mine` wrote."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Of the expert; None: where the set says it was."}
+    )
+    num_rows: int = field(default=3, metadata={"help": "Trajectories to show, from the first."})
+    example_ids: list[str] = field(
+        default_factory=list, metadata={"help": "Show these instead, by name."}
+    )
+    max_targets: int = field(default=5, metadata={"help": "Most targets listed for a step."})
+    page: str | None = field(
+        default=None, metadata={"help": "Write one self-contained HTML page instead."}
+    )
+    figure: str | None = field(
+        default=None, metadata={"help": "Write FIGURE.png and FIGURE.svg of the whole set."}
+    )
+
+
+def mine(config: MineConfig) -> dict[str, Any]:
+    """Let the expert write, hold the amateur against it, keep the steps where they part."""
+    accelerator = Accelerator()
+    start = time.perf_counter()
+    with stop_together(accelerator):
+        rows = load_rows(config.prompts, {config.prompt_column: "prompt_column"})
+        if config.num_prompts is not None:
+            rows = rows.select(range(min(config.num_prompts, len(rows))))
+        rows = rows.rename_column(config.prompt_column, "prompt").select_columns(
+            ["prompt", *(["example_id"] if "example_id" in rows.column_names else [])]
+        )
+        found = [find_checkpoints(spec)[-1] for spec in (config.expert, config.amateur)]
+        tokenizers = [load_tokenizer(checkpoint) for checkpoint in found]
+        models = [
+            load_model(checkpoint, dtype=config.dtype, device=accelerator.device)
+            for checkpoint in found
+        ]
+    soft_targets = mine_soft_targets(
+        *models,
+        rows,
+        processing_class=tokenizers[0],
+        amateur_processing_class=tokenizers[1],
+        output_dir=config.output_dir,
+        accelerator=accelerator,
+        context=newlines(config.context),
+        system_prompt=config.system_prompt,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        divergence_beta=config.divergence_beta,
+        plausibility_alpha=config.plausibility_alpha,
+        contrast_temperature=config.contrast_temperature,
+        parity=None if config.parity == "none" else config.parity,
+        facts=dataclasses.asdict(config),
+    )
+    statistics = json.loads((Path(config.output_dir) / "statistics.json").read_text())
+    seconds = time.perf_counter() - start
+    if accelerator.is_main_process:
+        print(statistics_table(statistics))
+        print(f"{len(soft_targets)} rows in {config.output_dir}, {seconds:.0f} s")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return {"output_dir": config.output_dir, "seconds": seconds, "statistics": statistics}
+
+
+def show(config: ShowConfig) -> dict[str, Any]:
+    """Print trajectories with their tokens shaded by KL, or write them as a page or a figure."""
+    rows = load_soft_targets(config.source)
+    stamp = json.loads((Path(config.source) / "provenance.json").read_text())
+    statistics = json.loads((Path(config.source) / "statistics.json").read_text())
+    where = config.tokenizer or stamp["facts"].get("expert")
+    if where is None:
+        raise InputError.at(
+            "the set does not say where its tokenizer is", remedy="name it with --tokenizer"
+        )
+    tokenizer = load_tokenizer(find_checkpoints(where)[-1])
+    if config.example_ids:
+        places = {name: place for place, name in enumerate(rows["example_id"])}
+        if unknown := [name for name in config.example_ids if name not in places]:
+            raise InputError.at(
+                f"there is no {unknown[0]!r}",
+                remedy=f"the first is {rows[0]['example_id']!r}",
+                source=config.source,
+                field="example_ids",
+            )
+        shown = [rows[places[name]] for name in config.example_ids]
+    else:
+        shown = list(islice(rows, config.num_rows))
+    files = []
+    if config.figure is not None:
+        beta = stamp["settings"]["divergence_beta"]
+        files += map(str, plot_contrast(rows, config.figure, divergence_beta=beta))
+    if config.page is not None:
+        names = ("expert", "amateur", "prompts", "max_new_tokens", "divergence_beta")
+        facts = {name: str(stamp["facts"][name]) for name in names if name in stamp["facts"]}
+        facts |= {name: _number(value) for name, value in statistics.items()}
+        write_page(shown, tokenizer, config.page, title="Soft targets", facts=facts)
+        files.append(config.page)
+    if not files:
+        render_terminal(shown, tokenizer, console=Console(), max_targets=config.max_targets)
+        print(statistics_table(statistics))
+    for file in files:
+        print(file)
+    return {"rows": len(shown), "files": files, "statistics": statistics}
+
+
+def statistics_table(statistics: dict[str, Any]) -> str:
+    """Beside the published figures, where there are such (arXiv 2510.07962, section 2.2)."""
+    published = {
+        "kept_share": "about 0.2",
+        "kl_mean_agree": "0.166",
+        "kl_mean_differ": "1.99",
+        "agree_kept_share": "0.10",
+    }
+    lines = [f"{'':<22}{'this set':>12}   published (other models and prompts)"]
+    lines += [
+        f"{name:<22}{_number(value):>12}   {published.get(name, '')}".rstrip()
+        for name, value in statistics.items()
+    ]
+    return "\n".join(lines)
+
+
+def _number(value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+ACTIONS: dict[str, tuple[Any, Callable[..., dict[str, Any]]]] = {
+    "mine": (MineConfig, mine),
+    "show": (ShowConfig, show),
+}
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """`hf-proxy contrast mine|show`."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] not in ACTIONS:
+        print("usage: hf-proxy contrast ACTION [--help] ...\n")
+        for name, (_, action) in ACTIONS.items():
+            print(f"  {name:<10}{(action.__doc__ or '').splitlines()[0]}")
+        return 0 if argv and argv[0] in ("-h", "--help") else 2
+    config_class, action = ACTIONS[argv[0]]
+    return run(config_class, action, argv[1:], prog=f"hf-proxy contrast {argv[0]}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())
