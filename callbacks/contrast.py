@@ -124,7 +124,7 @@ class ContrastCallback(WatchingCallback):
         self.amateur = amateur.eval().requires_grad_(False)
         self.amateur_processing_class = amateur_processing_class
         self.prompts, self.num_prompts, self.expert = prompts, num_prompts, expert
-        self._context = {"context": context, "system_prompt": system_prompt}
+        self._context: dict[str, Any] = {"context": context, "system_prompt": system_prompt}
         self._ready: tuple[Any, Miner, Prompts] | None = None
 
     def _names(self) -> Iterable[str]:

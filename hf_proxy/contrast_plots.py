@@ -9,7 +9,7 @@ from matplotlib import rc_context
 
 from hf_proxy.plots import _BLUE, _GREY, _RED, _STYLE, _figure, _save
 from hf_proxy.schemas import InputError
-from hf_proxy.trajectories import target_outcome
+from hf_proxy.soft_targets import target_outcome
 
 _TINY = 1e-4  # nats; below, half-precision logits decide more than the models do
 _BINS_PER_DECADE = 8

@@ -102,7 +102,7 @@ def contrast(
     blocks = []
     for start in range(0, max(len(expert_logits_NV), 1), rows):
         expert_BV, amateur_BV = (
-            logits_NV[start : start + rows, :width].to(dtype)
+            logits_NV[start : start + rows, :width].to(dtype, copy=True)
             for logits_NV in (expert_logits_NV, amateur_logits_NV)
         )
         blocks.append(
@@ -147,25 +147,28 @@ def _block(
 ) -> Contrast:
     """A few rows, few enough to stay in a CPU's cache.
 
-    All sums are dot products with the softmax: with z = logit - max, ln p = z - ln Z, so that
-    KL = p_E.z_E - p_E.z_A - ln Z_E + ln Z_A and H = ln Z - p.z, without a table of ln p.
+    With z = logit - max, q = exp z and Z its sum, p = q / Z and ln p = z - ln Z, so that
+    KL = (q_E.z_E - q_E.z_A) / Z_E - ln Z_E + ln Z_A and H = ln Z - q.z / Z: dot products, without a
+    table of p or of ln p.
     """
-    (z_E, p_E, log_Z_E, top_E), (z_A, p_A, log_Z_A, top_A) = (
-        _softmax(logits_BV) for logits_BV in (expert_BV, amateur_BV)
-    )
-    own_E, own_A = torch.linalg.vecdot(p_E, z_E), torch.linalg.vecdot(p_A, z_A)
-    kl_B = own_E - torch.linalg.vecdot(p_E, z_A) - log_Z_E + log_Z_A
+    z_E, q_E, total_E, top_E = _exponentials(expert_BV)
+    z_A, q_A, total_A, top_A = _exponentials(amateur_BV)
+    log_Z_E, log_Z_A = total_E.log(), total_A.log()
+    own_E = torch.linalg.vecdot(q_E, z_E) / total_E
+    own_A = torch.linalg.vecdot(q_A, z_A) / total_A
+    kl_B = own_E - torch.linalg.vecdot(q_E, z_A) / total_E - log_Z_E + log_Z_A
     # a row with NaN or infinity anywhere has it here: every logit goes into the sums
     bad_B = ~torch.isfinite(kl_B + own_A)
     if bad_B.any():
         row = int(bad_B.nonzero()[0])
-        whose = "amateur" if torch.isfinite(expert_BV[row]).all() else "expert"
+        whose = "amateur" if torch.isfinite(own_E[row]) else "expert"
         raise ValueError(
             f"step {first_row + row}: the {whose} has a logit that is not finite; its weights or "
             "its precision are broken: try float32, or look for NaN in them"
         )
     if parity == "official":
-        shifted_E, shifted_A = p_E + _OFFICIAL_EPSILON, p_A + _OFFICIAL_EPSILON
+        shifted_E = q_E / total_E[:, None] + _OFFICIAL_EPSILON
+        shifted_A = q_A / total_A[:, None] + _OFFICIAL_EPSILON
         kl_B = torch.linalg.vecdot(shifted_E, shifted_E.log() - shifted_A.log())
     keep_B = kl_B >= divergence_beta
     kept = keep_B.nonzero()[:, 0]
@@ -197,16 +200,15 @@ def _block(
     )
 
 
-def _softmax(logits_BV: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """z = logit - max, its softmax, ln sum exp z, and the first place of the maximum."""
+def _exponentials(logits_BV: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """z = logit - max (in the logits' own memory), exp z, its sum, and the place of the maximum."""
     if not logits_BV.numel():
         empty = logits_BV.new_zeros(len(logits_BV))
         return logits_BV, logits_BV, empty, empty.long()
     most, top = logits_BV.max(dim=-1)
-    z_BV = logits_BV - most[:, None]
-    p_BV = torch.softmax(z_BV, dim=-1)
-    # the largest probability is exp(0) / Z, so no second sum over the vocabulary
-    return z_BV, p_BV, -p_BV.gather(1, top[:, None])[:, 0].log(), top
+    z_BV = logits_BV.sub_(most[:, None])
+    q_BV = z_BV.exp()
+    return z_BV, q_BV, q_BV.sum(-1), top
 
 
 def _softmax_within(score_S: Tensor, step_S: Tensor, num_steps: int) -> Tensor:

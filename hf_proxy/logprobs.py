@@ -183,9 +183,7 @@ def read_logit_pairs(
     read_logits(expert, batch, both, device=device)
 
 
-def _chunked_head(
-    head: nn.Module, hidden_ND: Tensor, num_labels: int
-) -> Callable[[Tensor], Tensor]:
+def _chunked_head(head: Any, hidden_ND: Tensor, num_labels: int) -> Callable[[Tensor], Tensor]:
     """The head as a function of `[C, D]`; its result is overwritten by the next call."""
     plain = (
         type(head) is nn.Linear

@@ -331,7 +331,7 @@ class Miner:
         trajectories: list[list[int]],
     ) -> list["_Steps"]:
         """Each trajectory's steps, from one teacher-forced pass of each model."""
-        devices = {"device": expert.device, "amateur_device": amateur.device}
+        devices: dict[str, Any] = {"device": expert.device, "amateur_device": amateur.device}
         transforms = [
             logprobs.measure_logit_transform(model, device=model.device)
             for model in (expert, amateur)
@@ -341,13 +341,9 @@ class Miner:
         moved = torch.from_numpy(self.ids.moved)
         for group in group_by_tokens(list(map(len, whole)), TOKENS_PER_BATCH, padding_free=False):
             starts = [len(prompts[i]) for i in group]
-            batches = [
-                token_batch(group, ids, starts, padding_free=False)
-                for ids in (
-                    [whole[i] for i in group],
-                    [self.ids(whole[i], row=example_ids[i]) for i in group],
-                )
-            ]
+            theirs = [self.ids(whole[i], row=example_ids[i]) for i in group]
+            batch = token_batch(group, [whole[i] for i in group], starts, padding_free=False)
+            amateur_batch = token_batch(group, theirs, starts, padding_free=False)
             parts: list[Contrast] = []
 
             def consume(expert_CV: Tensor, amateur_CV: Tensor, where: slice, parts=parts) -> None:
@@ -372,12 +368,12 @@ class Miner:
                 )
 
             try:
-                logprobs.read_logit_pairs(expert, amateur, *batches, consume, **devices)
+                logprobs.read_logit_pairs(expert, amateur, batch, amateur_batch, consume, **devices)
             except ValueError as error:
                 names = ", ".join(example_ids[i] for i in group)
                 raise InputError.at(str(error), remedy="see there", row=names) from error
             skip_first = self.settings.parity == "official"  # the published loop starts at step 1
-            steps = _split(Contrast.concatenate(parts), batches[0].num_labels, skip_first)
+            steps = _split(Contrast.concatenate(parts), batch.num_labels, skip_first)
             for i, own in zip(group, steps, strict=True):
                 found[i] = own
         return [steps for steps in found if steps is not None]

@@ -5,11 +5,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hf_proxy.schemas import InputError
 
 # chosen here: with alpha 0.2 more plausible tokens than this means that none of them is likely
 FLAT_SUPPORT = 10
+_OF_STEPS = ("kl", "top1_agree", "expert_entropy", "amateur_entropy", "support_size")
+_OF_ENTRIES = ("prob", "expert_logprob", "amateur_logprob")
 
 
 @dataclass
@@ -40,25 +43,14 @@ class Tally:
         Raises:
             InputError: its columns do not fit each other.
         """
+        check_row(row)
         kl = np.asarray(row["kl"], np.float64)
         agree = np.asarray(row["top1_agree"], bool)
         support = np.asarray(row["support_size"], np.int64)
         offset = np.asarray(row["offset"], np.int64)
         step = np.asarray(row["position"], np.int64) - row["prompt_length"]
         size = np.diff(offset)
-        num_steps = len(row["input_ids"]) - row["prompt_length"]
-        fits = (
-            len(kl) == len(agree) == len(support) == num_steps >= 1
-            and len(size) == len(step)
-            and offset[-1] == len(row["prob"]) == len(row["expert_logprob"])
-            and (not len(step) or (0 <= step.min() and step.max() < num_steps))
-        )
-        if not fits:
-            raise InputError.at(
-                "the columns of the row do not fit each other",
-                remedy="give rows of mine_soft_targets as they are",
-                row=row.get("example_id"),
-            )
+        num_steps = len(kl)
         self.num_rows += 1
         self.num_steps += num_steps
         self.num_kept += len(step)
@@ -66,7 +58,11 @@ class Tally:
         self.num_agree_kept += int(agree[step].sum())
         self.num_one_token += int((support == 1).sum())
         self.num_one_token_kept += int((size == 1).sum())
-        self.num_flips += int(flips(row).sum())
+        bounds = zip(offset, offset[1:], strict=False)
+        self.num_flips += sum(
+            target_outcome(row["prob"][a:b], row["expert_logprob"][a:b]) == "flip"
+            for a, b in bounds
+        )
         self.num_flat += int((size > FLAT_SUPPORT).sum())
         self.num_entries += int(offset[-1])
         self.num_ended_at_once += num_steps == 1
@@ -125,16 +121,35 @@ def tally_rows(rows: Iterable[Mapping[str, Any]]) -> Tally:
     return tally
 
 
-def flips(row: Mapping[str, Any]) -> np.ndarray:
-    """Whether the target's best token is another than the expert's, bool [M], of the kept steps."""
-    offset = row["offset"]
-    return np.array(
-        [
-            np.argmax(row["prob"][a:b]) != np.argmax(row["expert_logprob"][a:b])
-            for a, b in zip(offset, offset[1:], strict=False)
-        ],
-        dtype=bool,
-    )
+def target_outcome(prob: ArrayLike, expert_logprob: ArrayLike) -> str:
+    """`"one token"`, `"flip"` where target and expert prefer different tokens, else `"same"`."""
+    if np.size(prob) == 1:
+        return "one token"
+    return "flip" if np.argmax(prob) != np.argmax(expert_logprob) else "same"
+
+
+def check_row(row: Mapping[str, Any]) -> None:
+    """Refuse a `SoftTargets` row whose columns do not fit each other.
+
+    Raises:
+        InputError: naming the row and the field.
+    """
+    num_ids, start, num_entries = len(row["input_ids"]), row["prompt_length"], len(row["token_id"])
+    lengths = dict.fromkeys(_OF_STEPS, num_ids - start) | dict.fromkeys(_OF_ENTRIES, num_entries)
+    lengths["offset"] = len(row["position"]) + 1
+    problems = {}
+    if not 1 <= start <= num_ids:
+        problems["prompt_length"] = f"{start} is not between 1 and the {num_ids} input_ids"
+    for name, length in lengths.items():
+        if len(row[name]) != length:
+            problems[name] = f"{length} values expected, {len(row[name])} given"
+    if min(np.diff([start - 1, *row["position"], num_ids])) < 1:
+        problems["position"] = "does not ascend from prompt_length to the end of input_ids"
+    sizes = np.diff(row["offset"], prepend=0)  # the first is the offset of the first entry, 0
+    if sizes.sum() != num_entries or sizes[:1].any() or (sizes[1:] < 1).any():
+        problems["offset"] = f"does not part {num_entries} entries into steps of at least one"
+    for field, problem in problems.items():
+        raise InputError.at(problem, remedy="mine it anew", row=row["example_id"], field=field)
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import StrictUndefined, Template
-from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from hf_proxy.schemas import InputError, write_text
+from hf_proxy.soft_targets import check_row, target_outcome
 from hf_proxy.spelling import _byte_level
 
 # Lower edges of the shades, in nats, behind shade 0. 0.4 is the divergence_beta of
@@ -29,8 +29,9 @@ _NOTHING = "\u00b7"  # stands for a token that completes no letter
 _HIDDEN = (range(0x20), range(0x7F, 0xA0), range(0x2028, 0x202F), range(0x2066, 0x206A))
 _SIGNS = {code: f"<U+{code:04X}>" for codes in (*_HIDDEN, range(0xD800, 0xE000)) for code in codes}
 _SIGNS |= {ord("\n"): "\u21b5\n", ord("\t"): "\u21e5"}
-_OF_STEPS = ("kl", "top1_agree", "expert_entropy", "amateur_entropy")
-_OF_ENTRIES = ("prob", "expert_logprob", "amateur_logprob")
+
+_SHOWN = ("kl", "top1_agree", "expert_entropy", "amateur_entropy")
+_ENTRIES = ("prob", "expert_logprob", "amateur_logprob")
 
 
 class _Token(NamedTuple):
@@ -80,13 +81,6 @@ def token_pieces(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[str
         pieces.append(full[end:same])
         end = max(end, same)
     return pieces
-
-
-def target_outcome(prob: ArrayLike, expert_logprob: ArrayLike) -> str:
-    """`"one token"`, `"flip"` where target and expert prefer different tokens, else `"same"`."""
-    if np.size(prob) == 1:
-        return "one token"
-    return "flip" if np.argmax(prob) != np.argmax(expert_logprob) else "same"
 
 
 def render_terminal(
@@ -162,17 +156,17 @@ def write_page(
 
 
 def _view(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> _View:
-    _check(row)
+    check_row(row)
     ids, start, offset = np.asarray(row["input_ids"]).tolist(), row["prompt_length"], row["offset"]
     pieces = (piece.translate(_SIGNS) for piece in token_pieces(ids[start:], tokenizer))
     shades = np.searchsorted(_EDGES, row["kl"], side="right").tolist()
     is_kept = np.isin(np.arange(start, len(ids)), row["position"]).tolist()
-    values = (np.asarray(row[name]).tolist() for name in _OF_STEPS)
+    values = (np.asarray(row[name]).tolist() for name in _SHOWN)
     columns = zip(range(len(shades)), pieces, shades, is_kept, *values, strict=True)
     tokens, kept = [_Token(*cells) for cells in columns], []
     for position, begin, end in zip(row["position"], offset[:-1], offset[1:], strict=True):
         before, chosen = ids[position - 1 : position + 1]
-        prob, expert, amateur = (np.asarray(row[name][begin:end]) for name in _OF_ENTRIES)
+        prob, expert, amateur = (np.asarray(row[name][begin:end]) for name in _ENTRIES)
         target_ids = np.asarray(row["token_id"][begin:end]).tolist()
         entries = zip(target_ids, prob, np.exp(expert), np.exp(amateur), strict=True)
         targets = [_Target(_alone(tokenizer, before, id), id == chosen, *p) for id, *p in entries]
@@ -183,25 +177,6 @@ def _view(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> _View:
     summary = f"{len(tokens)} steps, {len(kept)} kept{mean}"
     prompt = _decode(tokenizer, ids[:start]).translate(_SIGNS)
     return _View(row["example_id"].translate(_SIGNS), prompt, tokens, kept, summary)
-
-
-def _check(row: Mapping[str, Any]) -> None:
-    num_ids, start, num_entries = len(row["input_ids"]), row["prompt_length"], len(row["token_id"])
-    lengths = dict.fromkeys(_OF_STEPS, num_ids - start) | dict.fromkeys(_OF_ENTRIES, num_entries)
-    lengths["offset"] = len(row["position"]) + 1
-    problems = {}
-    if not 1 <= start <= num_ids:
-        problems["prompt_length"] = f"{start} is not between 1 and the {num_ids} input_ids"
-    for name, length in lengths.items():
-        if len(row[name]) != length:
-            problems[name] = f"{length} values expected, {len(row[name])} given"
-    if min(np.diff([start - 1, *row["position"], num_ids])) < 1:
-        problems["position"] = "does not ascend from prompt_length to the end of input_ids"
-    sizes = np.diff(row["offset"], prepend=0)  # the first is the offset of the first entry, 0
-    if sizes.sum() != num_entries or sizes[:1].any() or (sizes[1:] < 1).any():
-        problems["offset"] = f"does not part {num_entries} entries into steps of at least one"
-    for field, problem in problems.items():
-        raise InputError.at(problem, remedy="mine it anew", row=row["example_id"], field=field)
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:

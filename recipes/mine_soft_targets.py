@@ -116,8 +116,10 @@ def mine(config: MineConfig) -> dict[str, Any]:
             load_model(checkpoint, dtype=config.dtype, device=accelerator.device)
             for checkpoint in found
         ]
+    expert, amateur = models
     soft_targets = mine_soft_targets(
-        *models,
+        expert,
+        amateur,
         rows,
         processing_class=tokenizers[0],
         amateur_processing_class=tokenizers[1],
@@ -168,7 +170,7 @@ def show(config: ShowConfig) -> dict[str, Any]:
         shown = [rows[places[name]] for name in config.example_ids]
     else:
         shown = list(islice(rows, config.num_rows))
-    files = []
+    files: list[str] = []
     if config.figure is not None:
         beta = stamp["settings"]["divergence_beta"]
         files += map(str, plot_contrast(rows, config.figure, divergence_beta=beta))

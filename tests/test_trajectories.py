@@ -11,7 +11,8 @@ from rich.console import Console
 
 from hf_proxy.contrast_plots import plot_contrast
 from hf_proxy.schemas import InputError
-from hf_proxy.trajectories import render_terminal, target_outcome, token_pieces, write_page
+from hf_proxy.soft_targets import target_outcome
+from hf_proxy.trajectories import render_terminal, token_pieces, write_page
 
 # letters of two, three and four bytes, a joined emoji, a tab, a right-to-left word, line breaks
 MIXED = "Café 3 €\n\talso 先生 😀 👩‍👩‍👧 שלום <|end|> done\n"
@@ -63,6 +64,7 @@ def make_row(tokenizer, text, *, prompt="Q: 1 + 1?", kept=(1, 3), example_id="x"
         "top1_agree": [step % 2 == 0 for step in range(num)],
         "expert_entropy": [0.5] * num,
         "amateur_entropy": [1.5] * num,
+        "support_size": [1] * num,
         "position": [len(start) + step for step in kept],
         "offset": [2 * number for number in range(entries + 1)],
         "token_id": [id for step in kept for id in (new[step], 5)],
