@@ -16,6 +16,8 @@ _MODULE_OF = {
     "Prediction": "prediction",
     "ProxyScore": "schemas",
     "Ranking": "ranking",
+    "SelectiveSFTConfig": "sft",
+    "SelectiveSFTTrainer": "sft",
     "Setting": "schemas",
     "align_traces": "alignment",
     "annotate_traces": "scoring",

@@ -8,6 +8,7 @@ COMMANDS = {
     "traces": ("traces", "import, annotate and check reasoning traces"),
     "score": ("score_checkpoints", "score models on traces: table, intervals, comparisons"),
     "contrast": ("mine_soft_targets", "mine soft targets from an expert and an amateur, show them"),
+    "train": ("train_selective_sft", "tune a model on its own soft targets"),
     "finetune": ("finetune_with_proxy", "fine-tune with the score beside eval_loss"),
     "fit": ("fit_predictor", "fit the curve from scores to a large model's accuracy"),
     "predict": ("fit_predictor", "read a curve at scores: accuracy with its interval"),

@@ -183,6 +183,29 @@ def read_logit_pairs(
     read_logits(expert, batch, both, device=device)
 
 
+def kept_logits(model: nn.Module, inputs: dict[str, Any], index_M: Tensor) -> Tensor:
+    """Logits `[M, V]` at some places of the flattened inputs, from the model's own forward.
+
+    With gradient: the model is called as it is wrapped (DDP, FSDP2), a hook in front of its head
+    lets only those hidden states pass, and what the model does behind its head it does to them.
+
+    Args:
+        inputs: keyword arguments of the forward, on the model's device.
+        index_M: places in `input_ids.flatten()`, possibly none.
+    """
+    head = output_head(unwrapped(model))
+
+    def select(module: Any, args: tuple) -> tuple:
+        hidden_ND = args[0].reshape(-1, args[0].shape[-1])
+        return (hidden_ND[index_M][None], *args[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        return model(**inputs, use_cache=False).logits[0]
+    finally:
+        handle.remove()
+
+
 def _chunked_head(head: Any, hidden_ND: Tensor, num_labels: int) -> Callable[[Tensor], Tensor]:
     """The head as a function of `[C, D]`; its result is overwritten by the next call."""
     plain = (

@@ -628,7 +628,11 @@ def load_soft_targets(folder: str | Path) -> Dataset:
             remedy="run the same mining again, it goes on",
             source=folder,
         )
-    return concatenate_datasets([Dataset.from_file(str(shard)) for shard in shards])
+    rows = concatenate_datasets([Dataset.from_file(str(shard)) for shard in shards])
+    # goes with the rows through select and shuffle, so that a trainer can tell whose they are
+    names = ("tokenizer", "template_hash")
+    rows.info.description = json.dumps({name: content[name] for name in names})
+    return rows
 
 
 def _open_folder(folder: Path, content: Mapping[str, Any]) -> None:

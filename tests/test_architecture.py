@@ -18,6 +18,8 @@ from hf_proxy.recipes.fit_predictor import FitConfig
 from hf_proxy.recipes.mine_soft_targets import MineConfig
 from hf_proxy.recipes.score_checkpoints import ScoreConfig
 from hf_proxy.recipes.traces import AnnotateConfig
+from hf_proxy.recipes.train_selective_sft import TrainConfig
+from hf_proxy.sft import SelectiveSFTConfig
 
 ROOT = Path(__file__).parent.parent
 # each may import those before it; callbacks, recipes and cli come after, in this order
@@ -43,6 +45,7 @@ CORRIDOR = (
     "weights",
     "soft_targets",
     "mining",
+    "sft",
     "trajectories",
     "contrast_plots",
     "metrics",
@@ -205,6 +208,7 @@ CONFIGS = {
     "finetune_with_proxy": (FinetuneConfig, SFTConfig, ModelConfig),
     "score_checkpoints": (ScoreConfig,),
     "traces": (AnnotateConfig,),
+    "train_selective_sft": (TrainConfig, SelectiveSFTConfig, ModelConfig),
 }
 
 

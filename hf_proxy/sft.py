@@ -1,0 +1,329 @@
+"""Training on soft targets alone: one forward for all kept steps of a trajectory.
+
+    loss = mean over the kept steps of the global batch of KL(soft target || model)
+
+The mean is over all micro-batches and ranks of an optimizer step together: sums are divided by that
+one count, so accumulation and ranks change nothing. A trajectory's forward ends at its last kept
+step, and the output head meets hidden states of kept steps only.
+
+Source: arXiv 2510.07962, equations 7 and 8. Unlike the published trainer: the position that is read
+is the step's own, special tokens keep their share, one forward serves all steps of a trajectory.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch import Tensor
+from transformers import DataCollator, PreTrainedTokenizerBase
+from trl import SFTConfig, SFTTrainer
+
+from hf_proxy.logprobs import kept_logits, supports_padding_free, unwrapped
+from hf_proxy.schemas import InputError
+from hf_proxy.soft_targets import check_row
+from hf_proxy.spelling import tokenizer_fingerprint
+
+logger = logging.getLogger(__name__)
+
+_SUM_TOLERANCE = 1e-4  # of the stored fp32 probabilities of one step
+
+
+@dataclass
+class SelectiveSFTConfig(SFTConfig):
+    """`SFTConfig` of TRL with the defaults that this trainer needs.
+
+    `remove_unused_columns` is False, since rows are `SoftTargets`; `max_length` is None, since rows
+    are as long as they were mined.
+    """
+
+    remove_unused_columns: bool = False
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.packing:
+            raise ValueError(
+                "packing=True would cut the steps from their trajectories; set padding_free=True, "
+                "which spends nothing on padding"
+            )
+        super().__post_init__()
+
+
+@dataclass
+class SoftTargetCollator:
+    """`SoftTargets` rows into one batch whose inputs end at each row's last kept step.
+
+    Gives `input_ids [B, T]`, `attention_mask [B, T]` (padded) or `position_ids [1, T]`
+    (padding-free), and of the M kept steps: `logit_index [M]`, places in the flattened inputs whose
+    logits predict them, `row [M]`, whose they are, and their targets, `step [S]`, `token_id [S]`,
+    `prob [S]`; and `example_id` of the rows.
+    """
+
+    padding_free: bool
+    pad_token_id: int
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        # what predicts the last kept step is the token before it; a row without any needs but one
+        lengths = [max(row["position"], default=1) for row in rows]
+        width = max(lengths)
+        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        if not self.padding_free:
+            starts = width * np.arange(len(rows))
+        ids = [torch.tensor(row["input_ids"][:n]) for row, n in zip(rows, lengths, strict=True)]
+        batch: dict[str, Tensor] = {}
+        if self.padding_free:
+            batch["input_ids"] = torch.cat(ids)[None]
+            batch["position_ids"] = torch.cat([torch.arange(n) for n in lengths])[None]
+        else:
+            pad = torch.nn.utils.rnn.pad_sequence
+            batch["input_ids"] = pad(ids, batch_first=True, padding_value=self.pad_token_id)
+            batch["attention_mask"] = pad([torch.ones_like(x) for x in ids], batch_first=True)
+        index, whose, sizes = [], [], []
+        for number, (row, start) in enumerate(zip(rows, starts.tolist(), strict=True)):
+            index += [start + position - 1 for position in row["position"]]
+            whose += [number] * len(row["position"])
+            sizes += np.diff(row["offset"]).tolist()
+        batch["logit_index"] = torch.tensor(index, dtype=torch.int64)
+        batch["row"] = torch.tensor(whose, dtype=torch.int64)
+        batch["step"] = torch.repeat_interleave(torch.tensor(sizes, dtype=torch.int64))
+        entries = {
+            name: np.concatenate([np.asarray(row[name]) for row in rows])
+            for name in ("token_id", "prob")
+        }
+        batch["token_id"] = torch.from_numpy(entries["token_id"].astype(np.int64))
+        batch["prob"] = torch.from_numpy(entries["prob"].astype(np.float32))
+        return batch | {"example_id": [row["example_id"] for row in rows]}
+
+
+def selective_loss(
+    logits_MV: Tensor, step_S: Tensor, token_id_S: Tensor, prob_S: Tensor
+) -> tuple[Tensor, Tensor]:
+    """KL(soft target || model) of each kept step, and its entropy part alone.
+
+    Equals `F.kl_div(log_softmax(logits), q, reduction="none").sum(-1)` with q as dense rows.
+
+    Args:
+        logits_MV: of the kept steps, any dtype; the softmax runs in fp32 (float64 for float64).
+        step_S, token_id_S, prob_S: entries of the targets: their step, token and probability.
+
+    Returns:
+        `kl_M`, nats, with gradient; and the entropies of the targets, `[M]`.
+    """
+    dtype = torch.promote_types(logits_MV.dtype, torch.float32)
+    logprob_MV = torch.log_softmax(logits_MV.to(dtype), dim=-1)
+    prob_S = prob_S.to(dtype)
+    cross_S = prob_S * logprob_MV[step_S, token_id_S]
+    own_S = torch.special.entr(prob_S)
+    zero_M = logprob_MV.new_zeros(len(logprob_MV))
+    entropy_M = zero_M.scatter_add(0, step_S, own_S)
+    return -zero_M.scatter_add(0, step_S, cross_S) - entropy_M, entropy_M
+
+
+class SelectiveSFTTrainer(SFTTrainer):
+    """TRL's `SFTTrainer` on `SoftTargets` rows.
+
+    Logs, beside the loss, `kept_accuracy` (share of kept steps where the model's first token is the
+    target's) and `num_kept`; in evaluation `eval_loss` is the exact mean over all kept steps of the
+    set.
+
+    Args:
+        model: model or its name; with `peft_config` an adapter is tuned.
+        args: `SelectiveSFTConfig`.
+        train_dataset, eval_dataset: rows of `mine_soft_targets` or `load_soft_targets`. Rows
+            without a kept step teach nothing and are left out, counted in the log.
+        processing_class: the tokenizer that the rows were mined with.
+        other arguments: of `SFTTrainer`.
+
+    Raises:
+        InputError: a row that does not fit (ids beyond the vocabulary, positions or probabilities
+            that are none), a set of another tokenizer, no kept step at all.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: Any,
+        args: SelectiveSFTConfig,
+        train_dataset: Dataset,
+        eval_dataset: Dataset | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        data_collator: DataCollator | None = None,
+        **arguments: Any,
+    ):
+        if data_collator is not None:
+            raise ValueError("SelectiveSFTTrainer has a collator of its own")
+        if not isinstance(args, SelectiveSFTConfig):
+            raise ValueError(f"args must be a SelectiveSFTConfig, not {type(args).__name__}")
+        if processing_class is None:
+            raise ValueError("give the processing_class that the soft targets were mined with")
+        pad_id = processing_class.pad_token_id
+        collator = SoftTargetCollator(
+            args.padding_free, processing_class.eos_token_id if pad_id is None else pad_id
+        )
+        sets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        ready = {
+            name: _with_kept_steps(rows, name, processing_class)
+            for name, rows in sets.items()
+            if rows is not None
+        }
+        # TRL refuses a collator under padding_free, and prepares text; ours is ready
+        padding_free, kwargs = args.padding_free, args.dataset_kwargs
+        args.padding_free = False
+        args.dataset_kwargs = (kwargs or {}) | {"skip_prepare_dataset": True}
+        try:
+            super().__init__(
+                model=model,
+                args=args,
+                data_collator=collator,
+                processing_class=processing_class,
+                **ready,
+                **arguments,
+            )
+        finally:
+            args.padding_free, args.dataset_kwargs = padding_free, kwargs
+        bare = unwrapped(self.model)
+        if padding_free and not supports_padding_free(bare):
+            raise ValueError(
+                f"{type(bare).__name__} cannot tell packed rows apart; set padding_free=False"
+            )
+        width = bare.get_output_embeddings().weight.shape[0]
+        for name, rows in ready.items():
+            _check_rows(rows, name, width)
+        # KL, first tokens right, kept steps; in evaluation by row, since the loader repeats some to
+        # give every rank as many
+        self._train_sums = np.zeros(3)
+        self._eval_sums: dict[str, list[float]] = {}
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """The micro-batches of an optimizer step, and the kept steps of all ranks in them."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        num_kept = torch.tensor(sum(len(batch["logit_index"]) for batch in batches), device=device)
+        return batches, self.accelerator.gather(num_kept).sum()
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Summed KL of this micro-batch over the kept steps of the global batch.
+
+        DDP averages gradients over ranks, so the sum is multiplied by their number first. Without
+        any kept step the loss is 0, and still part of the graph, so that ranks do not wait.
+        """
+        if return_outputs:
+            raise ValueError("compute_metrics needs full logits, which are never made here")
+        targets = {name: inputs.pop(name) for name in ("step", "token_id", "prob")}
+        index, row = inputs.pop("logit_index"), inputs.pop("row")
+        example_ids = inputs.pop("example_id")
+        logits_MV = kept_logits(model, inputs, index)
+        kl_M, _ = selective_loss(logits_MV, targets["step"], targets["token_id"], targets["prob"])
+        mode = "train" if self.model.training else "eval"
+        with torch.no_grad():
+            correct = _first_is_the_targets(logits_MV, **targets)
+            sums_R3 = kl_M.new_zeros(len(example_ids), 3, dtype=torch.float64)
+            columns = torch.stack([kl_M, correct.to(kl_M.dtype), torch.ones_like(kl_M)], dim=1)
+            sums_R3.index_add_(0, row, columns.double())
+        if mode == "train":
+            self._train_sums += sums_R3.sum(0).cpu().numpy()
+        else:
+            self._eval_sums.update(zip(example_ids, sums_R3.tolist(), strict=True))
+        total = kl_M.sum() if len(kl_M) else logits_MV.sum() * 0.0
+        if num_items_in_batch is None:
+            return total / max(len(kl_M), 1)
+        return total / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Our figures in the row of the training loss."""
+        if "loss" in logs:
+            own = torch.from_numpy(self._train_sums).to(self.accelerator.device)
+            self._train_sums = np.zeros(3)
+            _, correct, num_kept = self.accelerator.reduce(own, reduction="sum").tolist()
+            if num_kept:
+                logs |= {"kept_accuracy": correct / num_kept, "num_kept": num_kept}
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
+        """Evaluation whose loss is the mean over all kept steps, whatever the batches."""
+        self._eval_sums = {}
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        rows = dict(gather_object(list(self._eval_sums.items())))
+        kl_sum, correct, num_kept = np.array([rows[name] for name in sorted(rows)]).sum(0).tolist()
+        output.metrics.update(
+            {
+                f"{metric_key_prefix}_loss": kl_sum / num_kept,
+                f"{metric_key_prefix}_kept_accuracy": correct / num_kept,
+                f"{metric_key_prefix}_num_kept": num_kept,
+            }
+        )
+        return output
+
+
+def _first_is_the_targets(
+    logits_MV: Tensor, step: Tensor, token_id: Tensor, prob: Tensor
+) -> Tensor:
+    """Whether the model's first token is the target's most probable one, bool `[M]`."""
+    num_steps = len(logits_MV)
+    most = prob.new_zeros(num_steps).scatter_reduce(0, step, prob, "amax")
+    is_most = prob == most[step]
+    first = logits_MV.argmax(-1) if num_steps else step.new_zeros(0)
+    hit = (token_id == first[step]) & is_most
+    return prob.new_zeros(num_steps).scatter_reduce(0, step, hit.to(prob.dtype), "amax")
+
+
+def _with_kept_steps(rows: Dataset, name: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """The rows that teach something; a set that was mined with another tokenizer is refused."""
+    wanted = {"input_ids", "prompt_length", "position", "offset", "token_id", "prob"}
+    if missing := sorted(wanted - set(rows.column_names or ())):
+        raise InputError.at(
+            f"columns {missing} are missing",
+            remedy="give rows of mine_soft_targets",
+            source=name,
+        )
+    mined = _mined_with(rows)
+    if mined is not None and mined != tokenizer_fingerprint(tokenizer):
+        raise InputError.at(
+            "it was mined with another tokenizer",
+            remedy="train the model it was mined from",
+            source=name,
+        )
+    kept = [place for place, position in enumerate(rows["position"]) if len(position)]
+    if not kept:
+        raise InputError.at(
+            "no row has a kept step", remedy="mine more, or lower divergence_beta", source=name
+        )
+    if len(kept) < len(rows):
+        logger.info("%s: %d of %d rows have no kept step", name, len(rows) - len(kept), len(rows))
+        rows = rows.select(kept)
+    return rows
+
+
+def _mined_with(rows: Dataset) -> str | None:
+    """Fingerprint of the tokenizer, as `load_soft_targets` notes it in the set's description."""
+    try:
+        return json.loads(rows.info.description)["tokenizer"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _check_rows(rows: Dataset, name: str, vocabulary: int) -> None:
+    for row in rows:
+        check_row(row)
+        offset = np.asarray(row["offset"])
+        tokens, prob = np.asarray(row["token_id"]), np.asarray(row["prob"])
+        sums = np.add.reduceat(prob, offset[:-1])
+        for field, wrong, problem in (
+            ("input_ids", not 0 <= min(row["input_ids"]) <= max(row["input_ids"]) < vocabulary, ""),
+            ("token_id", not 0 <= tokens.min() <= tokens.max() < vocabulary, ""),
+            ("prob", (prob < 0).any(), "a probability is negative"),
+            ("prob", np.abs(sums - 1).max() > _SUM_TOLERANCE, "a target does not sum to 1"),
+        ):
+            if wrong:
+                raise InputError.at(
+                    problem or f"an id is beyond the model's vocabulary of {vocabulary}",
+                    remedy="train on rows as mine_soft_targets wrote them, with their own model",
+                    source=name,
+                    row=row["example_id"],
+                    field=field,
+                )

@@ -1,0 +1,145 @@
+"""Train a model on its own soft targets (LightReasoner's second stage), resumably."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from huggingface_hub import ModelCard, ModelCardData
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.trainer_utils import get_last_checkpoint
+from trl import ModelConfig, get_peft_config
+
+from hf_proxy.mining import load_soft_targets
+from hf_proxy.parallel import stop_together
+from hf_proxy.recipes import run
+from hf_proxy.schemas import provenance_of, write_text
+from hf_proxy.sft import SelectiveSFTConfig, SelectiveSFTTrainer
+
+_CARD = """# {name}
+
+`{model}`, tuned on its own soft targets with `hf-proxy train` (LightReasoner, arXiv 2510.07962): the steps
+where it parts from `{amateur}`, and nothing else.
+
+| | |
+|---|---|
+| prompts | {prompts} |
+| rows, kept steps | {num_rows}, {num_kept} of {num_steps} |
+| divergence_beta, plausibility_alpha | {divergence_beta}, {plausibility_alpha} |
+| optimizer steps, learning rate | {steps}, {learning_rate} |
+| loss, first and last logged | {first_loss}, {last_loss} |
+
+What it reaches on a benchmark was not measured here. Versions and all settings: `provenance.json`.
+"""
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """Own fields of `hf-proxy train`, beside those of SelectiveSFTConfig and ModelConfig."""
+
+    soft_targets: str = field(
+        metadata={"help": "Folder that `hf-proxy contrast mine` wrote, of the same model."}
+    )
+    num_eval: int = field(default=0, metadata={"help": "Rows taken from its end for eval_loss."})
+    merge: bool = field(
+        default=True,
+        metadata={"help": "Save the model with its adapter merged too, under OUTPUT_DIR/merged."},
+    )
+    resume: bool = field(
+        default=True, metadata={"help": "Go on from the last checkpoint in output_dir, if any."}
+    )
+    json: bool = field(default=False, metadata={"help": "End with one machine-readable line."})
+    show_traceback: bool = field(default=False, metadata={"help": "Show where an error arose."})
+
+
+def main(
+    config: TrainConfig, arguments: SelectiveSFTConfig, model_config: ModelConfig
+) -> dict[str, Any]:
+    """Tune a model on the kept steps of a mined set; adapter, merged model, card, provenance."""
+    processes = PartialState()
+    with stop_together(processes):
+        if model_config.model_name_or_path is None:
+            raise ValueError("name the model: --model_name_or_path")
+        rows = load_soft_targets(config.soft_targets)
+        num_train = len(rows) - config.num_eval
+        if num_train < 1:
+            raise ValueError(f"num_eval={config.num_eval} leaves no row of {len(rows)} to train on")
+        tokenizer = AutoTokenizer.from_pretrained(model_config.model_name_or_path)
+        model = AutoModelForCausalLM.from_pretrained(
+            model_config.model_name_or_path,
+            dtype=model_config.dtype,
+            attn_implementation=model_config.attn_implementation,
+            use_safetensors=True,
+        )
+    trainer = SelectiveSFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows.select(range(num_train)),
+        eval_dataset=rows.select(range(num_train, len(rows))) if config.num_eval else None,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_config),
+    )
+    folder = Path(str(arguments.output_dir))
+    last = get_last_checkpoint(str(folder)) if config.resume and folder.is_dir() else None
+    result = trainer.train(resume_from_checkpoint=last)
+    trainer.save_model()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    kept = [row["num_kept"] for row in trainer.state.log_history if "num_kept" in row]
+    facts = {
+        "optimizer_steps": trainer.state.global_step,
+        "losses": losses,
+        "kept_steps_trained": sum(kept),
+        "train_runtime_s": result.metrics["train_runtime"],
+    }
+    with stop_together(processes):
+        if trainer.is_world_process_zero():
+            if config.merge and hasattr(trainer.model, "merge_and_unload"):
+                merged = trainer.model.merge_and_unload()
+                merged.save_pretrained(folder / "merged")
+                tokenizer.save_pretrained(folder / "merged")
+            _write_record(config, arguments, model_config, folder, facts)
+            print(
+                f"{facts['optimizer_steps']} steps, {sum(kept):.0f} kept steps, loss "
+                f"{losses[0]:.4f} -> {losses[-1]:.4f}, {facts['train_runtime_s']:.0f} s, {folder}"
+            )
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+    return facts | {"output_dir": str(folder)}
+
+
+def _write_record(config, arguments, model_config, folder: Path, facts: dict[str, Any]) -> None:
+    """Model card and provenance, beside the weights."""
+    source = Path(config.soft_targets)
+    mined = json.loads((source / "provenance.json").read_text())
+    statistics = json.loads((source / "statistics.json").read_text())
+    stamp = provenance_of(
+        soft_targets=mined, statistics=statistics, training=facts, arguments=arguments.to_dict()
+    )
+    write_text(folder / "provenance.json", json.dumps(stamp, indent=2, default=str))
+    text = _CARD.format(
+        name=folder.name,
+        model=model_config.model_name_or_path,
+        amateur=mined["facts"].get("amateur", "a smaller model"),
+        prompts=mined["facts"].get("prompts", "unnamed"),
+        **{name: statistics[name] for name in ("num_rows", "num_kept", "num_steps")},
+        **{n: mined["settings"][n] for n in ("divergence_beta", "plausibility_alpha")},
+        steps=facts["optimizer_steps"],
+        learning_rate=arguments.learning_rate,
+        first_loss=f"{facts['losses'][0]:.4f}",
+        last_loss=f"{facts['losses'][-1]:.4f}",
+    )
+    data = ModelCardData(
+        base_model=str(model_config.model_name_or_path), library_name="peft", tags=["lightreasoner"]
+    )
+    write_text(folder / "README.md", f"---\n{data.to_yaml()}\n---\n\n{text}")
+    ModelCard.load(folder / "README.md")  # a card that the hub could not read is no card
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """`hf-proxy train`."""
+    return run((TrainConfig, SelectiveSFTConfig, ModelConfig), main, argv, prog="hf-proxy train")
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())

@@ -1,0 +1,44 @@
+"""One optimizer step on one or two real processes; started by torchrun."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from test_sft import make_rows, make_trainer
+from transformers import AutoTokenizer
+
+
+def main():
+    folder, world_size, batch_size, accumulation = Path(sys.argv[1]), *map(int, sys.argv[2:5])
+    torch.set_num_threads(1)
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == world_size
+    tokenizer = AutoTokenizer.from_pretrained(str(folder / "tokenizer"))
+    trainer = make_trainer(
+        folder / f"run-{world_size}",
+        tokenizer,
+        make_rows(tokenizer),
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
+    )
+    trainer.train()
+    trainer_evaluation = trainer.evaluate(make_rows(tokenizer))
+    weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    every = gather_object([weights.tolist()])
+    if accelerator.is_main_process:
+        found = {
+            "equal across ranks": all(w == every[0] for w in every),
+            "weights": every[0],
+            "eval_loss": trainer_evaluation["eval_loss"],
+            "eval_num_kept": trainer_evaluation["eval_num_kept"],
+        }
+        (folder / f"found-{world_size}.json").write_text(json.dumps(found))
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+"""Selective SFT: the loss of one record per step, from one forward per trajectory."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from tiny_models import make_model
+from trl import SFTConfig
+
+from hf_proxy import (
+    InputError,
+    SelectiveSFTConfig,
+    SelectiveSFTTrainer,
+    load_soft_targets,
+    mine_soft_targets,
+)
+from hf_proxy.schemas import SOFT_TARGET_FEATURES
+from hf_proxy.sft import SoftTargetCollator, selective_loss
+
+
+def make_rows(tokenizer, num_rows=8, seed=3):
+    """Uneven trajectories with an uneven number of kept steps, targets of 1 to 4 tokens."""
+    rng = random.Random(seed)
+    size = len(tokenizer)
+    rows = []
+    for number in range(num_rows):
+        start, steps = rng.randint(2, 9), rng.randint(3, 14)
+        kept = sorted(rng.sample(range(steps), rng.randint(1, min(5, steps))))
+        widths = [rng.randint(1, 4) for _ in kept]
+        prob = [np.random.default_rng(number).dirichlet(np.ones(w)) for w in widths]
+        rows.append(
+            {
+                "example_id": str(number),
+                "input_ids": [rng.randrange(size) for _ in range(start + steps)],
+                "prompt_length": start,
+                "kl": [1.0] * steps,
+                "top1_agree": [True] * steps,
+                "expert_entropy": [1.0] * steps,
+                "amateur_entropy": [1.0] * steps,
+                "support_size": [1] * steps,
+                "position": [start + step for step in kept],
+                "offset": [0, *np.cumsum(widths).tolist()],
+                "token_id": [t for w in widths for t in sorted(rng.sample(range(size), w))],
+                "prob": np.concatenate(prob).tolist(),
+                "expert_logprob": [-1.0] * sum(widths),
+                "amateur_logprob": [-1.0] * sum(widths),
+            }
+        )
+    return Dataset.from_list(rows, features=SOFT_TARGET_FEATURES)
+
+
+def make_trainer(folder, tokenizer, rows, *, model=None, peft_config=None, **changes):
+    settings = {
+        "output_dir": str(folder),
+        "max_steps": 1,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1.0,
+        "lr_scheduler_type": "constant",
+        "optim": "sgd",
+        "max_grad_norm": 1e9,
+        "bf16": False,
+        "use_cpu": True,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "report_to": "none",
+    }
+    return SelectiveSFTTrainer(
+        model=model or make_model("llama", len(tokenizer)),
+        args=SelectiveSFTConfig(**settings | changes),
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=peft_config,
+    )
+
+
+def plain_loss(model, rows):
+    """One record per step: its own prefix, full logits, dense target; the mean over all records."""
+    losses = []
+    for row in rows:
+        for m, position in enumerate(row["position"]):
+            own = slice(row["offset"][m], row["offset"][m + 1])
+            prefix = torch.tensor([row["input_ids"][:position]])
+            logprob = torch.log_softmax(model(prefix).logits[0, -1].double(), -1)
+            target = torch.zeros(logprob.shape, dtype=torch.float64)
+            target[row["token_id"][own]] = torch.tensor(row["prob"][own], dtype=torch.float64)
+            losses.append(torch.nn.functional.kl_div(logprob, target, reduction="sum"))
+    return torch.stack(losses).mean()
+
+
+def plain_update(tokenizer, rows):
+    """Weights after one SGD step of the plain loss."""
+    model = make_model("llama", len(tokenizer))
+    loss = plain_loss(model, rows)
+    loss.backward()
+    parts = [(p.detach() - p.grad).flatten() for p in model.parameters()]
+    return torch.cat(parts), loss.item()
+
+
+def weights_of(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+# parts
+
+
+def test_the_batch_by_hand():
+    rows = [
+        {
+            "example_id": "x",
+            "input_ids": [1, 2, 3, 4, 5],
+            "position": [2, 3],
+            "offset": [0, 2, 3],
+            "token_id": [7, 9, 8],
+            "prob": [0.25, 0.75, 1.0],
+        },
+        {
+            "example_id": "y",
+            "input_ids": [6, 7, 8],
+            "position": [1],
+            "offset": [0, 1],
+            "token_id": [5],
+            "prob": [1.0],
+        },
+    ]
+    padded = SoftTargetCollator(padding_free=False, pad_token_id=0)(rows)
+    assert padded["input_ids"].tolist() == [[1, 2, 3], [6, 0, 0]]  # ends before the last target
+    assert padded["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert padded["logit_index"].tolist() == [1, 2, 3]
+    assert padded["row"].tolist() == [0, 0, 1]
+    assert padded["example_id"] == ["x", "y"]
+    assert padded["step"].tolist() == [0, 0, 1, 2]
+    assert padded["token_id"].tolist() == [7, 9, 8, 5]
+    assert padded["prob"].tolist() == [0.25, 0.75, 1.0, 1.0]
+    free = SoftTargetCollator(padding_free=True, pad_token_id=0)(rows)
+    assert free["input_ids"].tolist() == [[1, 2, 3, 6]]
+    assert free["position_ids"].tolist() == [[0, 1, 2, 0]]
+    assert free["logit_index"].tolist() == [1, 2, 3]
+
+
+def test_the_loss_against_dense_targets():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 11, dtype=torch.float64, requires_grad=True)
+    step, token = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([1, 4, 10, 0, 3])
+    prob = torch.tensor([0.3, 0.7, 1.0, 0.5, 0.5], dtype=torch.float64)
+    kl, entropy = selective_loss(logits, step, token, prob)
+    dense = torch.zeros(3, 11, dtype=torch.float64)
+    dense[step, token] = prob
+    expected = torch.nn.functional.kl_div(torch.log_softmax(logits, -1), dense, reduction="none")
+    torch.testing.assert_close(kl, expected.sum(-1), atol=1e-12, rtol=0)
+    assert entropy[1] == 0
+    (grad,) = torch.autograd.grad(kl.sum(), logits)
+    torch.testing.assert_close(grad, torch.softmax(logits, -1) - dense, atol=1e-12, rtol=0)
+
+
+def test_the_papers_vectors():
+    """Vector A: KL loss 0.423936, gradient as printed; B: 0.105361; C: loss 1.036600 as soft CE."""
+    expert = torch.tensor([[0.50, 0.25, 0.12, 0.09, 0.04]]).double().log().requires_grad_()
+    step, token = torch.tensor([0, 0, 0]), torch.tensor([0, 1, 2])
+    prob = torch.tensor([0.452489, 0.113122, 0.434389], dtype=torch.float64)
+    kl, entropy = selective_loss(expert, step, token, prob)
+    assert kl.item() == pytest.approx(0.423936, abs=2e-6)
+    assert (kl + entropy).item() == pytest.approx(1.391481, abs=2e-6)
+    (grad,) = torch.autograd.grad(kl.sum(), expert)
+    printed = [0.047511, 0.136878, -0.314389, 0.09, 0.04]
+    assert grad[0].tolist() == pytest.approx(printed, abs=1e-6)
+    one = torch.tensor([[0.90, 0.05, 0.03, 0.015, 0.005]]).log()
+    kl, _ = selective_loss(one, torch.tensor([0]), torch.tensor([0]), torch.tensor([1.0]))
+    assert kl.item() == pytest.approx(0.105361, abs=1e-6)
+
+
+# one optimizer step
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+        {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
+        {"padding_free": True},
+        {"gradient_checkpointing": False},
+    ],
+    ids=["batch 8", "2 x 4", "1 x 8", "padding-free", "no checkpointing"],
+)
+def test_the_update_is_that_of_one_record_per_step(tmp_path, tokenizer, changes):
+    rows = make_rows(tokenizer)
+    expected, loss = plain_update(tokenizer, rows)
+    trainer = make_trainer(tmp_path, tokenizer, rows, **changes)
+    trainer.train()
+    torch.testing.assert_close(weights_of(trainer.model), expected, atol=1e-6, rtol=0)
+    (row,) = [row for row in trainer.state.log_history if "loss" in row]
+    assert row["loss"] == pytest.approx(loss, rel=1e-5)
+    assert row["num_kept"] == sum(map(len, rows["position"]))
+    assert 0 <= row["kept_accuracy"] <= 1
+
+
+@pytest.mark.distributed
+def test_two_ranks_make_the_update_of_one(tmp_path, tokenizer):
+    from test_distributed import torchrun
+
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    expected, loss = plain_update(tokenizer, make_rows(tokenizer))
+    worker = Path(__file__).parent / "sft_worker.py"
+    done = torchrun(2, worker, tmp_path, 2, 2, 2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "found-2.json").read_text())
+    assert found["equal across ranks"]
+    torch.testing.assert_close(torch.tensor(found["weights"]), expected, atol=1e-6, rtol=0)
+    rows = make_rows(tokenizer)
+    assert found["eval_num_kept"] == sum(map(len, rows["position"]))
+    alone = make_trainer(tmp_path / "alone", tokenizer, rows)
+    alone.train()
+    assert found["eval_loss"] == pytest.approx(alone.evaluate(rows)["eval_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_evaluation_is_the_mean_over_all_kept_steps(tmp_path, tokenizer, batch_size):
+    rows = make_rows(tokenizer)
+    model = make_model("llama", len(tokenizer))
+    trainer = make_trainer(
+        tmp_path, tokenizer, rows, model=model, per_device_eval_batch_size=batch_size
+    )
+    found = trainer.evaluate(rows)
+    assert found["eval_loss"] == pytest.approx(plain_loss(model, rows).item(), rel=1e-5)
+    assert found["eval_num_kept"] == sum(map(len, rows["position"]))
+
+
+def test_a_batch_without_kept_steps_is_a_loss_of_zero_with_a_graph(tmp_path, tokenizer):
+    rows = make_rows(tokenizer)
+    trainer = make_trainer(tmp_path, tokenizer, rows)
+    empty = {"position": [], "offset": [0], "token_id": [], "prob": []}
+    batch = trainer.data_collator([rows[0] | empty, rows[1] | empty])
+    loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(0))
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is not None and not p.grad.any() for p in trainer.model.parameters())
+
+
+def test_only_what_is_needed_is_computed(tmp_path, tokenizer):
+    """The forward ends at the last kept step, the head meets kept steps only."""
+    rows = make_rows(tokenizer)
+    trainer = make_trainer(tmp_path, tokenizer, rows)
+    seen = {}
+    model = trainer.model
+
+    def of_model(module, args, kwargs, out):
+        seen["width"] = out[0].shape[1]
+
+    def of_head(module, args, out):
+        seen["head"] = tuple(args[0].shape[:2])
+
+    model.model.register_forward_hook(of_model, with_kwargs=True)
+    model.lm_head.register_forward_hook(of_head)
+    trainer.train()
+    assert seen["width"] == max(max(position) for position in rows["position"])
+    assert seen["head"] == (1, sum(map(len, rows["position"])))
+
+
+def test_an_adapter_learns_and_the_base_stays(tmp_path, tokenizer):
+    rows = make_rows(tokenizer)
+    model = make_model("llama", len(tokenizer))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    trainer = make_trainer(
+        tmp_path,
+        tokenizer,
+        rows,
+        model=model,
+        peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
+        max_steps=30,
+        optim="adamw_torch",
+        learning_rate=0.02,
+    )
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert losses[-1] < losses[0]
+    after = dict(trainer.model.get_base_model().named_parameters())
+    for name, value in before.items():
+        own = after.get(name, after.get(name.replace(".weight", ".base_layer.weight")))
+        assert torch.equal(own, value), name
+
+
+def test_low_precision_trains(tmp_path, tokenizer):
+    model = make_model("llama", len(tokenizer)).bfloat16()
+    trainer = make_trainer(tmp_path, tokenizer, make_rows(tokenizer), model=model, max_steps=3)
+    trainer.train()
+    assert all(np.isfinite(row["loss"]) for row in trainer.state.log_history if "loss" in row)
+
+
+def test_mined_rows_are_learnt(tmp_path, tokenizer):
+    """From two models to a trained one: the targets of the set become more likely."""
+    expert = make_model("llama", len(tokenizer))
+    expert.lm_head.weight.data *= 6
+    amateur = make_model("qwen2", len(tokenizer), num_hidden_layers=1)
+    mine_soft_targets(
+        expert,
+        amateur,
+        ["1 + 1 =", "2 + 5 =", "What is 3?"],
+        processing_class=tokenizer,
+        amateur_processing_class=tokenizer,
+        output_dir=tmp_path / "set",
+        context="{prompt}\n",
+        max_new_tokens=8,
+        batch_size=2,
+    )
+    rows = load_soft_targets(tmp_path / "set")
+    trainer = make_trainer(
+        tmp_path / "run", tokenizer, rows, model=expert, max_steps=20, learning_rate=0.01
+    )
+    before = trainer.evaluate(rows)["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate(rows)["eval_loss"] < 0.9 * before
+
+
+# refused
+
+
+def test_rows_that_do_not_fit_are_named(tmp_path, tokenizer, other_tokenizer):
+    rows = make_rows(tokenizer).to_list()
+
+    def refused(message, **changes):
+        changed = [rows[0] | changes, *rows[1:]]
+        data = Dataset.from_list(changed, features=SOFT_TARGET_FEATURES)
+        with pytest.raises(InputError, match=message):
+            make_trainer(tmp_path, tokenizer, data)
+
+    far = [*rows[0]["token_id"][:-1], 999]
+    refused("row 0, field token_id: an id is beyond the model's vocabulary of 340", token_id=far)
+    refused("row 0, field input_ids: an id is beyond", input_ids=[999, *rows[0]["input_ids"][1:]])
+    refused("row 0, field prob: a target does not sum to 1", prob=[0.1] * len(rows[0]["prob"]))
+    wrong = [*rows[0]["prob"]]
+    wrong[0] = -wrong[0] - 1.0
+    refused("row 0, field prob: a probability is negative", prob=wrong)
+    same = [rows[0]["position"][0]] * len(rows[0]["position"])
+    if len(same) > 1:
+        refused("row 0, field position: does not ascend", position=same)
+    with pytest.raises(InputError, match=r"train_dataset: columns \['input_ids'"):
+        make_trainer(tmp_path, tokenizer, Dataset.from_dict({"text": ["a"]}))
+    none = make_rows(tokenizer).map(
+        lambda row: (
+            {"position": [], "offset": [0], "token_id": [], "prob": []}
+            | {"expert_logprob": [], "amateur_logprob": []}
+        ),
+        features=SOFT_TARGET_FEATURES,
+    )
+    with pytest.raises(InputError, match="no row has a kept step"):
+        make_trainer(tmp_path, tokenizer, none)
+    mined = make_rows(tokenizer)
+    mined.info.description = json.dumps({"tokenizer": "another"})
+    with pytest.raises(InputError, match="train_dataset: it was mined with another tokenizer"):
+        make_trainer(tmp_path, tokenizer, mined)
+
+
+def test_settings_that_cannot_work_are_refused(tmp_path, tokenizer):
+    rows = make_rows(tokenizer)
+    with pytest.raises(ValueError, match="packing=True would cut"):
+        SelectiveSFTConfig(output_dir=str(tmp_path), packing=True, bf16=False)
+    with pytest.raises(ValueError, match="adapter"):
+        make_trainer(
+            tmp_path,
+            tokenizer,
+            rows,
+            peft_config=LoraConfig(r=4, target_modules=["q_proj", "lm_head"]),
+        )
+    with pytest.raises(ValueError, match="cannot tell packed rows apart"):
+        make_trainer(
+            tmp_path, tokenizer, rows, model=make_model("mamba", len(tokenizer)), padding_free=True
+        )
+    with pytest.raises(ValueError, match="must be a SelectiveSFTConfig, not SFTConfig"):
+        SelectiveSFTTrainer(
+            model=make_model("llama", len(tokenizer)),
+            args=SFTConfig(output_dir=str(tmp_path), bf16=False),
+            train_dataset=rows,
+            processing_class=tokenizer,
+        )
