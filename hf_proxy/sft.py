@@ -144,7 +144,7 @@ class SelectiveSFTTrainer(SFTTrainer):
             that are none), a set of another tokenizer, no kept step at all.
     """
 
-    loss_is_scaled_for_ga = True
+    loss_is_scaled_for_ga: Any = True  # Trainer: the sum is divided by the whole step already
 
     def __init__(
         self,
@@ -173,9 +173,10 @@ class SelectiveSFTTrainer(SFTTrainer):
             if rows is not None
         }
         # TRL refuses a collator under padding_free, and prepares text; ours is ready
-        padding_free, kwargs = args.padding_free, args.dataset_kwargs
+        padding_free = args.padding_free
+        kwargs: Any = args.dataset_kwargs
         args.padding_free = False
-        args.dataset_kwargs = (kwargs or {}) | {"skip_prepare_dataset": True}
+        args.dataset_kwargs = {**dict(kwargs or {}), "skip_prepare_dataset": True}
         try:
             super().__init__(
                 model=model,
@@ -187,6 +188,7 @@ class SelectiveSFTTrainer(SFTTrainer):
             )
         finally:
             args.padding_free, args.dataset_kwargs = padding_free, kwargs
+        assert self.model is not None
         bare = unwrapped(self.model)
         if padding_free and not supports_padding_free(bare):
             raise ValueError(
@@ -219,7 +221,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         example_ids = inputs.pop("example_id")
         logits_MV = kept_logits(model, inputs, index)
         kl_M, _ = selective_loss(logits_MV, targets["step"], targets["token_id"], targets["prob"])
-        mode = "train" if self.model.training else "eval"
+        mode = "train" if unwrapped(model).training else "eval"
         with torch.no_grad():
             correct = _first_is_the_targets(logits_MV, **targets)
             sums_R3 = kl_M.new_zeros(len(example_ids), 3, dtype=torch.float64)
@@ -247,7 +249,9 @@ class SelectiveSFTTrainer(SFTTrainer):
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
         """Evaluation whose loss is the mean over all kept steps, whatever the batches."""
         self._eval_sums = {}
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        kwargs["metric_key_prefix"] = metric_key_prefix
+        output = super().evaluation_loop(*args, **kwargs)
+        assert output.metrics is not None
         rows = dict(gather_object(list(self._eval_sums.items())))
         kl_sum, correct, num_kept = np.array([rows[name] for name in sorted(rows)]).sum(0).tolist()
         output.metrics.update(

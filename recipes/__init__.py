@@ -67,6 +67,28 @@ def run(
     return 0
 
 
+def run_action(
+    actions: Mapping[str, tuple[Any, Callable[..., Mapping]]],
+    argv: Sequence[str] | None,
+    *,
+    prog: str,
+) -> int:
+    """`run` for a recipe of several actions: the first argument names one.
+
+    Args:
+        actions: name to config class and function.
+        prog: what stands before the action's name.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] not in actions:
+        print(f"usage: {prog} ACTION [--help] ...\n")
+        for name, (_, action) in actions.items():
+            print(f"  {name:<10}{(action.__doc__ or '').splitlines()[0]}")
+        return 0 if argv and argv[0] in ("-h", "--help") else 2
+    config_class, action = actions[argv[0]]
+    return run(config_class, action, argv[1:], prog=f"{prog} {argv[0]}")
+
+
 def newlines(text: str) -> str:
     r"""A flag's text with `\n` made a newline: a shell hands over two letters."""
     return text.replace("\\n", "\n")

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from hf_proxy.curves import FORMS
 from hf_proxy.plots import plot_compute, plot_curve, plot_ranking, plot_residuals
 from hf_proxy.prediction import Curve, Prediction, fit_curve
 from hf_proxy.ranking import Ranking, compute_saving, rank
-from hf_proxy.recipes import RecipeConfig, run
+from hf_proxy.recipes import RecipeConfig, run_action
 from hf_proxy.recipes.points import (
     ALIKE,
     CONTROLS,
@@ -439,12 +438,7 @@ ACTIONS: dict[str, tuple[Any, Callable[..., dict[str, Any]]]] = {
 
 def cli(argv: list[str] | None = None) -> int:
     """`hf-proxy fit`, `hf-proxy predict`, `hf-proxy rank`."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] not in ACTIONS:
-        print(f"usage: fit_predictor.py {'|'.join(ACTIONS)} [--help] ...")
-        return 0 if argv and argv[0] in ("-h", "--help") else 2
-    config_class, action = ACTIONS[argv[0]]
-    return run(config_class, action, argv[1:], prog=f"hf-proxy {argv[0]}")
+    return run_action(ACTIONS, argv, prog="hf-proxy")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from rich.console import Console
 from hf_proxy.contrast_plots import plot_contrast
 from hf_proxy.mining import BATCH_SIZE, SYSTEM_PROMPT, load_soft_targets, mine_soft_targets
 from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import RecipeConfig, newlines, run
+from hf_proxy.recipes import RecipeConfig, newlines, run_action
 from hf_proxy.recipes.checkpoints import find_checkpoints, load_model, load_tokenizer
 from hf_proxy.recipes.rows import load_rows
 from hf_proxy.schemas import InputError
@@ -218,14 +217,7 @@ ACTIONS: dict[str, tuple[Any, Callable[..., dict[str, Any]]]] = {
 
 def cli(argv: list[str] | None = None) -> int:
     """`hf-proxy contrast mine|show`."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] not in ACTIONS:
-        print("usage: hf-proxy contrast ACTION [--help] ...\n")
-        for name, (_, action) in ACTIONS.items():
-            print(f"  {name:<10}{(action.__doc__ or '').splitlines()[0]}")
-        return 0 if argv and argv[0] in ("-h", "--help") else 2
-    config_class, action = ACTIONS[argv[0]]
-    return run(config_class, action, argv[1:], prog=f"hf-proxy contrast {argv[0]}")
+    return run_action(ACTIONS, argv, prog="hf-proxy contrast")
 
 
 if __name__ == "__main__":

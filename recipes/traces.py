@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import RecipeConfig, newlines, run
+from hf_proxy.recipes import RecipeConfig, newlines, run_action
 from hf_proxy.recipes.checkpoints import (
     find_checkpoints,
     load_model,
@@ -211,15 +210,7 @@ ACTIONS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
 
 def cli(argv: list[str] | None = None) -> int:
     """`hf-proxy traces import|annotate|check`."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] not in ACTIONS:
-        print("usage: hf-proxy traces ACTION [--help] ...\n")
-        for name, (_, action) in ACTIONS.items():
-            print(f"  {name:<10}{(action.__doc__ or '').splitlines()[0]}")
-        asked = bool(argv) and argv[0] in ("-h", "--help")
-        return 0 if asked else 2
-    config_class, action = ACTIONS[argv[0]]
-    return run(config_class, action, argv[1:], prog=f"hf-proxy traces {argv[0]}")
+    return run_action(ACTIONS, argv, prog="hf-proxy traces")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from hf_proxy.sft import SelectiveSFTConfig, SelectiveSFTTrainer
 
 _CARD = """# {name}
 
-`{model}`, tuned on its own soft targets with `hf-proxy train` (LightReasoner, arXiv 2510.07962): the steps
-where it parts from `{amateur}`, and nothing else.
+`{model}`, tuned on its own soft targets with `hf-proxy train` (LightReasoner, arXiv 2510.07962):
+the steps where it parts from `{amateur}`, and nothing else.
 
 | | |
 |---|---|
@@ -94,8 +94,9 @@ def main(
     }
     with stop_together(processes):
         if trainer.is_world_process_zero():
-            if config.merge and hasattr(trainer.model, "merge_and_unload"):
-                merged = trainer.model.merge_and_unload()
+            tuned: Any = trainer.model
+            if config.merge and hasattr(tuned, "merge_and_unload"):
+                merged = tuned.merge_and_unload()
                 merged.save_pretrained(folder / "merged")
                 tokenizer.save_pretrained(folder / "merged")
             _write_record(config, arguments, model_config, folder, facts)

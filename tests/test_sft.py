@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from tiny_models import make_model
+from transformers import AutoModelForCausalLM
 from trl import SFTConfig
 
 from hf_proxy import (
@@ -19,6 +20,7 @@ from hf_proxy import (
     load_soft_targets,
     mine_soft_targets,
 )
+from hf_proxy.cli import main
 from hf_proxy.schemas import SOFT_TARGET_FEATURES
 from hf_proxy.sft import SoftTargetCollator, selective_loss
 
@@ -377,3 +379,50 @@ def test_settings_that_cannot_work_are_refused(tmp_path, tokenizer):
             train_dataset=rows,
             processing_class=tokenizer,
         )
+
+
+def test_the_command_trains_resumes_and_records(tmp_path, tokenizer, capsys):
+    expert = make_model("llama", len(tokenizer))
+    expert.lm_head.weight.data *= 6
+    amateur = make_model("qwen2", len(tokenizer), num_hidden_layers=1)
+    mine_soft_targets(
+        expert,
+        amateur,
+        ["1 + 1 =", "2 + 5 =", "What is 3?"],
+        processing_class=tokenizer,
+        amateur_processing_class=tokenizer,
+        output_dir=tmp_path / "set",
+        context="{prompt}\n",
+        max_new_tokens=8,
+        facts={"amateur": "small"},
+    )
+    expert.save_pretrained(tmp_path / "expert")
+    tokenizer.save_pretrained(tmp_path / "expert")
+    out = tmp_path / "out"
+    command = ["train", "--model_name_or_path", str(tmp_path / "expert"), "--soft_targets"]
+    command += [str(tmp_path / "set"), "--output_dir", str(out), "--use_peft", "--lora_r", "4"]
+    command += ["--lora_target_modules", "q_proj", "v_proj", "--learning_rate", "0.01"]
+    command += ["--bf16", "false", "--use_cpu", "--save_steps", "2", "--logging_steps", "1"]
+    command += ["--dtype", "float32", "--num_eval", "1", "--json"]
+    assert main([*command, "--max_steps", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "4 steps," in said
+    assert main([*command, "--max_steps", "6"]) == 0  # goes on from step 4
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["optimizer_steps"] == 6 and len(found["losses"]) == 6
+    assert (out / "adapter_model.safetensors").exists()
+    merged = AutoModelForCausalLM.from_pretrained(out / "merged")
+    tuned = PeftModel.from_pretrained(make_base(tmp_path / "expert"), out)
+    ids = torch.arange(9)[None]
+    torch.testing.assert_close(merged(ids).logits, tuned(ids).logits, atol=1e-4, rtol=1e-4)
+    card = (out / "README.md").read_text()
+    assert "`small`" in card and "base_model" in card
+    stamp = json.loads((out / "provenance.json").read_text())
+    assert stamp["soft_targets"]["num_prompts"] == 3
+    command[4] = str(tmp_path)
+    assert main(command) == 2
+    assert "no folder of soft targets" in capsys.readouterr().err
+
+
+def make_base(folder):
+    return AutoModelForCausalLM.from_pretrained(folder)
