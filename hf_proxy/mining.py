@@ -274,11 +274,19 @@ class Miner:
             prompts: their ids.
             batch: its number, which with the settings' seed seeds the draws.
         """
-        # one pass after the other, so that only one model's modes are touched at a time
         with logprobs.scoring_mode(self.expert) as expert:
             trajectories = self._generate(expert, prompts, batch)
-            with logprobs.scoring_mode(self.amateur) as amateur:
-                contrasts = self._contrast(expert, amateur, example_ids, prompts, trajectories)
+        return self.rows(example_ids, prompts, trajectories)
+
+    def rows(
+        self, example_ids: list[str], prompts: list[list[int]], trajectories: list[list[int]]
+    ) -> list[dict]:
+        """`SoftTargets` rows of trajectories that are there already, whoever wrote them."""
+        with (
+            logprobs.scoring_mode(self.expert) as expert,
+            logprobs.scoring_mode(self.amateur) as amateur,
+        ):
+            contrasts = self._contrast(expert, amateur, example_ids, prompts, trajectories)
         return [
             _row(id, prompt, trajectory, found)
             for id, prompt, trajectory, found in zip(

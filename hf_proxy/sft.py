@@ -13,7 +13,8 @@ is the step's own, special tokens keep their share, one forward serves all steps
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from transformers import DataCollator, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
 from hf_proxy.logprobs import kept_logits, supports_padding_free, unwrapped
+from hf_proxy.mining import Miner, MiningSettings
 from hf_proxy.schemas import InputError
 from hf_proxy.soft_targets import check_row
 from hf_proxy.spelling import tokenizer_fingerprint
@@ -39,11 +41,21 @@ class SelectiveSFTConfig(SFTConfig):
     """`SFTConfig` of TRL with the defaults that this trainer needs.
 
     `remove_unused_columns` is False, since rows are `SoftTargets`; `max_length` is None, since rows
-    are as long as they were mined.
+    are as long as they were mined. The other fields are read where the trainer has an amateur.
     """
 
     remove_unused_columns: bool = False
     max_length: int | None = None
+    expert: str | None = field(
+        default=None,
+        metadata={
+            "help": "With an amateur: 'base' (adapters off) or 'live' (the model as it stands); "
+            "None: base under PEFT, else live."
+        },
+    )
+    divergence_beta: float = field(default=0.4, metadata={"help": "With an amateur: nats (0.4)."})
+    plausibility_alpha: float = field(default=0.2, metadata={"help": "With an amateur (0.2)."})
+    contrast_temperature: float = field(default=1.0, metadata={"help": "With an amateur (1)."})
 
     def __post_init__(self) -> None:
         if self.packing:
@@ -51,7 +63,28 @@ class SelectiveSFTConfig(SFTConfig):
                 "packing=True would cut the steps from their trajectories; set padding_free=True, "
                 "which spends nothing on padding"
             )
+        if self.expert not in (None, "base", "live"):
+            raise ValueError(f"expert must be 'base', 'live' or None, not {self.expert!r}")
         super().__post_init__()
+
+
+@dataclass
+class TrajectoryCollator:
+    """Rows whose targets are still to be made, as they are, beside their padded ids."""
+
+    pad_token_id: int
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        ids = [torch.tensor(row["input_ids"]) for row in rows]
+        pad = torch.nn.utils.rnn.pad_sequence
+        return {
+            "input_ids": pad(ids, batch_first=True, padding_value=self.pad_token_id),
+            "attention_mask": pad([torch.ones_like(x) for x in ids], batch_first=True),
+            "rows": [
+                {name: row[name] for name in ("example_id", "input_ids", "prompt_length")}
+                for row in rows
+            ],
+        }
 
 
 @dataclass
@@ -137,6 +170,10 @@ class SelectiveSFTTrainer(SFTTrainer):
         train_dataset, eval_dataset: rows of `mine_soft_targets` or `load_soft_targets`. Rows
             without a kept step teach nothing and are left out, counted in the log.
         processing_class: the tokenizer that the rows were mined with.
+        amateur: a causal language model: the targets are then made from the batch's own
+            completions, for all micro-batches of an optimizer step before its first forward; rows
+            need `example_id`, `input_ids` and `prompt_length` only.
+        amateur_processing_class: its tokenizer, checked token by token; None: unchecked.
         other arguments: of `SFTTrainer`.
 
     Raises:
@@ -154,6 +191,8 @@ class SelectiveSFTTrainer(SFTTrainer):
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         data_collator: DataCollator | None = None,
+        amateur: Any = None,
+        amateur_processing_class: PreTrainedTokenizerBase | None = None,
         **arguments: Any,
     ):
         if data_collator is not None:
@@ -163,12 +202,14 @@ class SelectiveSFTTrainer(SFTTrainer):
         if processing_class is None:
             raise ValueError("give the processing_class that the soft targets were mined with")
         pad_id = processing_class.pad_token_id
-        collator = SoftTargetCollator(
-            args.padding_free, processing_class.eos_token_id if pad_id is None else pad_id
-        )
+        pad_id = processing_class.eos_token_id if pad_id is None else pad_id
+        self._collate = SoftTargetCollator(args.padding_free, pad_id)
+        collator = self._collate if amateur is None else TrajectoryCollator(pad_id)
         sets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
         ready = {
             name: _with_kept_steps(rows, name, processing_class)
+            if amateur is None
+            else _trajectories(rows, name)
             for name, rows in sets.items()
             if rows is not None
         }
@@ -196,7 +237,24 @@ class SelectiveSFTTrainer(SFTTrainer):
             )
         width = bare.get_output_embeddings().weight.shape[0]
         for name, rows in ready.items():
-            _check_rows(rows, name, width)
+            if amateur is None:
+                _check_rows(rows, name, width)
+        self._miner: Miner | None = None
+        if amateur is not None:
+            self._expert = args.expert or ("base" if hasattr(bare, "disable_adapter") else "live")
+            if self._expert == "base" and not hasattr(bare, "disable_adapter"):
+                raise ValueError("expert='base' needs a model with adapters (PEFT); set 'live'")
+            self._miner = Miner(
+                self.model,
+                amateur.to(self.args.device).eval().requires_grad_(False),
+                processing_class=processing_class,
+                amateur_processing_class=amateur_processing_class,
+                settings=MiningSettings(
+                    divergence_beta=args.divergence_beta,
+                    plausibility_alpha=args.plausibility_alpha,
+                    contrast_temperature=args.contrast_temperature,
+                ),
+            )
         # KL, first tokens right, kept steps; in evaluation by row, since the loader repeats some to
         # give every rank as many
         self._train_sums = np.zeros(3)
@@ -205,6 +263,7 @@ class SelectiveSFTTrainer(SFTTrainer):
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The micro-batches of an optimizer step, and the kept steps of all ranks in them."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        batches = [self._with_targets(batch) for batch in batches]
         num_kept = torch.tensor(sum(len(batch["logit_index"]) for batch in batches), device=device)
         return batches, self.accelerator.gather(num_kept).sum()
 
@@ -216,6 +275,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         """
         if return_outputs:
             raise ValueError("compute_metrics needs full logits, which are never made here")
+        inputs = self._prepare_inputs(self._with_targets(inputs))
         targets = {name: inputs.pop(name) for name in ("step", "token_id", "prob")}
         index, row = inputs.pop("logit_index"), inputs.pop("row")
         example_ids = inputs.pop("example_id")
@@ -235,6 +295,20 @@ class SelectiveSFTTrainer(SFTTrainer):
         if num_items_in_batch is None:
             return total / max(len(kl_M), 1)
         return total / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes
+
+    def _with_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch that the loss is made of; what has its targets stays as it is."""
+        if "rows" not in batch:
+            return batch
+        assert self._miner is not None and self.model is not None
+        names, prompts, trajectories = [], [], []
+        for row in batch["rows"]:
+            names.append(row["example_id"])
+            prompts.append(list(row["input_ids"][: row["prompt_length"]]))
+            trajectories.append(list(row["input_ids"][row["prompt_length"] :]))
+        bare = unwrapped(self.model)
+        with bare.disable_adapter() if self._expert == "base" else nullcontext():
+            return self._collate(self._miner.rows(names, prompts, trajectories))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Our figures in the row of the training loss."""
@@ -303,6 +377,27 @@ def _with_kept_steps(rows: Dataset, name: str, tokenizer: PreTrainedTokenizerBas
     return rows
 
 
+def _trajectories(rows: Dataset, name: str) -> Dataset:
+    """The rows without the columns of earlier targets."""
+    wanted = ["example_id", "input_ids", "prompt_length"]
+    if missing := [column for column in wanted if column not in (rows.column_names or ())]:
+        raise InputError.at(
+            f"columns {missing} are missing",
+            remedy="give ids of prompt and completion, as in rows of mine_soft_targets",
+            source=name,
+        )
+    for row in rows.select_columns(wanted):
+        if not 1 <= row["prompt_length"] < len(row["input_ids"]):
+            raise InputError.at(
+                f"{row['prompt_length']} of {len(row['input_ids'])} ids are the prompt",
+                remedy="give each row a prompt and a completion",
+                source=name,
+                row=row["example_id"],
+                field="prompt_length",
+            )
+    return rows.select_columns(wanted)
+
+
 def _mined_with(rows: Dataset) -> str | None:
     """Fingerprint of the tokenizer, as `load_soft_targets` notes it in the set's description."""
     try:
@@ -317,7 +412,7 @@ def _check_rows(rows: Dataset, name: str, vocabulary: int) -> None:
         offset = np.asarray(row["offset"])
         tokens, prob = np.asarray(row["token_id"]), np.asarray(row["prob"])
         sums = np.add.reduceat(prob, offset[:-1])
-        for field, wrong, problem in (
+        for column, wrong, problem in (
             ("input_ids", not 0 <= min(row["input_ids"]) <= max(row["input_ids"]) < vocabulary, ""),
             ("token_id", not 0 <= tokens.min() <= tokens.max() < vocabulary, ""),
             ("prob", (prob < 0).any(), "a probability is negative"),
@@ -329,5 +424,5 @@ def _check_rows(rows: Dataset, name: str, vocabulary: int) -> None:
                     remedy="train on rows as mine_soft_targets wrote them, with their own model",
                     source=name,
                     row=row["example_id"],
-                    field=field,
+                    field=column,
                 )

@@ -56,7 +56,7 @@ def make_rows(tokenizer, num_rows=8, seed=3):
     return Dataset.from_list(rows, features=SOFT_TARGET_FEATURES)
 
 
-def make_trainer(folder, tokenizer, rows, *, model=None, peft_config=None, **changes):
+def make_trainer(folder, tokenizer, rows, *, model=None, peft_config=None, amateur=None, **changes):
     settings = {
         "output_dir": str(folder),
         "max_steps": 1,
@@ -77,6 +77,8 @@ def make_trainer(folder, tokenizer, rows, *, model=None, peft_config=None, **cha
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=peft_config,
+        amateur=amateur,
+        amateur_processing_class=tokenizer if amateur is not None else None,
     )
 
 
@@ -318,6 +320,101 @@ def test_mined_rows_are_learnt(tmp_path, tokenizer):
     assert trainer.evaluate(rows)["eval_loss"] < 0.9 * before
 
 
+# targets from the batch as it comes
+
+
+@pytest.fixture
+def online(tmp_path, tokenizer):
+    """Rows mined with a sharp pair, a fresh copy of its expert, and the amateur."""
+
+    def expert():
+        model = make_model("llama", len(tokenizer))
+        model.lm_head.weight.data *= 6
+        return model
+
+    amateur = make_model("qwen2", len(tokenizer), num_hidden_layers=1)
+    mine_soft_targets(
+        expert(),
+        amateur,
+        ["1 + 1 =", "2 + 5 =", "What is 3?", "7 - 1"],
+        processing_class=tokenizer,
+        amateur_processing_class=tokenizer,
+        output_dir=tmp_path / "set",
+        context="{prompt}\n",
+        max_new_tokens=10,
+        divergence_beta=1.0,
+    )
+    return expert, amateur, load_soft_targets(tmp_path / "set")
+
+
+@pytest.mark.parametrize("peft", [False, True], ids=["full", "adapter"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_online_targets_give_the_update_of_mined_ones(
+    tmp_path, tokenizer, online, peft, accumulation
+):
+    """The first step: the live model and the base model are the one that was mined with."""
+    expert, amateur, rows = online
+    found = []
+    for name in ("mined", "online"):
+        arguments = {} if name == "mined" else {"amateur": amateur}
+        torch.manual_seed(0)
+        trainer = make_trainer(
+            tmp_path / name,
+            tokenizer,
+            rows,
+            model=expert(),
+            peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]) if peft else None,
+            per_device_train_batch_size=4 // accumulation,
+            gradient_accumulation_steps=accumulation,
+            learning_rate=0.1,
+            divergence_beta=1.0,
+            **arguments,
+        )
+        modes = [module.training for module in amateur.modules()]
+        trainer.train()
+        (row,) = [row for row in trainer.state.log_history if "loss" in row]
+        found.append((weights_of(trainer.model), row["loss"], row["num_kept"]))
+        assert [module.training for module in amateur.modules()] == modes
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-6, rtol=0)
+    assert found[0][1] == pytest.approx(found[1][1], rel=1e-5)
+    assert found[0][2] == found[1][2] > 0
+
+
+def test_the_base_stays_and_the_live_expert_moves(tmp_path, tokenizer, online):
+    """After the adapter has learnt, base targets are those of the start, live ones are not."""
+    expert, amateur, rows = online
+    beta = float(np.median(np.concatenate(rows["kl"])))
+    kept = {}
+    for name in ("base", "live"):
+        trainer = make_trainer(
+            tmp_path / name,
+            tokenizer,
+            rows,
+            model=expert(),
+            peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
+            max_steps=6,
+            learning_rate=5.0,
+            amateur=amateur,
+            expert=name,
+            divergence_beta=beta,
+        )
+        trainer.train()
+        kept[name] = [r["num_kept"] for r in trainer.state.log_history if "num_kept" in r]
+    assert len(set(kept["base"])) == 1
+    assert kept["live"][0] == kept["base"][0] and len(set(kept["live"])) > 1
+
+
+def test_online_evaluation_equals_that_of_mined_rows(tmp_path, tokenizer, online):
+    expert, amateur, rows = online
+    mined = make_trainer(tmp_path / "a", tokenizer, rows, model=expert()).evaluate(rows)
+    trainer = make_trainer(
+        tmp_path / "b", tokenizer, rows, model=expert(), amateur=amateur, divergence_beta=1.0
+    )
+    found = trainer.evaluate(rows)
+    assert found["eval_num_kept"] == mined["eval_num_kept"]
+    assert found["eval_loss"] == pytest.approx(mined["eval_loss"], rel=1e-5)
+
+
 # refused
 
 
@@ -372,6 +469,14 @@ def test_settings_that_cannot_work_are_refused(tmp_path, tokenizer):
         make_trainer(
             tmp_path, tokenizer, rows, model=make_model("mamba", len(tokenizer)), padding_free=True
         )
+    amateur = make_model("llama", len(tokenizer))
+    with pytest.raises(ValueError, match="expert='base' needs a model with adapters"):
+        make_trainer(tmp_path, tokenizer, rows, amateur=amateur, expert="base")
+    with pytest.raises(ValueError, match="expert must be 'base', 'live' or None"):
+        make_trainer(tmp_path, tokenizer, rows, amateur=amateur, expert="frozen")
+    with pytest.raises(InputError, match="row 0, field prompt_length: 0 of"):
+        wrong = Dataset.from_list([rows[0] | {"prompt_length": 0}], features=SOFT_TARGET_FEATURES)
+        make_trainer(tmp_path, tokenizer, wrong, amateur=amateur)
     with pytest.raises(ValueError, match="must be a SelectiveSFTConfig, not SFTConfig"):
         SelectiveSFTTrainer(
             model=make_model("llama", len(tokenizer)),
