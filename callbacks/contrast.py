@@ -1,6 +1,7 @@
 """The model in training held against an amateur: what it would learn from, while it trains."""
 
 import dataclasses
+import json
 import re
 import shutil
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -26,6 +28,7 @@ from hf_proxy.mining import (
     read_prompts,
 )
 from hf_proxy.parallel import is_main, stop_together
+from hf_proxy.weights import adapters_off, weights_checksum
 
 # logged key: statistic of the set
 KEYS = {
@@ -36,7 +39,7 @@ KEYS = {
     "contrast_flip_rate": "flip_rate",
 }
 EXPERTS = ("live", "base")
-_STEP_FOLDER = re.compile(r"step-(\d+)")
+_STEP_FOLDER = re.compile(r"step-(\d+)(?:-[0-9a-f]+)?")
 
 
 class ContrastCallback(WatchingCallback):
@@ -189,6 +192,20 @@ class ContrastCallback(WatchingCallback):
             if found and int(found[1]) > step:
                 shutil.rmtree(path)
 
+    def _step_folder(self, args, state, model) -> Path:
+        """Where the set of these weights goes; other weights at the same step (the best ones, after
+        training) get a folder of their own."""
+        folder = self._folder(args) / f"step-{state.global_step:08d}"
+        checksum = weights_checksum(model)
+        names = [folder.name]
+        with stop_together(PartialState()):
+            if is_main(PartialState()) and (folder / "mining.json").exists():
+                theirs = json.loads((folder / "mining.json").read_text())["expert"][0]
+                if theirs != checksum:
+                    names = [f"{folder.name}-{checksum:010x}"]
+        broadcast_object_list(names)
+        return folder.with_name(names[0])
+
     def _measure(self, model, args, state) -> dict[str, float]:
         processes = PartialState()
         start = time.perf_counter()
@@ -206,14 +223,15 @@ class ContrastCallback(WatchingCallback):
             input_ids=[prompts.input_ids[i] for i in places],
         )
         bare = unwrapped(model)
-        adapters_off = bare.disable_adapter() if self.expert == "base" else nullcontext()
-        folder = self._folder(args) / f"step-{state.global_step:08d}"
-        with adapters_off:
+        expert = adapters_off(bare) if self.expert == "base" else nullcontext()
+        folder = self._step_folder(args, state, model)
+        with expert:
             tally, content = mine_folder(
                 miner,
                 own,
                 folder,
                 processes,
+                facts={"expert": f"{self.expert}, step {state.global_step}"},
                 first_batch=number * -(-self.num_prompts // self.settings.batch_size),
             )
         statistics = tally.statistics()

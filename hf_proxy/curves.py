@@ -152,28 +152,35 @@ def predict(
         level: nominal coverage, as 0.90.
 
     Returns:
-        value, low, high, in y's unit, and extrapolated, each [N].
+        value, low, high, in y's unit, and extrapolated, each [N]; not finite where the best form
+        has no value.
     """
     best = fits[0]
-    value_FN = np.array([fit(x) for fit in fits])
-    error_FN = np.array([fit.standard_error(x) for fit in fits])
+    with np.errstate(all="ignore"):
+        value_FN = np.array([fit(x) for fit in fits])
+        error_FN = np.array([fit.standard_error(x) for fit in fits])
     sd_F = np.array([fit.residual_sd for fit in fits])
     freedom_F = np.array([fit.degrees_of_freedom for fit in fits])
     distance_F = np.array([fit.aicc - best.aicc for fit in fits])
-    weight_F = np.exp(-distance_F / 2)
-    weight_F /= weight_F.sum()
+    # a form without a value somewhere (the logarithm at and below 0) has no say there
+    has_FN = np.isfinite(value_FN) & np.isfinite(error_FN)
+    value_FN, error_FN = np.where(has_FN, value_FN, value_FN[0]), np.where(has_FN, error_FN, 0.0)
+    weight_FN = np.exp(-distance_F / 2)[:, None] * has_FN
+    weight_FN /= np.maximum(weight_FN.sum(axis=0), np.finfo(float).tiny)
 
-    error_N = weight_F @ np.hypot(error_FN, value_FN - value_FN[0])
-    width_N = np.hypot(np.sqrt(weight_F @ sd_F**2), error_N)
-    width_N = width_N * stats.t.ppf((1 + level) / 2, weight_F @ freedom_F)
+    error_N = (weight_FN * np.hypot(error_FN, value_FN - value_FN[0])).sum(axis=0)
+    width_N = np.hypot(np.sqrt(sd_F**2 @ weight_FN), error_N)
+    width_N = width_N * stats.t.ppf((1 + level) / 2, np.maximum(freedom_F @ weight_FN, 1))
     low_N, high_N = value_FN[0] - width_N, value_FN[0] + width_N
 
     extrapolated_N = (x < best.scale.x_min) | (x > best.scale.x_max)
-    alike_F = distance_F <= MOST_ALIKE_AICC
+    alike_FN = (distance_F <= MOST_ALIKE_AICC)[:, None] & has_FN
     width_FN = np.hypot(sd_F[:, None], error_FN)
     width_FN *= stats.t.ppf((1 + level) / 2, freedom_F)[:, None]
-    low_N = np.where(extrapolated_N, (value_FN - width_FN)[alike_F].min(axis=0), low_N)
-    high_N = np.where(extrapolated_N, (value_FN + width_FN)[alike_F].max(axis=0), high_N)
+    lowest_N = np.where(alike_FN, value_FN - width_FN, np.inf).min(axis=0)
+    highest_N = np.where(alike_FN, value_FN + width_FN, -np.inf).max(axis=0)
+    low_N = np.where(extrapolated_N, lowest_N, low_N)
+    high_N = np.where(extrapolated_N, highest_N, high_N)
     return value_FN[0], low_N, high_N, extrapolated_N
 
 

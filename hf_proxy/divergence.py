@@ -105,17 +105,19 @@ def contrast(
             logits_NV[start : start + rows, :width].to(dtype, copy=True)
             for logits_NV in (expert_logits_NV, amateur_logits_NV)
         )
-        blocks.append(
-            _block(
-                expert_BV,
-                amateur_BV,
-                start,
-                divergence_beta,
-                plausibility_alpha,
-                contrast_temperature,
-                parity,
+        # inside a training's autocast the dot products would be made in half precision
+        with torch.autocast(expert_BV.device.type, enabled=False):
+            blocks.append(
+                _block(
+                    expert_BV,
+                    amateur_BV,
+                    start,
+                    divergence_beta,
+                    plausibility_alpha,
+                    contrast_temperature,
+                    parity,
+                )
             )
-        )
     return Contrast.concatenate(blocks)
 
 

@@ -1,5 +1,6 @@
 """From size and data to bits per byte: the first of two steps to a larger model's accuracy."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,8 @@ import numpy as np
 from scipy import optimize
 
 from hf_proxy.schemas import InputError
+
+logger = logging.getLogger(__name__)
 
 _LEAST_POINTS = 7  # five parameters, and something left to judge them by
 
@@ -68,6 +71,13 @@ def fit_ladder(
             f"{len(size)} points are too few for five parameters",
             remedy=f"give at least {_LEAST_POINTS}",
         )
+    ones = np.ones_like(size)
+    if np.linalg.matrix_rank(np.stack([ones, np.log(size), np.log(data)]), tol=1e-3) < 3:
+        raise InputError.at(
+            "size and tokens grow together, so their shares cannot be told apart",
+            remedy="give runs of other ratios of tokens to size",
+            field="tokens",
+        )
     # the terms at the middle of the points, so that all parameters are of one order
     size_scale, data_scale = np.exp(np.log(size).mean()), np.exp(np.log(data).mean())
 
@@ -90,6 +100,8 @@ def fit_ladder(
             if best is None or found.cost < best.cost:
                 best = found
     assert best is not None
+    if best.active_mask.any():
+        logger.warning("the ladder's fit ran to a limit: these points do not hold all five numbers")
     floor, size_term, size_log, data_term, data_log = best.x
     size_exponent, data_exponent = float(np.exp(size_log)), float(np.exp(data_log))
     return Ladder(

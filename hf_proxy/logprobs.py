@@ -197,6 +197,11 @@ def kept_logits(model: nn.Module, inputs: dict[str, Any], index_M: Tensor) -> Te
 
     def select(module: Any, args: tuple) -> tuple:
         hidden_ND = args[0].reshape(-1, args[0].shape[-1])
+        if len(hidden_ND) != inputs["input_ids"].numel():
+            raise ValueError(
+                f"{len(hidden_ND)} positions reach the output head for "
+                f"{inputs['input_ids'].numel()} tokens (prompt tuning?); its steps cannot be told"
+            )
         return (hidden_ND[index_M][None], *args[1:])
 
     handle = head.register_forward_pre_hook(select)

@@ -206,6 +206,7 @@ class Miner:
                     "on each process: mine with DDP or one process"
                 )
         self.ids: IdMap = match_vocabularies(processing_class, amateur_processing_class)
+        self.ids_checked = amateur_processing_class is not None
         self.num_tokens = len(processing_class)
         self.width = check_widths(bare, bare_amateur, self.num_tokens)
         configured = bare.generation_config.eos_token_id
@@ -462,7 +463,9 @@ def _clean_generation(model: Any, config: GenerationConfig) -> Iterator[None]:
 def _own_draws(device: torch.device, seed: int, batch: int) -> Iterator[None]:
     """Random numbers that depend on seed and batch alone; the process's own streams stay."""
     kind = "cuda" if device.type == "cpu" else device.type
-    with torch.random.fork_rng([device] if kind == device.type else [], device_type=kind):
+    # manual_seed reaches every device of the process, so all of their streams are kept
+    every = range(torch.get_device_module(kind).device_count())
+    with torch.random.fork_rng(every, device_type=kind):
         torch.manual_seed(int(fingerprint([seed, batch]), 16) % 2**63)
         yield
 
@@ -542,27 +545,23 @@ def mine_soft_targets(
         if amateur_processing_class is None:
             logger.warning("the amateur's tokenizer was not given, so its ids are not checked")
     folder = Path(output_dir)
-    tally, content = mine_folder(miner, read, folder, accelerator)
-    with stop_together(accelerator):
-        if is_main(accelerator):
-            statistics = tally.statistics()
-            write_text(folder / "statistics.json", json.dumps(statistics, indent=2))
-            stamp = provenance_of(
-                **content,
-                amateur_ids="unchecked" if amateur_processing_class is None else "checked",
-                facts=dict(facts or {}),
-                counts={"prompts": len(read.example_id), "rows": statistics["num_rows"]},
-            )
-            write_text(folder / "provenance.json", json.dumps(stamp, indent=2))
+    mine_folder(miner, read, folder, accelerator, facts=facts or {})
     return load_soft_targets(folder)
 
 
 def mine_folder(
-    miner: Miner, prompts: Prompts, folder: Path, accelerator: Processes, *, first_batch: int = 0
+    miner: Miner,
+    prompts: Prompts,
+    folder: Path,
+    accelerator: Processes,
+    *,
+    facts: Mapping[str, Any],
+    first_batch: int = 0,
 ) -> tuple[Tally, dict[str, Any]]:
     """Write the shards of `folder` that are missing, dealt to the ranks batch by batch.
 
     Args:
+        facts: names of models and data, for `provenance.json`.
         first_batch: number of the first batch among all that share the seed.
 
     Returns:
@@ -609,7 +608,19 @@ def mine_folder(
         for batch in [*there, *own]:
             for row in Dataset.from_file(str(_shard(folder, batch))):
                 tally.add(row, is_echo=miner.is_echo(row, prompts.system_prompt))
-    return Tally.from_array(sum_over_ranks(tally.to_array(), accelerator)), content
+    whole = Tally.from_array(sum_over_ranks(tally.to_array(), accelerator))
+    with stop_together(accelerator):
+        if is_main(accelerator):
+            statistics = whole.statistics()
+            write_text(folder / "statistics.json", json.dumps(statistics, indent=2))
+            stamp = provenance_of(
+                **content,
+                amateur_ids="checked" if miner.ids_checked else "unchecked",
+                facts=dict(facts),
+                counts={"prompts": len(prompts.example_id), "rows": statistics["num_rows"]},
+            )
+            write_text(folder / "provenance.json", json.dumps(stamp, indent=2))
+    return whole, content
 
 
 def load_soft_targets(folder: str | Path) -> Dataset:
@@ -647,7 +658,8 @@ def _open_folder(folder: Path, content: Mapping[str, Any]) -> None:
     """Write `mining.json`, or see that it says the same."""
     path = folder / "mining.json"
     if not path.exists():
-        if folder.is_dir() and any(folder.iterdir()):
+        # a dot-file is what a killed run has left of a file that was to appear by rename
+        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise InputError.at(
                 "the folder holds something else", remedy="name an empty one", source=folder
             )

@@ -36,7 +36,8 @@ class Prediction:
         low, high: central interval for one new observation, of nominal coverage `level`.
         extrapolated: the score lies outside the fitted range; the interval is then the envelope
             over all forms that the points do not tell apart, without a promise.
-        clipped: one of the three was cut to [0, 1].
+        clipped: one of the three was cut to [0, 1]; an interval that lies outside of it as a whole
+            says nothing, and is [0, 1].
         transfer: why this is a zero-shot transfer (another run or proxy than the curve's), or None.
     """
 
@@ -118,7 +119,11 @@ class Curve:
                     f"this proxy has {score.num_parameters} parameters, the curve's "
                     f"({self.proxy}) {self.num_parameters}"
                 )
-                logger.warning("%s: zero-shot transfer, %s", self.target, reasons[-1])
+            elif self.num_parameters is None and None not in (self.proxy, score.model_id):
+                if self.proxy != score.model_id:
+                    reasons.append(f"this proxy is {score.model_id!r}, the curve's {self.proxy!r}")
+            if reasons:
+                logger.warning("%s: zero-shot transfer, %s", self.target, "; ".join(reasons))
             x = getattr(score, self.metric)
         else:
             x = float(score)
@@ -128,7 +133,15 @@ class Curve:
             )
         arrays = predict(self.fits, np.array([x]), level)
         value, low, high = (float(array[0]) for array in arrays[:3])
+        if not np.isfinite([value, low, high]).all():
+            raise InputError.at(
+                f"the {self.form} curve of {self.target} has no value at {x}",
+                remedy="fit it to points that reach there, or leave that form out",
+                field=self.metric,
+            )
         cut = [min(max(number, 0.0), 1.0) for number in (value, low, high)]
+        if high < 0 or low > 1:
+            cut[1:] = [0.0, 1.0]
         return Prediction(
             value=cut[0],
             low=cut[1],
@@ -271,7 +284,8 @@ def _check_unit(y: np.ndarray, y_unit: str) -> None:
         row = int(np.argmax((y < 0) | (y > most)))
         raise InputError.at(
             f"{y[row]} is no accuracy in {y_unit}",
-            remedy="set y_unit='percent', or mend points that mix percent and fractions",
+            remedy="mend points that mix percent and fractions"
+            + (", or set y_unit='percent'" if y_unit == "fraction" else ""),
             row=row,
             field="y",
         )
@@ -279,6 +293,8 @@ def _check_unit(y: np.ndarray, y_unit: str) -> None:
         raise InputError.at(
             f"the largest accuracy is {y.max()} %", remedy="set y_unit='fraction'", field="y"
         )
+    if y_unit == "percent" and (small := int(((y > 0) & (y <= 1)).sum())):
+        logger.warning("%d accuracies of at most 1 stand among larger ones, read as percent", small)
 
 
 def _read_fit(content: dict[str, Any]) -> Fit:

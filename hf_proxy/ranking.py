@@ -31,19 +31,20 @@ class DecisionAccuracy:
     Attributes:
         value: the share.
         low, high: 90 % interval, bootstrap over corpora (pairs of a corpus with itself dropped),
-            seeds, and traces where `rank` gave them.
+            seeds, and traces where `rank` gave them; None where no resample differs, because so few
+            corpora in so clear an order show nothing.
         num_pairs: pairs that the target orders.
         num_ties: pairs that it does not.
-        smallest_difference: what the share must differ from another for this many corpora to show
-            it (90 %, two-sided, with 80 % power).
+        smallest_difference: what the share must differ from a given one, as 0.5 for chance, for
+            this many corpora to show it (90 %, two-sided, with 80 % power); None likewise.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     num_pairs: int
     num_ties: int
-    smallest_difference: float
+    smallest_difference: float | None
 
 
 @dataclass(frozen=True)
@@ -323,14 +324,15 @@ def _decide(
     decided_RP &= ~itself_RP
     num_R = decided_RP.sum(axis=1)
     share_R = (right_RP * decided_RP).sum(axis=1)[num_R > 0] / num_R[num_R > 0]
+    differ = len(share_R) > 1 and np.ptp(share_R) > 0
     low, high = np.quantile(share_R, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return DecisionAccuracy(
         value=float(right[decided].mean()),
-        low=float(low),
-        high=float(high),
+        low=float(low) if differ else None,
+        high=float(high) if differ else None,
         num_pairs=int(decided.sum()),
         num_ties=int((~decided).sum()),
-        smallest_difference=_TELLING * float(share_R.std()),
+        smallest_difference=_TELLING * float(share_R.std()) if differ else None,
     )
 
 

@@ -227,8 +227,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a file by rename, so that no reader ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def cached_path(name: str) -> Path:

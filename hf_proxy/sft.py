@@ -30,6 +30,8 @@ from hf_proxy.mining import Miner, MiningSettings
 from hf_proxy.schemas import InputError
 from hf_proxy.soft_targets import check_row
 from hf_proxy.spelling import tokenizer_fingerprint
+from hf_proxy.traces import check_unique_ids
+from hf_proxy.weights import adapters_off
 
 logger = logging.getLogger(__name__)
 
@@ -214,6 +216,8 @@ class SelectiveSFTTrainer(SFTTrainer):
             if rows is not None
         }
         # TRL refuses a collator under padding_free, and prepares text; ours is ready
+        if eval_dataset is not None:  # whose sums are kept by name
+            check_unique_ids(list(eval_dataset["example_id"]), source="eval_dataset")
         padding_free = args.padding_free
         kwargs: Any = args.dataset_kwargs
         args.padding_free = False
@@ -307,7 +311,7 @@ class SelectiveSFTTrainer(SFTTrainer):
             prompts.append(list(row["input_ids"][: row["prompt_length"]]))
             trajectories.append(list(row["input_ids"][row["prompt_length"] :]))
         bare = unwrapped(self.model)
-        with bare.disable_adapter() if self._expert == "base" else nullcontext():
+        with adapters_off(bare) if self._expert == "base" else nullcontext():
             return self._collate(self._miner.rows(names, prompts, trajectories))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -328,6 +332,10 @@ class SelectiveSFTTrainer(SFTTrainer):
         assert output.metrics is not None
         rows = dict(gather_object(list(self._eval_sums.items())))
         kl_sum, correct, num_kept = np.array([rows[name] for name in sorted(rows)]).sum(0).tolist()
+        if not num_kept:  # possible with an amateur only; there is no mean of nothing
+            output.metrics.pop(f"{metric_key_prefix}_loss", None)
+            output.metrics[f"{metric_key_prefix}_num_kept"] = 0.0
+            return output
         output.metrics.update(
             {
                 f"{metric_key_prefix}_loss": kl_sum / num_kept,

@@ -33,13 +33,13 @@ class Difference:
     Attributes:
         test_mae: mean, in y's unit; negative where the proxy is better.
         per_fold: mean within each fold.
-        low, high: 90 % interval, moving-block bootstrap inside runs.
+        low, high: 90 % interval, moving-block bootstrap inside runs; None for a single block.
     """
 
     test_mae: float
     per_fold: tuple[float, ...]
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -256,6 +256,7 @@ def _validate(
 ) -> CrossValidation:
     """One x, all folds."""
     y, said = arrays.y, list(notes)
+    where: dict[str, list[int]] = {}  # what there is to say, and the folds it is said of
     names, train_r2, fold_mae, predicted, inside = [], [], [], [], []
     for number, (train, test) in enumerate(splits):
         if protocol == "paper":
@@ -263,12 +264,15 @@ def _validate(
         else:
             usable = () if protocol == "mean" else forms
             name, r2, value, low, high, why = _sound_fold(x[train], y[train], x[test], usable)
-            said += [f"fold {number}: {reason}" for reason in why]
+            for reason in why:
+                where.setdefault(reason, []).append(number)
             inside += list((low <= y[test]) & (y[test] <= high))
         names.append(name)
         train_r2.append(r2)
         predicted.append(value)
         fold_mae.append(float(np.abs(value - y[test]).mean()))
+    for reason, numbers in where.items():
+        said.append(f"fold {', '.join(map(str, numbers))}: {reason}")
     held_out = np.concatenate([y[test] for _, test in splits])
     error = np.concatenate(predicted) - held_out
     spread = held_out - held_out.mean()
@@ -290,9 +294,9 @@ def _validate(
 
 def _sound_fold(x, y, x_test, forms):
     """Form by AICc; one that explodes at a held-out point is passed over, and said."""
-    fits, _ = fit_forms(forms, x, y)
+    fits, left_out = fit_forms(forms, x, y)
     low, high = y.min() - np.ptp(y), y.max() + np.ptp(y)
-    said: list[str] = []
+    said = [f"{form} left out: {reason}" for form, reason in left_out.items()]
     for number, fit in enumerate(fits):
         value = fit(x_test)
         if np.isfinite(value).all() and low <= value.min() and value.max() <= high:
@@ -366,4 +370,5 @@ def _difference(
     per_fold = [
         mine - theirs for mine, theirs in zip(proxy.fold_mae, control.fold_mae, strict=True)
     ]
-    return Difference(float(delta.mean()), tuple(per_fold), float(low), float(high))
+    bounds = (float(low), float(high)) if len(blocks) > 1 else (None, None)
+    return Difference(float(delta.mean()), tuple(per_fold), *bounds)

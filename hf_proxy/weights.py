@@ -1,4 +1,8 @@
-"""A number that names a model's weights as they are, without moving them."""
+"""A model's weights as they are: a number that names them, shards, adapters off for a while."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -7,6 +11,21 @@ from torch import nn
 from hf_proxy.parallel import Processes, sum_over_ranks
 
 _INTEGER_OF_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@contextmanager
+def adapters_off(model: Any) -> Iterator[None]:
+    """The model without its adapters (PEFT); what was frozen in them is so again behind it.
+
+    `disable_adapter` itself leaves every active adapter trainable.
+    """
+    trainable = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for parameter, was_trainable in trainable:
+            parameter.requires_grad_(was_trainable)
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from hf_proxy.curves import FORMS
 from hf_proxy.plots import plot_compute, plot_curve, plot_ranking, plot_residuals
-from hf_proxy.prediction import Curve, Prediction, fit_curve
+from hf_proxy.prediction import Y_UNITS, Curve, Prediction, fit_curve
 from hf_proxy.ranking import Ranking, compute_saving, rank
 from hf_proxy.recipes import RecipeConfig, run_action
 from hf_proxy.recipes.points import (
@@ -87,6 +88,10 @@ class PredictConfig(RecipeConfig):
     scores: list[str] = field(
         metadata={"help": "scores.jsonl or predictions.jsonl files, or bare numbers."}
     )
+    trace_set: str | None = field(
+        default=None,
+        metadata={"help": "Of predictions.jsonl: only lines of this trace set; None: all."},
+    )
     level: float = field(default=0.90, metadata={"help": "Nominal coverage of the interval."})
     run: str | None = field(
         default=None,
@@ -147,17 +152,20 @@ def fit(config: FitConfig) -> dict[str, Any]:
     if not points:
         raise InputError.at("it holds no points", remedy="name another", source=source)
     folder, found = Path(config.output_dir), []
+    written: set[Path] = set()
     for target in sorted({point.target for point in points}):
         own, order = _ordered([p for p in points if p.target == target], str(source))
-        accuracy, unit = _fractions(own, config.y_unit, str(source))
+        unit, reading = _unit(own, config.y_unit, str(source))
+        accuracy = [point.target_accuracy for point in own]
         controls, absent = _controls(own)
         alike = _alike(own, str(source))
-        notes = [*said, *order, *unit, *absent]
+        notes = [*said, *order, *reading, *absent]
         x, runs = [point.score for point in own], [point.run for point in own]
         curve = fit_curve(
             x,
             accuracy,
             forms=config.forms,
+            y_unit=unit,
             metric=one_metric(own),
             setting=alike.get("setting"),
             proxy=alike.get("proxy"),
@@ -166,11 +174,20 @@ def fit(config: FitConfig) -> dict[str, Any]:
             groups=runs,
             controls=controls,
         )
-        base = folder / target
-        curve.save(base.with_name(f"{target}.json"))
+        file_name = re.sub(r"[^\w.+-]+", "-", target)
+        if (folder / f"{file_name}.json") in written:
+            raise InputError.at(
+                f"two targets would be written to {file_name}.json",
+                remedy="name them otherwise",
+                source=source,
+                field="target",
+            )
+        written.add(folder / f"{file_name}.json")
+        base = folder / file_name
+        curve.save(folder / f"{file_name}.json")
         groups = runs if len(set(runs)) > 1 else None
         plot_curve(curve, x, accuracy, base, controls=controls, groups=groups)
-        plot_residuals(curve, x, accuracy, base.with_name(f"{target}-residuals"))
+        plot_residuals(curve, x, accuracy, folder / f"{file_name}-residuals")
         print(_report(curve, notes))
         found.append((curve, notes))
     read = [path for path in (config.points, config.results, *config.predictions) if path]
@@ -198,7 +215,8 @@ def predict(config: PredictConfig) -> dict[str, Any]:
             scores.append((text, float(text), config.run))
         except ValueError:
             scores += [
-                (_name(score, text), score, config.run or own) for score, own in read_scores(text)
+                (_name(score, text), score, config.run or own)
+                for score, own in read_scores(text, trace_set=config.trace_set)
             ]
     lines = []
     print(f"{'score':<24} {'target':<16} accuracy  {config.level:.0%} interval")
@@ -222,7 +240,7 @@ def rank_scores(config: RankConfig) -> dict[str, Any]:
     if config.scores:
         named: dict[str, list[ProxyScore]] = {}
         for text in config.scores:
-            name, _, path = text.rpartition("=")
+            name, _, path = ("", "", text) if Path(text).exists() else text.rpartition("=")
             for score, _ in read_scores(path):
                 if not len(score.rows):
                     raise InputError.at(
@@ -231,6 +249,14 @@ def rank_scores(config: RankConfig) -> dict[str, Any]:
                         source=path,
                     )
                 named.setdefault(name or _name(score, path), []).append(score)
+        for name, own in named.items():
+            if len({score.step for score in own}) > 1:
+                steps = sorted({score.step for score in own}, key=str)
+                raise InputError.at(
+                    f"{name!r} has scores of several steps, {steps}",
+                    remedy="give one checkpoint of each seed: several scores of a name are seeds",
+                    field="scores",
+                )
         target: dict[str, list[float]] | None = None
         if config.target is not None:
             target = {}
@@ -247,6 +273,13 @@ def rank_scores(config: RankConfig) -> dict[str, Any]:
             method: [row[1:] for row in rows if row[0] == method]
             for method in ("proxy", "baseline")
         }
+        if unknown := sorted({row[0] for row in rows} - set(sides)):
+            raise InputError.at(
+                f"methods {unknown} are neither proxy nor baseline",
+                remedy="name the two so, one file for each comparison",
+                source=config.compute,
+                field="method",
+            )
         savings = compute_saving(sides["proxy"], sides["baseline"])
         for saving in savings:
             factor = saving.note if saving.factor is None else f"{saving.factor:.1f} times less"
@@ -279,25 +312,27 @@ def _ordered(points: list[Point], source: str) -> tuple[list[Point], list[str]]:
     return order, [] if sorted_before else ["rows were not in order of tokens, now they are"]
 
 
-def _fractions(points: list[Point], y_unit: str, source: str) -> tuple[list[float], list[str]]:
-    """Accuracies as fractions, and whether they came in percent."""
+def _unit(points: list[Point], y_unit: str, source: str) -> tuple[str, list[str]]:
+    """The unit of the accuracies, and what to say of it."""
     values = [point.target_accuracy for point in points]
+    above = [value > 1 for value in values]
+    mixed = any(above) and not all(above)
+    if y_unit == "auto" and mixed:
+        point = points[above.index(not above[0])]
+        raise InputError.at(
+            f"{point.target_accuracy:g} stands among {'percent' if above[0] else 'fractions'}: "
+            "percent and fractions are mixed",
+            remedy="mend it, or set y_unit",
+            source=source,
+            row=point.row,
+            field="target_accuracy",
+        )
     if y_unit == "auto":
-        above = [value > 1 for value in values]
-        if any(above) and not all(above):
-            point = points[above.index(not above[0])]
-            raise InputError.at(
-                f"{point.target_accuracy:g} stands among "
-                f"{'percent' if above[0] else 'fractions'}: percent and fractions are mixed",
-                remedy="mend it, or set y_unit",
-                source=source,
-                row=point.row,
-                field="target_accuracy",
-            )
         y_unit = "percent" if above[0] else "fraction"
     if y_unit == "fraction":
-        return values, []
-    return [value / 100 for value in values], ["target_accuracy read as percent"]
+        return y_unit, []
+    few = f", also {above.count(False)} of at most 1" if mixed else ""
+    return y_unit, [f"target_accuracy read as percent{few}"]
 
 
 def _controls(points: list[Point]) -> tuple[dict[str, list[float]], list[str]]:
@@ -337,6 +372,7 @@ def _alike(points: list[Point], source: str) -> dict[str, Any]:
 
 def _errors(curve: Curve) -> dict[str, Any]:
     """The figures of a fit beside those of its controls, errors in points of a percent."""
+    points = 100 / Y_UNITS[curve.y_unit]
     result: dict[str, Any] = {"fit_r2": curve.fits[0].r2, "left_out": curve.left_out}
     if curve.statistics is None:
         return result | {"held_out": None}
@@ -345,17 +381,17 @@ def _errors(curve: Curve) -> dict[str, Any]:
             name: {
                 "train_r2": cv.train_r2,
                 "test_r2": cv.test_r2,
-                "test_mae_points": 100 * cv.test_mae,
+                "test_mae_points": points * cv.test_mae,
                 "coverage": cv.coverage,
             }
             for name, cv in {"proxy": curve.statistics, **curve.statistics.controls}.items()
         },
         "against": {
             name: {
-                "mae_points": 100 * d.test_mae,
-                "low": 100 * d.low,
-                "high": 100 * d.high,
-                "per_fold": [100 * value for value in d.per_fold],
+                "mae_points": points * d.test_mae,
+                "low": None if d.low is None else points * d.low,
+                "high": None if d.high is None else points * d.high,
+                "per_fold": [points * value for value in d.per_fold],
             }
             for name, d in curve.statistics.against.items()
         },
@@ -382,7 +418,8 @@ def _report(curve: Curve, notes: list[str]) -> str:
             )
             if name in errors["against"]:
                 d = errors["against"][name]
-                line += f"   {d['mae_points']:+.2f} [{d['low']:+.2f}, {d['high']:+.2f}]"
+                interval = "" if d["low"] is None else f" [{d['low']:+.2f}, {d['high']:+.2f}]"
+                line += f"   {d['mae_points']:+.2f}{interval}"
             lines.append(line)
         notes = [*notes, *errors["statistics_notes"]]
     left_out = [f"{form} left out: {reason}" for form, reason in curve.left_out.items()]
@@ -416,10 +453,13 @@ def _ranking_table(ranking: Ranking) -> str:
     )
     if ranking.decisions is not None:
         d = ranking.decisions
+        interval = "" if d.low is None else f" [{d.low:.3f}, {d.high:.3f}]"
+        telling = "so few and so clear that nothing can be said of other draws"
+        if d.smallest_difference is not None:
+            telling = f"so many names tell {d.smallest_difference:.3f} from a given share"
         lines.append(
-            f"decision accuracy {d.value:.4f} [{d.low:.3f}, {d.high:.3f}] over {d.num_pairs} pairs"
-            f" ({d.num_ties} undecided by the target), Kendall tau {ranking.kendall_tau:.3f}; so "
-            f"many names tell differences of {d.smallest_difference:.3f} apart"
+            f"decision accuracy {d.value:.4f}{interval} over {d.num_pairs} pairs ({d.num_ties} "
+            f"undecided by the target), Kendall tau {ranking.kendall_tau:.3f}; {telling}"
         )
     return "\n".join([*lines, *(f"note: {note}" for note in ranking.notes)])
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,9 +115,18 @@ def join_results(
         tokens = _number(row["tokens"], table, number, "tokens")
         file = _results_file(table.parent / row["path"])
         targets.append((tokens, _accuracy(file, task, task_metric)))
-    points, unmatched = [], 0
+    unmatched, found = 0, 0
+    nearest: dict[tuple[str, float], tuple[float, Point]] = {}  # one point for a run and a result
     for name in predictions:
         for number, line in read_lines(name):
+            needed = ("name", "run_id", "tokens_seen", metric, "trace_nll", "setting_parts")
+            if missing := [key for key in needed if key not in line]:
+                raise InputError.at(
+                    f"{', '.join(missing)} missing",
+                    remedy="name a predictions.jsonl of ProxyScoreCallback",
+                    source=name,
+                    row=number,
+                )
             if line["name"] != trace_set:
                 continue
             if line["tokens_seen"] is None:
@@ -131,7 +141,13 @@ def join_results(
                 unmatched += 1
                 continue
             tokens, accuracy = min(near, key=lambda t: abs(t[0] - line["tokens_seen"]))
-            points.append(
+            found += 1
+            distance = abs(tokens - line["tokens_seen"])
+            place = (line["run_id"], tokens)
+            if place in nearest and nearest[place][0] <= distance:
+                continue
+            nearest[place] = (
+                distance,
                 Point(
                     row=number,
                     run=line["run_id"],
@@ -145,16 +161,22 @@ def join_results(
                         "setting": Setting(line["setting_parts"]),
                         "num_parameters": line["num_parameters"],
                     },
-                )
+                ),
             )
+    points = [point for _, point in nearest.values()]
     if not points:
         raise InputError.at(
             f"no line of {trace_set!r} is within {within:.1%} of the tokens of any result",
             remedy="evaluate the target at the same tokens, or widen match_within",
             source=table,
         )
-    said = [f"{unmatched} lines without a result at their tokens"] if unmatched else []
-    return points, said
+    idle = len({tokens for tokens, _ in targets} - {tokens for _, tokens in nearest})
+    counts = {
+        "lines without a result at their tokens": unmatched,
+        "lines left out, another of their run is nearer to the same result": found - len(points),
+        "results without a line at their tokens": idle,
+    }
+    return points, [f"{count} {what}" for what, count in counts.items() if count]
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -178,13 +200,21 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, content
 
 
-def read_scores(path: str | Path) -> list[tuple[ProxyScore, str | None]]:
-    """Scores of `scores.jsonl` or `predictions.jsonl`, with the run of those that name one."""
+def read_scores(
+    path: str | Path, *, trace_set: str | None = None
+) -> list[tuple[ProxyScore, str | None]]:
+    """Scores of `scores.jsonl` or `predictions.jsonl`, with the run of those that name one.
+
+    Args:
+        trace_set: of a `predictions.jsonl` only lines of this name.
+    """
     found: list[tuple[ProxyScore, str | None]] = []
     for number, line in read_lines(path):
         try:
             if "rows" in line:
                 found.append((ProxyScore.from_json(json.dumps(line)), None))
+                continue
+            if trace_set is not None and line["name"] != trace_set:
                 continue
             fields = {n: line[n] for n in ProxyScore.__dataclass_fields__ if n not in ("rows",)}
             fields["setting"] = Setting(line["setting_parts"])
@@ -255,7 +285,10 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _number(value: Any, path: Path, row: int, field: str) -> float:
     try:
-        return float(value)
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError("not finite")
+        return number
     except (TypeError, ValueError) as error:
         raise InputError.at(
             f"{value!r} is no number", remedy="mend it", source=path, row=row, field=field
@@ -294,6 +327,7 @@ def _accuracy(path: Path, task: str, task_metric: str | None) -> float:
     }
     if task_metric is None and len(numbers) == 1:
         (task_metric,) = numbers
+    numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
     if task_metric not in numbers:
         raise InputError.at(
             f"task_metric {task_metric!r} of {task}",

@@ -62,6 +62,10 @@ def main(
         if model_config.model_name_or_path is None:
             raise ValueError("name the model: --model_name_or_path")
         rows = load_soft_targets(config.soft_targets)
+        source = Path(config.soft_targets)
+        # read before the training, so that a set without them stops it at once
+        mined = json.loads((source / "provenance.json").read_text())
+        statistics = json.loads((source / "statistics.json").read_text())
         num_train = len(rows) - config.num_eval
         if num_train < 1:
             raise ValueError(f"num_eval={config.num_eval} leaves no row of {len(rows)} to train on")
@@ -85,6 +89,7 @@ def main(
     result = trainer.train(resume_from_checkpoint=last)
     trainer.save_model()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    losses = losses or [result.training_loss]  # a run shorter than logging_steps logs none
     kept = [row["num_kept"] for row in trainer.state.log_history if "num_kept" in row]
     facts = {
         "optimizer_steps": trainer.state.global_step,
@@ -99,7 +104,7 @@ def main(
                 merged = tuned.merge_and_unload()
                 merged.save_pretrained(folder / "merged")
                 tokenizer.save_pretrained(folder / "merged")
-            _write_record(config, arguments, model_config, folder, facts)
+            _write_record(mined, statistics, arguments, model_config, folder, facts)
             print(
                 f"{facts['optimizer_steps']} steps, {sum(kept):.0f} kept steps, loss "
                 f"{losses[0]:.4f} -> {losses[-1]:.4f}, {facts['train_runtime_s']:.0f} s, {folder}"
@@ -109,11 +114,10 @@ def main(
     return facts | {"output_dir": str(folder)}
 
 
-def _write_record(config, arguments, model_config, folder: Path, facts: dict[str, Any]) -> None:
+def _write_record(
+    mined, statistics, arguments, model_config, folder: Path, facts: dict[str, Any]
+) -> None:
     """Model card and provenance, beside the weights."""
-    source = Path(config.soft_targets)
-    mined = json.loads((source / "provenance.json").read_text())
-    statistics = json.loads((source / "statistics.json").read_text())
     stamp = provenance_of(
         soft_targets=mined, statistics=statistics, training=facts, arguments=arguments.to_dict()
     )

@@ -8,7 +8,7 @@ import torch
 from conftest import make_traces
 from datasets import Dataset
 from mining_worker import sharp_pair
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from test_distributed import torchrun
 from test_mining import PROMPTS, TEMPLATE, with_controls
 from test_proxy_score import make_trainer, same, state_of
@@ -18,6 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from hf_proxy import load_metric, load_soft_targets, mine_soft_targets
 from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
 from hf_proxy.callbacks.contrast import KEYS
+from hf_proxy.weights import adapters_off
 
 SETTINGS = {
     "num_prompts": 3,
@@ -254,3 +255,40 @@ def test_two_processes_mine_what_one_mines(tmp_path, tokenizer):
     for key in KEYS:
         assert found[1]["first row"][key] == pytest.approx(found[2]["first row"][key], rel=1e-12)
     assert found[2]["steps"] == [0, 2, 4]
+
+
+def test_best_weights_measured_at_the_last_step_get_a_set_of_their_own(tmp_path, tokenizer):
+    trainer = make_trainer(
+        tmp_path,
+        tokenizer,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=True,  # so that the last weights are not the best
+    )
+    make_callback(tokenizer).attach(trainer)
+    trainer.train()
+    assert trainer.state.best_global_step != 6
+    trainer.evaluate()
+    folder = tmp_path / "run" / "hf_proxy" / "soft_targets"
+    names = sorted(path.name for path in folder.glob("step-00000006*"))
+    assert len(names) == 2 and names[0] == "step-00000006"
+    for name in names:
+        rows = load_soft_targets(folder / name)
+        statistics = json.loads((folder / name / "statistics.json").read_text())
+        stamp = json.loads((folder / name / "provenance.json").read_text())
+        assert statistics["num_rows"] == len(rows) == 3
+        assert stamp["facts"]["expert"] == "live, step 6"
+
+
+def test_what_was_frozen_in_an_adapter_stays_frozen(tokenizer):
+    model = get_peft_model(sharp_pair(len(tokenizer))[0], LoraConfig(r=4))
+    for name, parameter in model.named_parameters():
+        if "lora_A" in name:
+            parameter.requires_grad_(False)
+    before = [p.requires_grad for p in model.parameters()]
+    with adapters_off(model):
+        pass
+    assert [p.requires_grad for p in model.parameters()] == before
+    with model.disable_adapter():
+        pass
+    assert [p.requires_grad for p in model.parameters()] != before  # the trap is there

@@ -208,3 +208,14 @@ def test_settings_that_mean_nothing_are_refused(setting, message):
         contrast(torch.zeros(1, 3), torch.zeros(1, 3), **setting)
     with pytest.raises(ValueError, match="the expert has 2 steps, the amateur 1"):
         contrast(torch.zeros(2, 3), torch.zeros(1, 3))
+
+
+def test_a_trainings_autocast_changes_nothing():
+    """Dot products are on autocast's list of what it makes in half precision."""
+    torch.manual_seed(4)
+    expert, amateur = torch.randn(2, 6, 300)
+    plain = contrast(expert, amateur)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.linalg.vecdot(expert, amateur).dtype == torch.bfloat16  # the trap is there
+        inside = contrast(expert, amateur)
+    assert torch.equal(inside.kl_N, plain.kl_N) and torch.equal(inside.prob, plain.prob)

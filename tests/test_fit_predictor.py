@@ -97,7 +97,7 @@ BAD = {
     "repeated": (changed(4, tokens=TOKENS[3] * 1e9), "row 6, field tokens: run 'olmo' .* row 5"),
     "mixed": (changed(7, target_accuracy=0.64), "row 9, field target_accuracy: 0.64 stands among"),
     "no number": (changed(2, score="much"), "row 4, field score: 'much' is no number"),
-    "nan": (changed(2, score="nan"), "row 2, field x: nan is no number"),
+    "nan": (changed(2, score="nan"), "row 4, field score: 'nan' is no number"),
     "empty": (changed(2, score=""), "row 4: score missing"),
     "unknown": (arc_rows(colour="red"), r"unknown columns \['colour'\]"),
     "metric": (arc_rows(metric="loss"), "'loss' is no metric"),
@@ -329,3 +329,67 @@ def test_rank_refuses_what_it_cannot_rank(tmp_path, capsys):
     scores.write_text(make_score([1, 2, 3]).to_json() + "\n")
     assert main(["rank", "--scores", str(scores), "--target", str(target)]) == 2
     assert "expected name,accuracy" in capsys.readouterr().err
+
+
+def test_a_result_is_one_point_however_many_lines_are_near(joined, capsys):
+    path = joined / "predictions.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    more = [line | {"tokens_seen": line["tokens_seen"] - 3, "step": 99} for line in lines[:15]]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines + more))
+    table = joined / "results.csv"
+    table.write_text(table.read_text() + "77,target-0\n")
+    points, said = join(joined)
+    assert len(points) == 15
+    assert said == [
+        "1 lines without a result at their tokens",
+        "15 lines left out, another of their run is nearer to the same result",
+        "1 results without a line at their tokens",
+    ]
+    path.write_text('{"step": 1}\n')
+    with pytest.raises(InputError, match="row 1: name, run_id, tokens_seen, value.* missing"):
+        join(joined)
+
+
+def test_checkpoints_are_no_seeds(tmp_path, capsys):
+    path, other = tmp_path / "lr=1" / "a.jsonl", tmp_path / "b.jsonl"
+    path.parent.mkdir()
+    scores = [make_score([value, value + 1], step=step) for step, value in ((1, 9), (2, 5))]
+    path.write_text("".join(score.to_json() + "\n" for score in scores))
+    other.write_text(make_score([7, 8], step=2, model_id="b").to_json() + "\n")
+    # the whole text is taken as a path where there is such a file
+    assert main(["rank", "--scores", str(other), f"A={other}"]) == 2
+    capsys.readouterr()
+    renamed = tmp_path / "a.jsonl"
+    renamed.write_text(path.read_text())
+    assert main(["rank", "--scores", f"A={renamed}", f"B={other}"]) == 2
+    assert "'A' has scores of several steps, [1, 2]" in capsys.readouterr().err
+    path.write_text(scores[1].to_json() + "\n")
+    assert main(["rank", "--scores", str(path), str(other)]) == 0
+
+
+def test_targets_and_methods_with_odd_names(tmp_path, capsys):
+    points = write_csv(tmp_path / "points.csv", arc_rows(target="mmlu/stem (5-shot)"))
+    assert main(["fit", "--points", points, "--output_dir", str(tmp_path / "c")]) == 0
+    curve = Curve.load(tmp_path / "c" / "mmlu-stem-5-shot-.json")
+    assert (curve.target, curve.y_unit) == ("mmlu/stem (5-shot)", "percent")
+    points = write_csv(
+        tmp_path / "two.csv", arc_rows(target="arc 13b") + arc_rows(target="arc/13b")
+    )
+    assert main(["fit", "--points", points, "--output_dir", str(tmp_path / "d")]) == 2
+    assert "two targets would be written to arc-13b.json" in capsys.readouterr().err
+    compute = tmp_path / "compute.csv"
+    compute.write_text("method,flops,decision_accuracy\nproxy,1,50\nbaseline,9,50\nours,1,60\n")
+    assert main(["rank", "--compute", str(compute)]) == 2
+    assert "methods ['ours'] are neither proxy nor baseline" in capsys.readouterr().err
+
+
+def test_lines_of_one_trace_set_can_be_read(tmp_path, capsys):
+    score = make_score(np.linspace(6, 10, 20))
+    fit_curve(ARC_X, ARC_Y / 100, setting=score.setting, target="arc").save(tmp_path / "arc.json")
+    other = prediction_line(2, 10, 0.8, name="other", setting_parts={"traces": "else"})
+    own = prediction_line(1, 10, 0.8)
+    path = tmp_path / "predictions.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in (own, other)))
+    command = ["predict", "--curves", str(tmp_path / "arc.json"), "--scores", str(path)]
+    assert main(command) == 2
+    assert main([*command, "--trace_set", "rbridge"]) == 0

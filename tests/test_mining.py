@@ -414,3 +414,10 @@ def test_control_tokens_are_matched_by_name(tokenizer, tmp_path):
             tmp_path / "c",
             **changes | {"amateur_processing_class": poorer},
         )
+
+
+def test_what_a_killed_run_left_of_its_record_does_not_block(pair, tokenizer, tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / ".mining.json.0123").write_text("{")
+    assert len(mine(pair, tokenizer, folder)) == 5

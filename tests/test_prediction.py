@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from published import ARC_X, ARC_Y, CQA_X, CQA_Y, TOKENS
 from scipy import optimize
+from test_ranking import make_score
 
 from hf_proxy import Curve, InputError, Setting, cross_validate, fit_curve, fit_ladder
 from hf_proxy.curves import FORMS, NUM_PARAMETERS, Scale, fit_form, fit_forms, predict
@@ -346,3 +347,42 @@ def test_the_ladder_refuses_what_it_cannot_fit():
         fit_ladder(size, tokens, [*bits[:-1], float("nan")])
     with pytest.raises(InputError, match="num_parameters: the columns differ"):
         fit_ladder(size[:-1], tokens, bits[:-1])
+
+
+def test_a_ladder_of_one_ratio_is_refused():
+    size = np.array([1e8, 2e8, 4e8, 8e8, 1.6e9, 3e9, 6e9, 1e10])
+    with pytest.raises(InputError, match="field tokens: size and tokens grow together"):
+        fit_ladder(size, 20 * size, 0.5 + 20 / size**0.2)
+
+
+def test_forms_left_out_of_a_fold_are_said():
+    found = cross_validate(ARC_X - 0.85, ARC_Y, controls={"clock": np.arange(15)})
+    assert any("logarithmic left out: x is not positive" in note for note in found.notes)
+    assert any("logarithmic left out" in note for note in found.controls["clock"].notes)
+    single = cross_validate(ARC_X[:6], ARC_Y[:6]).against["mean"]
+    assert single.low is single.high is None  # one block shows no spread
+
+
+def test_where_a_curve_has_no_value_it_says_so():
+    x = np.linspace(0.5, 2, 15)
+    y = 0.3 + 0.2 * np.log(x) + 0.001 * np.sin(9 * x)
+    curve = fit_curve(x, y)
+    assert curve.form == "logarithmic"
+    with pytest.raises(InputError, match="the logarithmic curve of .* has no value at -0.1"):
+        curve.predict(-0.1)
+    far = curve.predict(0.01)
+    assert (far.low, far.high, far.clipped, far.extrapolated) == (0.0, 1.0, True, True)
+    mixed = fit_curve(x, 0.3 + 0.2 * x + 0.001 * np.sin(9 * x))
+    assert mixed.form == "linear" and "logarithmic" in [fit.form for fit in mixed.fits]
+    assert np.isfinite([mixed.predict(-0.1).low, mixed.predict(-0.1).high]).all()
+
+
+def test_small_percentages_beside_large_ones_are_warned_of(caplog):
+    fit_curve(ARC_X, np.where(np.arange(15) == 0, 0.4, ARC_Y), y_unit="percent")
+    assert "1 accuracies of at most 1 stand among larger ones" in caplog.text
+
+
+def test_another_proxy_by_name_is_marked():
+    score = make_score([8.0, 8.2, 8.4], model_id="B")
+    curve = fit_curve(ARC_X, ARC_Y / 100, setting=score.setting, proxy="A")
+    assert curve.predict(score).transfer == "this proxy is 'B', the curve's 'A'"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
-from peft import LoraConfig, PeftModel
+from datasets import Dataset, concatenate_datasets
+from peft import LoraConfig, PeftModel, PromptTuningConfig
 from tiny_models import make_model
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig
@@ -56,7 +56,17 @@ def make_rows(tokenizer, num_rows=8, seed=3):
     return Dataset.from_list(rows, features=SOFT_TARGET_FEATURES)
 
 
-def make_trainer(folder, tokenizer, rows, *, model=None, peft_config=None, amateur=None, **changes):
+def make_trainer(
+    folder,
+    tokenizer,
+    rows,
+    *,
+    model=None,
+    peft_config=None,
+    amateur=None,
+    eval_dataset=None,
+    **changes,
+):
     settings = {
         "output_dir": str(folder),
         "max_steps": 1,
@@ -75,6 +85,7 @@ def make_trainer(folder, tokenizer, rows, *, model=None, peft_config=None, amate
         model=model or make_model("llama", len(tokenizer)),
         args=SelectiveSFTConfig(**settings | changes),
         train_dataset=rows,
+        eval_dataset=eval_dataset,
         processing_class=tokenizer,
         peft_config=peft_config,
         amateur=amateur,
@@ -512,6 +523,11 @@ def test_the_command_trains_resumes_and_records(tmp_path, tokenizer, capsys):
     assert main([*command, "--max_steps", "4"]) == 0
     said = capsys.readouterr().out
     assert "4 steps," in said
+    short = command[: command.index("--logging_steps")]
+    short += ["--logging_strategy", "no", "--dtype", "float32", "--max_steps", "1"]
+    short[short.index("--output_dir") + 1] = str(tmp_path / "short")
+    assert main(short) == 0  # no loss was logged
+    capsys.readouterr()
     assert main([*command, "--max_steps", "6"]) == 0  # goes on from step 4
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["optimizer_steps"] == 6 and len(found["losses"]) == 6
@@ -527,6 +543,26 @@ def test_the_command_trains_resumes_and_records(tmp_path, tokenizer, capsys):
     command[4] = str(tmp_path)
     assert main(command) == 2
     assert "no folder of soft targets" in capsys.readouterr().err
+
+
+def test_evaluation_sets_keep_their_sums_by_name(tmp_path, tokenizer, online):
+    expert, amateur, rows = online
+    twice = concatenate_datasets([rows, rows])
+    with pytest.raises(InputError, match="eval_dataset"):
+        make_trainer(tmp_path, tokenizer, rows, model=expert(), eval_dataset=twice)
+    trainer = make_trainer(
+        tmp_path, tokenizer, rows, model=expert(), amateur=amateur, divergence_beta=99.0
+    )
+    found = trainer.evaluate(rows)
+    assert found["eval_num_kept"] == 0 and "eval_loss" not in found
+
+
+def test_prompt_tuning_is_refused(tmp_path, tokenizer):
+    """Virtual tokens move every position: the steps could not be told."""
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    trainer = make_trainer(tmp_path, tokenizer, make_rows(tokenizer), peft_config=config)
+    with pytest.raises(ValueError, match="positions reach the output head"):
+        trainer.train()
 
 
 def make_base(folder):
