@@ -4,9 +4,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import make_traces
+from mining_worker import sharp_pair
+from test_mining import mine
+from test_sft import make_trainer
 from tiny_models import make_model
 
-from hf_proxy import align_traces, logprobs, parallel, score_traces
+from hf_proxy import align_traces, contrast, logprobs, parallel, score_traces
 
 pytestmark = [
     pytest.mark.gpu,
@@ -84,3 +87,28 @@ def test_memory_stays_below_the_bar(tokenizer):
     headless = peak(lambda: model.model(torch.zeros(1, 4096, dtype=torch.long, device=DEVICE)))
     ours = peak(lambda: score_traces(model, aligned, tokens_per_batch=4096))
     assert ours - headless <= 64 * 2**20 + 2 * logprobs.LABELS_PER_CHUNK * vocab_size * 4
+
+
+def test_contrast_equals_the_cpu():
+    torch.manual_seed(0)
+    expert, amateur = torch.randn(2, 200, 5000)
+    expected, found = contrast(expert, amateur), contrast(expert.to(DEVICE), amateur.to(DEVICE))
+    assert found.kl_N.device.type == "cuda"
+    torch.testing.assert_close(found.kl_N.cpu(), expected.kl_N, atol=1e-5, rtol=1e-5)
+    assert torch.equal(found.token_id.cpu(), expected.token_id)
+    torch.testing.assert_close(found.prob.cpu(), expected.prob, atol=1e-5, rtol=1e-5)
+
+
+def test_mining_and_training_on_the_device(tokenizer, tmp_path):
+    pair = [model.to(DEVICE) for model in sharp_pair(len(tokenizer))]
+    states = torch.cuda.get_rng_state_all()
+    settings = {"temperature": 1.0, "divergence_beta": 0.0}
+    rows = mine(pair, tokenizer, tmp_path / "a", **settings)
+    assert mine(pair, tokenizer, tmp_path / "b", **settings).to_dict() == rows.to_dict()
+    assert all(map(torch.equal, torch.cuda.get_rng_state_all(), states))
+    trainer = make_trainer(
+        tmp_path / "run", tokenizer, rows, model=pair[0], use_cpu=False, learning_rate=0.01
+    )
+    before = trainer.evaluate(rows)["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate(rows)["eval_loss"] < before
