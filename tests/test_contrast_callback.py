@@ -255,6 +255,8 @@ def test_two_processes_mine_what_one_mines(tmp_path, tokenizer):
     for key in KEYS:
         assert found[1]["first row"][key] == pytest.approx(found[2]["first row"][key], rel=1e-12)
     assert found[2]["steps"] == [0, 2, 4]
+    assert found[2]["same adapters"] == [True, True]  # SFTTrainer with LoRA
+    assert found[2]["adapter steps"] == found[1]["adapter steps"] == [0, 3]
 
 
 def test_best_weights_measured_at_the_last_step_get_a_set_of_their_own(tmp_path, tokenizer):
