@@ -18,16 +18,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_proxy.callbacks.watching import WatchingCallback
 from hf_proxy.logprobs import unwrapped
+from hf_proxy.mined_sets import mine_folder
 from hf_proxy.mining import (
     BATCH_SIZE,
-    SYSTEM_PROMPT,
     Miner,
     MiningSettings,
-    Prompts,
-    mine_folder,
-    read_prompts,
 )
 from hf_proxy.parallel import is_main, stop_together
+from hf_proxy.prompts import SYSTEM_PROMPT, Prompts, read_prompts
 from hf_proxy.weights import adapters_off, weights_checksum
 
 # logged key: statistic of the set
@@ -196,11 +194,11 @@ class ContrastCallback(WatchingCallback):
         """Where the set of these weights goes; other weights at the same step (the best ones, after
         training) get a folder of their own."""
         folder = self._folder(args) / f"step-{state.global_step:08d}"
-        checksum = weights_checksum(model)
         names = [folder.name]
         with stop_together(PartialState()):
             if is_main(PartialState()) and (folder / "mining.json").exists():
                 theirs = json.loads((folder / "mining.json").read_text())["expert"][0]
+                checksum = weights_checksum(model)
                 if theirs != checksum:
                     names = [f"{folder.name}-{checksum:010x}"]
         broadcast_object_list(names)

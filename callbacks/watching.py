@@ -7,6 +7,7 @@ trainer's `log` and adds our numbers to the evaluation's own row.
 
 import logging
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -25,7 +26,7 @@ STRATEGIES = (None, "evaluate", "steps", "save")
 _EVALUATION_ROW = re.compile(r"eval.*_runtime")
 
 
-class WatchingCallback(TrainerCallback):
+class WatchingCallback(TrainerCallback, ABC):
     """Base of the callbacks that measure a model in training.
 
     A subclass says what is measured: `_names`, `_prepare`, `_measure` and `_directions`.
@@ -68,21 +69,21 @@ class WatchingCallback(TrainerCallback):
 
     # what a subclass says
 
+    @abstractmethod
     def _names(self) -> Iterable[str]:
         """Names of the lines of one measurement."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _prepare(self, args, state, model) -> None:
         """Whatever must be right before the first step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _measure(self, model, args, state) -> dict[str, float]:
         """The numbers of these weights, after their lines are written."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _directions(self) -> tuple[set[str], set[str]]:
         """Logged keys that get better as they fall, and as they grow."""
-        raise NotImplementedError
 
     # attaching
 

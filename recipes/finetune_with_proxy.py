@@ -8,14 +8,13 @@ from typing import Any, Literal
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.trainer_utils import get_last_checkpoint
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.parallel import stop_together
 from hf_proxy.recipes import newlines, run
 from hf_proxy.recipes.rows import load_rows
+from hf_proxy.recipes.training import hold_out, last_checkpoint, load_trainable
 from hf_proxy.scoring import TOKENS_PER_BATCH
 
 
@@ -74,19 +73,9 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
             "for; see the launch lines at the head of recipes/finetune_with_proxy.yaml"
         )
     with stop_together(processes):
-        if model_config.model_name_or_path is None:
-            raise ValueError("name the model: --model_name_or_path")
         rows = _rows(config)
-        num_train = len(rows) - config.num_eval
-        if num_train < 1:
-            raise ValueError(f"num_eval={config.num_eval} leaves no row of {len(rows)} to train on")
-        tokenizer = AutoTokenizer.from_pretrained(model_config.model_name_or_path)
-        model = AutoModelForCausalLM.from_pretrained(
-            model_config.model_name_or_path,
-            dtype=model_config.dtype,
-            attn_implementation=model_config.attn_implementation,
-            use_safetensors=True,
-        )
+        train_rows, eval_rows = hold_out(rows, config.num_eval)
+        model, tokenizer = load_trainable(model_config)
     callback = ProxyScoreCallback(
         _trace_sets(config.traces),
         curves=config.curves,
@@ -98,17 +87,14 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
     trainer = SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=rows.select(range(num_train)),
-        eval_dataset=rows.select(range(num_train, len(rows))) if config.num_eval else None,
+        train_dataset=train_rows,
+        eval_dataset=eval_rows,
         processing_class=tokenizer,
         peft_config=get_peft_config(model_config),
     )
     callback.attach(trainer)
-    last = None
     folder = Path(str(arguments.output_dir))
-    if config.resume and folder.is_dir():
-        last = get_last_checkpoint(str(folder))
-    result = trainer.train(resume_from_checkpoint=last)
+    result = trainer.train(resume_from_checkpoint=last_checkpoint(folder, resume=config.resume))
     trainer.save_model()
     file = folder / "hf_proxy" / "predictions.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]

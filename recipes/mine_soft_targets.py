@@ -13,8 +13,10 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from hf_proxy.contrast_plots import plot_contrast
-from hf_proxy.mining import BATCH_SIZE, SYSTEM_PROMPT, load_soft_targets, mine_soft_targets
+from hf_proxy.mined_sets import load_soft_targets, mine_soft_targets
+from hf_proxy.mining import BATCH_SIZE
 from hf_proxy.parallel import stop_together
+from hf_proxy.prompts import SYSTEM_PROMPT
 from hf_proxy.recipes import RecipeConfig, newlines, run_action
 from hf_proxy.recipes.checkpoints import find_checkpoints, load_model, load_tokenizer
 from hf_proxy.recipes.rows import load_rows

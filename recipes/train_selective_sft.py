@@ -7,13 +7,12 @@ from typing import Any
 
 from accelerate import PartialState
 from huggingface_hub import ModelCard, ModelCardData
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.trainer_utils import get_last_checkpoint
 from trl import ModelConfig, get_peft_config
 
-from hf_proxy.mining import load_soft_targets
+from hf_proxy.mined_sets import load_soft_targets
 from hf_proxy.parallel import stop_together
 from hf_proxy.recipes import run
+from hf_proxy.recipes.training import hold_out, last_checkpoint, load_trainable
 from hf_proxy.schemas import provenance_of, write_text
 from hf_proxy.sft import SelectiveSFTConfig, SelectiveSFTTrainer
 
@@ -59,34 +58,23 @@ def main(
     """Tune a model on the kept steps of a mined set; adapter, merged model, card, provenance."""
     processes = PartialState()
     with stop_together(processes):
-        if model_config.model_name_or_path is None:
-            raise ValueError("name the model: --model_name_or_path")
         rows = load_soft_targets(config.soft_targets)
         source = Path(config.soft_targets)
         # read before the training, so that a set without them stops it at once
         mined = json.loads((source / "provenance.json").read_text())
         statistics = json.loads((source / "statistics.json").read_text())
-        num_train = len(rows) - config.num_eval
-        if num_train < 1:
-            raise ValueError(f"num_eval={config.num_eval} leaves no row of {len(rows)} to train on")
-        tokenizer = AutoTokenizer.from_pretrained(model_config.model_name_or_path)
-        model = AutoModelForCausalLM.from_pretrained(
-            model_config.model_name_or_path,
-            dtype=model_config.dtype,
-            attn_implementation=model_config.attn_implementation,
-            use_safetensors=True,
-        )
+        train_rows, eval_rows = hold_out(rows, config.num_eval)
+        model, tokenizer = load_trainable(model_config)
     trainer = SelectiveSFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=rows.select(range(num_train)),
-        eval_dataset=rows.select(range(num_train, len(rows))) if config.num_eval else None,
+        train_dataset=train_rows,
+        eval_dataset=eval_rows,
         processing_class=tokenizer,
         peft_config=get_peft_config(model_config),
     )
     folder = Path(str(arguments.output_dir))
-    last = get_last_checkpoint(str(folder)) if config.resume and folder.is_dir() else None
-    result = trainer.train(resume_from_checkpoint=last)
+    result = trainer.train(resume_from_checkpoint=last_checkpoint(folder, resume=config.resume))
     trainer.save_model()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     losses = losses or [result.training_loss]  # a run shorter than logging_steps logs none

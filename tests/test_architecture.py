@@ -44,7 +44,9 @@ CORRIDOR = (
     "divergence",
     "weights",
     "soft_targets",
+    "prompts",
     "mining",
+    "mined_sets",
     "sft",
     "trajectories",
     "contrast_plots",
@@ -53,7 +55,7 @@ CORRIDOR = (
 ORDER = (*CORRIDOR, "callbacks", "recipes", "cli")
 # what may be imported by whom inside the recipes package
 CALLBACK_LIBRARIES = ("prediction_log", "watching")
-RECIPE_LIBRARIES = ("checkpoints", "points", "rows")
+RECIPE_LIBRARIES = ("checkpoints", "points", "rows", "training")
 
 
 def place_of(module: str) -> str:

@@ -19,7 +19,7 @@ from tiny_models import make_model
 from transformers import GenerationConfig
 
 from hf_proxy import InputError, contrast, load_soft_targets, mine_soft_targets
-from hf_proxy.mining import SYSTEM_PROMPT, read_prompts
+from hf_proxy.prompts import SYSTEM_PROMPT, read_prompts
 from hf_proxy.vocabulary import match_vocabularies
 
 HERE = Path(__file__).parent

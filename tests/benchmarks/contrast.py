@@ -30,6 +30,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_proxy import logprobs, mining
 from hf_proxy.batching import group_by_tokens, token_batch
+from hf_proxy.mined_sets import load_soft_targets
+from hf_proxy.prompts import Prompts, read_prompts
 from hf_proxy.recipes.rows import load_rows
 
 CONTRAST_BAR = 1.15  # times the two forwards
@@ -55,7 +57,7 @@ def prepare(args):
     )
     rows = load_rows(args.prompts, {args.prompt_column: "--prompt_column"})
     texts = rows[args.prompt_column][: args.num_prompts]
-    return miner, mining.read_prompts(texts, tokenizer)
+    return miner, read_prompts(texts, tokenizer)
 
 
 def generate(miner, ids, max_new_tokens=None):
@@ -141,8 +143,8 @@ def memory(args):
     longest = max(prompts.input_ids, key=len)
     trajectory = [miner.end_ids[0]] * args.max_new_tokens
     number = max(1, mining.TOKENS_PER_BATCH // (len(longest) + len(trajectory)))
-    full = mining.Prompts([str(i) for i in range(number)], [longest] * number, "", None)
-    short = mining.Prompts(["0"], [longest[:8]], "", None)
+    full = Prompts([str(i) for i in range(number)], [longest] * number, "", None)
+    short = Prompts(["0"], [longest[:8]], "", None)
     ours(miner, short, [trajectory[:4]])  # imports, kernels, and the weights' pages
     models = (miner.expert, miner.amateur)
     calls = {
@@ -209,7 +211,7 @@ def main():
     if args.trajectories is None:
         trajectories = generate(miner, prompts.input_ids)
     else:
-        rows = mining.load_soft_targets(args.trajectories)
+        rows = load_soft_targets(args.trajectories)
         trajectories = [
             row["input_ids"][row["prompt_length"] :] for row in rows.select(range(args.num_prompts))
         ]
@@ -233,7 +235,7 @@ def main():
     ratios = []
     for i in range(min(args.prefix_prompts, len(trajectories))):
         prompt, trajectory = prompts.input_ids[i], trajectories[i]
-        own = mining.Prompts([prompts.example_id[i]], [prompt], "", None)
+        own = Prompts([prompts.example_id[i]], [prompt], "", None)
         published = seconds_of(
             lambda p=prompt, t=trajectory: prefixes(
                 miner.amateur, p, t, args.prefix_batch_size, miner.pad_id
