@@ -47,6 +47,7 @@ CORRIDOR = (
     "prompts",
     "mining",
     "mined_sets",
+    "sft_rows",
     "sft",
     "trajectories",
     "contrast_plots",
