@@ -88,7 +88,7 @@ class SoftTargetCollator:
 
 def with_kept_steps(rows: Dataset, name: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
     """The rows that teach something; a set that was mined with another tokenizer is refused."""
-    wanted = {"input_ids", "prompt_length", "position", "offset", "token_id", "prob"}
+    wanted = {"example_id", "input_ids", "prompt_length", "position", "offset", "token_id", "prob"}
     if missing := sorted(wanted - set(rows.column_names or ())):
         raise InputError.at(
             f"columns {missing} are missing",

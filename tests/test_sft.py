@@ -448,7 +448,7 @@ def test_rows_that_do_not_fit_are_named(tmp_path, tokenizer, other_tokenizer):
     same = [rows[0]["position"][0]] * len(rows[0]["position"])
     if len(same) > 1:
         refused("row 0, field position: does not ascend", position=same)
-    with pytest.raises(InputError, match=r"train_dataset: columns \['input_ids'"):
+    with pytest.raises(InputError, match=r"train_dataset: columns \['example_id', 'input_ids'"):
         make_trainer(tmp_path, tokenizer, Dataset.from_dict({"text": ["a"]}))
     none = make_rows(tokenizer).map(
         lambda row: (
