@@ -19,6 +19,7 @@ from hf_proxy import align_traces, load_traces, score_traces
 from hf_proxy.cli import main
 from hf_proxy.recipes import score_checkpoints
 from hf_proxy.recipes.demo import problems
+from hf_proxy.recipes.training import last_checkpoint
 
 ROOT = Path(__file__).parent.parent
 
@@ -295,6 +296,34 @@ def test_finetune_killed_and_resumed(folder, capsys, tokenizer):
     )
     assert scored["scores"][0]["value"] == pytest.approx(lines[-1]["value"], rel=1e-6)
     assert scored["scores"][0]["step"] == 120
+
+
+def test_a_checkpoint_cut_short_is_passed_over(tmp_path, caplog):
+    assert last_checkpoint(tmp_path / "none", resume=True) is None
+    for name, state in (("9", "{}"), ("20", '{"global_step": 2'), ("100", None), ("7-old", "{}")):
+        (tmp_path / f"checkpoint-{name}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{name}" / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path, resume=True) == str(tmp_path / "checkpoint-9")
+    assert [r.getMessage().split("/")[-1].split()[0] for r in caplog.records] == [
+        "checkpoint-100",
+        "checkpoint-20",
+    ]
+    assert last_checkpoint(tmp_path, resume=False) is None
+
+
+def test_finetune_resumes_past_a_checkpoint_cut_short(folder, capsys, tokenizer):
+    arguments = finetune_arguments(folder, tokenizer)
+    tuned = folder / "tuned"
+    for steps in (60, 120):
+        code, said, _ = command(capsys, "finetune", *arguments, "--max_steps", str(steps))
+        assert code == 0, said.err
+        if steps == 60:  # as a kill in the middle of the last save leaves it
+            for name in ("trainer_state.json", "model.safetensors"):
+                (tuned / "checkpoint-60" / name).unlink()
+    lines = (tuned / "hf_proxy" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 30, 60, 90, 120]
+    assert (tuned / "checkpoint-60" / "trainer_state.json").exists()
 
 
 def test_finetune_stops_before_a_wrong_run(folder, capsys, tokenizer):
