@@ -14,11 +14,11 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
 from hf_proxy.callbacks.watching import WatchingCallback
 from hf_proxy.logprobs import unwrapped
-from hf_proxy.mined_sets import mine_folder
+from hf_proxy.mined_sets import load_soft_targets, mine_folder
 from hf_proxy.mining import (
     BATCH_SIZE,
     Miner,
@@ -26,6 +26,8 @@ from hf_proxy.mining import (
 )
 from hf_proxy.parallel import is_main, stop_together
 from hf_proxy.prompts import SYSTEM_PROMPT, Prompts, read_prompts
+from hf_proxy.schemas import InputError
+from hf_proxy.sft_rows import FedRows, with_kept_steps
 from hf_proxy.weights import adapters_off, weights_checksum
 
 # logged key: statistic of the set
@@ -45,7 +47,8 @@ class ContrastCallback(WatchingCallback):
 
     At each measurement the model as it stands writes trajectories for the next `num_prompts`
     prompts; the steps where it and the amateur part are kept with their targets. Watches only:
-    weights, optimizer state and random streams are what they would be without it.
+    weights, optimizer state and random streams are what they would be without it; with `feed` the
+    model learns from what was kept.
 
     Args:
         amateur: a causal language model, or the folder or hub id of one.
@@ -55,6 +58,9 @@ class ContrastCallback(WatchingCallback):
         amateur_processing_class: the amateur's, checked token by token; read with the amateur where
             that is a folder or hub id.
         num_prompts: of each measurement.
+        feed: give a `SelectiveSFTTrainer` without train_dataset its rows, those of the newest
+            measurement, mined before the first step whatever the schedule. One that keeps no step
+            leaves the rows as they were.
         expert: `"live"`: the model as it stands; `"base"`: with its adapters off (PEFT only).
         strategy, steps: as in `ProxyScoreCallback`.
         output_dir: of `contrast.jsonl` and `soft_targets/step-*/` (sets for `load_soft_targets`);
@@ -73,6 +79,7 @@ class ContrastCallback(WatchingCallback):
         num_prompts: int,
         processing_class: Any = None,
         amateur_processing_class: Any = None,
+        feed: bool = False,
         expert: str = "live",
         strategy: str | None = None,
         steps: int | None = None,
@@ -127,6 +134,29 @@ class ContrastCallback(WatchingCallback):
         self.prompts, self.num_prompts, self.expert = prompts, num_prompts, expert
         self._context: dict[str, Any] = {"context": context, "system_prompt": system_prompt}
         self._ready: tuple[Any, Miner, Prompts] | None = None
+        self.feed = feed
+        self._fed: FedRows | None = None
+        self._feeds_now = False
+
+    @property
+    def fed(self) -> FedRows:
+        """The rows to train on.
+
+        Raises:
+            InputError: no mining of the run has kept a step yet.
+        """
+        if self._fed is None:
+            raise InputError.at(
+                "no mining of this run has kept a step yet, so there is nothing to train on",
+                remedy="lower divergence_beta, or mine more num_prompts",
+                source=self._log.path if self._log else None,
+            )
+        return self._fed
+
+    def feeds(self, trainer: Trainer) -> None:
+        """`SelectiveSFTTrainer` says that it takes the rows, before its training begins."""
+        self._take(getattr(trainer, "processing_class", None))
+        self._feeds_now = True
 
     def _names(self) -> Iterable[str]:
         return ("contrast",)
@@ -142,6 +172,49 @@ class ContrastCallback(WatchingCallback):
                 f"metric_for_best_model={args.metric_for_best_model!r} is no measure of quality, "
                 "so it cannot choose the best model; choose a loss or a proxy score"
             )
+
+    def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
+        """As every callback's; a resumed run that is fed takes up the rows that it had."""
+        if self.feed and not self._feeds_now:
+            raise ValueError(
+                "ContrastCallback(feed=True) gives rows to a SelectiveSFTTrainer only; use that "
+                "one, or feed=False to watch"
+            )
+        self._fed = None
+        super().on_train_begin(args, state, control, model, processing_class, **kwargs)
+        if self.feed and self._fed is None:
+            self._recall(state.global_step)
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        """As every callback's."""
+        super().on_train_end(args, state, control, model=model, **kwargs)
+        self._feeds_now = False
+
+    def _with_start(self) -> bool:
+        return self.feed or super()._with_start()
+
+    def _recall(self, step: int) -> None:
+        """The newest rows with kept steps, mined at or before `step`."""
+        found: list[Any] = [None]
+        assert self._log is not None
+        with stop_together(PartialState()):
+            if is_main(PartialState()):
+                lines = [line for line in self._log.lines() if line["step"] <= step]
+                found = [
+                    (line["folder"], number, line["step"])
+                    for number, line in enumerate(lines)
+                    if line["num_kept"]
+                ][-1:] or [None]
+        broadcast_object_list(found)
+        with stop_together(PartialState()):
+            if found[0] is not None:
+                folder, number, mined_at = found[0]
+                self._take_rows(self._log.path.parent / folder, number, mined_at)
+
+    def _take_rows(self, folder: Path, number: int, step: int) -> None:
+        """Read from the shards, on every process: on resume there is nothing else."""
+        rows = with_kept_steps(load_soft_targets(folder), str(folder), self.processing_class)
+        self._fed = FedRows(rows, number, step)
 
     def _prepare(self, args, state, model) -> None:
         with stop_together(PartialState()):
@@ -246,5 +319,7 @@ class ContrastCallback(WatchingCallback):
         }
         with stop_together(processes):
             log.append(line)
+            if self.feed and statistics["num_kept"]:
+                self._take_rows(folder, number, state.global_step)
         row = {key: statistics[name] for key, name in KEYS.items()}
         return {key: float(value) for key, value in row.items() if value is not None}

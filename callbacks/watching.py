@@ -144,7 +144,7 @@ class WatchingCallback(TrainerCallback, ABC):
             self._num_tokens = None if self._num_tokens_before is None else 0
         self._memo = None
         fresh = state.global_step == 0
-        if fresh and self.strategy is None:
+        if fresh and self._with_start():
             self._measure_and_log(args, state, control, model)
         elif not fresh and self._due(args, state) and self._missing(state):
             self._measure_and_log(args, state, control, model)
@@ -194,6 +194,9 @@ class WatchingCallback(TrainerCallback, ABC):
             self._measure_and_log(args, state, control, model)
 
     # when
+
+    def _with_start(self) -> bool:
+        return self.strategy is None
 
     def _with_evaluations(self) -> bool:
         return self.strategy in (None, "evaluate")

@@ -217,8 +217,13 @@ def load_soft_targets(folder: str | Path) -> Dataset:
         )
     rows = concatenate_datasets([Dataset.from_file(str(shard)) for shard in shards])
     # goes with the rows through select and shuffle, so that a trainer can tell whose they are
-    names = ("tokenizer", "template_hash")
-    rows.info.description = json.dumps({name: content[name] for name in names})
+    is_chat = "{prompt}" not in content["template"]  # a context in text has it, see read_prompts
+    rows.info.description = json.dumps(
+        {
+            "tokenizer": content["tokenizer"],
+            "chat_template": content["template_hash"] if is_chat else None,
+        }
+    )
     return rows
 
 

@@ -1,16 +1,18 @@
 """Training on soft targets alone: one forward for all kept steps of a trajectory.
 
     loss = mean over the kept steps of the global batch of KL(soft target || model)
+           + sft_weight * mean over its completion tokens of -ln p(token)
 
-The mean is over all micro-batches and ranks of an optimizer step together: sums are divided by that
-one count, so accumulation and ranks change nothing. A trajectory's forward ends at its last kept
-step, and the output head meets hidden states of kept steps only.
+The means are over all micro-batches and ranks of an optimizer step together: sums are divided by
+those two counts, so accumulation and ranks change nothing. Without `sft_weight` a trajectory's
+forward ends at its last kept step, and the output head meets hidden states of kept steps only.
 
 Source: arXiv 2510.07962, equations 7 and 8. Unlike the published trainer: the position that is read
 is the step's own, special tokens keep their share, one forward serves all steps of a trajectory.
 """
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +22,7 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor
+from torch.utils.data import SequentialSampler
 from transformers import DataCollator, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
 
@@ -48,6 +51,13 @@ class SelectiveSFTConfig(SFTConfig):
 
     remove_unused_columns: bool = False
     max_length: int | None = None
+    sft_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the plain cross-entropy over all completion tokens (0: none). Above "
+            "0 the forward ends at the last token and the head meets every completion token."
+        },
+    )
     expert: str | None = field(
         default=None,
         metadata={
@@ -65,6 +75,8 @@ class SelectiveSFTConfig(SFTConfig):
                 "packing=True would cut the steps from their trajectories; set padding_free=True, "
                 "which spends nothing on padding"
             )
+        if not 0 <= self.sft_weight < float("inf"):
+            raise ValueError(f"sft_weight must be a number from 0 on, not {self.sft_weight}")
         if self.expert not in (None, "base", "live"):
             raise ValueError(f"expert must be 'base', 'live' or None, not {self.expert!r}")
         super().__post_init__()
@@ -101,7 +113,10 @@ class SelectiveSFTTrainer(SFTTrainer):
         model: model or its name; with `peft_config` an adapter is tuned.
         args: `SelectiveSFTConfig`.
         train_dataset, eval_dataset: rows of `mine_soft_targets` or `load_soft_targets`. Rows
-            without a kept step teach nothing and are left out, counted in the log.
+            without a kept step teach nothing (unless `sft_weight` is set) and are left out, counted
+            in the log. Without a train_dataset a `ContrastCallback(feed=True)` among the callbacks
+            gives the rows: those of its newest mining, each once before any comes again, in an
+            order seeded by `data_seed` (`seed`) and the mining. `max_steps` is required then.
         processing_class: the tokenizer that the rows were mined with.
         amateur: a causal language model: the targets are then made from the batch's own
             completions, for all micro-batches of an optimizer step before its first forward; rows
@@ -120,7 +135,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         self,
         model: Any,
         args: SelectiveSFTConfig,
-        train_dataset: Dataset,
+        train_dataset: Dataset | None = None,
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         data_collator: DataCollator | None = None,
@@ -136,16 +151,25 @@ class SelectiveSFTTrainer(SFTTrainer):
             raise ValueError("give the processing_class that the soft targets were mined with")
         pad_id = processing_class.pad_token_id
         pad_id = processing_class.eos_token_id if pad_id is None else pad_id
-        self._collate = SoftTargetCollator(args.padding_free, pad_id)
+        self._collate = SoftTargetCollator(args.padding_free, pad_id, whole=args.sft_weight > 0)
         collator = self._collate if amateur is None else TrajectoryCollator(pad_id)
         sets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
         ready = {
-            name: with_kept_steps(rows, name, processing_class)
+            name: with_kept_steps(rows, name, processing_class, keep_all=args.sft_weight > 0)
             if amateur is None
             else trajectories_of(rows, name)
             for name, rows in sets.items()
             if rows is not None
         }
+        checked = dict(ready) if amateur is None else {}
+        self._is_fed, self._feeder = train_dataset is None, None
+        if self._is_fed:
+            if args.max_steps <= 0:
+                raise ValueError("without a train_dataset, max_steps says how long to train")
+            # one place for each row of the run, so that batches come as many and as large as ever
+            num_rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            ready["train_dataset"] = Dataset.from_dict({"place": range(args.max_steps * num_rows)})
+            collator = _PlaceCollator(collator)
         # TRL refuses a collator under padding_free, and prepares text; ours is ready
         if eval_dataset is not None:  # whose sums are kept by name
             check_unique_ids(list(eval_dataset["example_id"]), source="eval_dataset")
@@ -171,9 +195,8 @@ class SelectiveSFTTrainer(SFTTrainer):
                 f"{type(bare).__name__} cannot tell packed rows apart; set padding_free=False"
             )
         width = bare.get_output_embeddings().weight.shape[0]
-        for name, rows in ready.items():
-            if amateur is None:
-                check_rows(rows, name, width)
+        for name, rows in checked.items():
+            check_rows(rows, name, width)
         self._miner: Miner | None = None
         if amateur is not None:
             self._expert = args.expert or ("base" if hasattr(bare, "disable_adapter") else "live")
@@ -190,17 +213,54 @@ class SelectiveSFTTrainer(SFTTrainer):
                     contrast_temperature=args.contrast_temperature,
                 ),
             )
-        # KL, first tokens right, kept steps; in evaluation by row, since the loader repeats some to
-        # give every rank as many
-        self._train_sums = np.zeros(3)
+        # KL, first tokens right, kept steps, -ln p and number of completion tokens; in
+        # evaluation by row, since the loader repeats some to give every rank as many
+        self._train_sums = np.zeros(5)
         self._eval_sums: dict[str, list[float]] = {}
 
+    def get_train_dataloader(self):
+        """Where mined rows are fed, the callback that mines them is told so before it begins."""
+        feeders = [c for c in self.callback_handler.callbacks if getattr(c, "feed", False)]
+        if len(feeders) != int(self._is_fed) or (self._is_fed and self._miner is not None):
+            raise ValueError(
+                f"{len(feeders)} callbacks with feed=True, train_dataset "
+                f"{'' if self._is_fed else 'not '}None, amateur "
+                f"{'' if self._miner is None else 'not '}None: rows come from a train_dataset, or "
+                "from one ContrastCallback(feed=True), which has the amateur, with "
+                "train_dataset=None"
+            )
+        if feeders:
+            self._feeder = feeders[0]
+            self._feeder.feeds(self)
+        return super().get_train_dataloader()
+
+    def _get_train_sampler(self, train_dataset=None):
+        if self._is_fed:  # places stand for nothing: no order to draw, no lengths to group by
+            return SequentialSampler(self.train_dataset)
+        return super()._get_train_sampler(train_dataset)
+
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """The micro-batches of an optimizer step, and the kept steps of all ranks in them."""
+        """The micro-batches of an optimizer step, and the counts of all ranks in them.
+
+        Returns:
+            batches, and `[2]`: kept steps, and completion tokens where they count.
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._is_fed:
+            batches = self._fed([len(batch["place"]) for batch in batches])
         batches = [self._with_targets(batch) for batch in batches]
-        num_kept = torch.tensor(sum(len(batch["logit_index"]) for batch in batches), device=device)
-        return batches, self.accelerator.gather(num_kept).sum()
+        counts = torch.tensor([_counts(batch) for batch in batches], device=device).sum(0)
+        return batches, self.accelerator.gather(counts).view(-1, 2).sum(0)
+
+    def _fed(self, sizes: list[int]) -> list[dict[str, Any]]:
+        """Micro-batches of the newest mining, this process's share of what all draw alike."""
+        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        rows = self._feeder.fed.draw(self.state.global_step, sum(sizes) * ranks, seed)[rank::ranks]
+        ends = np.cumsum(sizes)
+        return [
+            self._collate(rows[end - size : end]) for end, size in zip(ends, sizes, strict=True)
+        ]
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Summed KL of this micro-batch over the kept steps of the global batch.
@@ -213,23 +273,35 @@ class SelectiveSFTTrainer(SFTTrainer):
         inputs = self._prepare_inputs(self._with_targets(inputs))
         targets = {name: inputs.pop(name) for name in ("step", "token_id", "prob")}
         index, row = inputs.pop("logit_index"), inputs.pop("row")
+        label, kept = inputs.pop("label", None), inputs.pop("kept", None)
         example_ids = inputs.pop("example_id")
-        logits_MV = kept_logits(model, inputs, index)
+        logits_NV = kept_logits(model, inputs, index)
+        logits_MV = logits_NV if kept is None else logits_NV[kept]
         kl_M = selective_loss(logits_MV, targets["step"], targets["token_id"], targets["prob"])
-        mode = "train" if unwrapped(model).training else "eval"
+        sums = [kl_M.sum() if len(kl_M) else logits_NV.sum() * 0.0]
         with torch.no_grad():
-            correct = _first_is_the_targets(logits_MV, **targets)
-            sums_R3 = kl_M.new_zeros(len(example_ids), 3, dtype=torch.float64)
-            columns = torch.stack([kl_M, correct.to(kl_M.dtype), torch.ones_like(kl_M)], dim=1)
-            sums_R3.index_add_(0, row, columns.double())
-        if mode == "train":
-            self._train_sums += sums_R3.sum(0).cpu().numpy()
+            sums_R5 = kl_M.new_zeros(len(example_ids), 5, dtype=torch.float64)
+            correct = _first_is_the_targets(logits_MV, **targets).to(kl_M.dtype)
+            columns = torch.stack([kl_M, correct, torch.ones_like(kl_M)], dim=1)
+            whose = row if kept is None else row[kept]
+            sums_R5[:, :3].index_add_(0, whose, columns.double())
+        if label is not None:
+            nll_N = torch.nn.functional.cross_entropy(
+                logits_NV.to(kl_M.dtype), label, reduction="none"
+            )
+            sums.append(self.args.sft_weight * nll_N.sum())
+            columns = torch.stack([nll_N.detach(), torch.ones_like(nll_N)], dim=1)
+            sums_R5[:, 3:].index_add_(0, row, columns.double())
+        if unwrapped(model).training:
+            self._train_sums += sums_R5.sum(0).cpu().numpy()
         else:
-            self._eval_sums.update(zip(example_ids, sums_R3.tolist(), strict=True))
-        total = kl_M.sum() if len(kl_M) else logits_MV.sum() * 0.0
+            self._eval_sums.update(zip(example_ids, sums_R5.tolist(), strict=True))
         if num_items_in_batch is None:
-            return total / max(len(kl_M), 1)
-        return total / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes
+            counts, ranks = kl_M.new_tensor([len(kl_M), len(index)]), 1
+        else:
+            counts, ranks = num_items_in_batch, self.accelerator.num_processes
+        parts = zip(sums, counts.clamp(min=1), strict=False)  # one sum without sft_weight
+        return sum(part / count for part, count in parts) * ranks
 
     def _with_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch that the loss is made of; what has its targets stays as it is."""
@@ -249,10 +321,8 @@ class SelectiveSFTTrainer(SFTTrainer):
         """Our figures in the row of the training loss."""
         if "loss" in logs:
             own = torch.from_numpy(self._train_sums).to(self.accelerator.device)
-            self._train_sums = np.zeros(3)
-            _, correct, num_kept = self.accelerator.reduce(own, reduction="sum").tolist()
-            if num_kept:
-                logs |= {"kept_accuracy": correct / num_kept, "num_kept": num_kept}
+            self._train_sums = np.zeros(5)
+            logs |= _figures(*self.accelerator.reduce(own, reduction="sum").tolist())
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
@@ -262,19 +332,50 @@ class SelectiveSFTTrainer(SFTTrainer):
         output = super().evaluation_loop(*args, **kwargs)
         assert output.metrics is not None
         rows = dict(gather_object(list(self._eval_sums.items())))
-        kl_sum, correct, num_kept = np.array([rows[name] for name in sorted(rows)]).sum(0).tolist()
-        if not num_kept:  # possible with an amateur only; there is no mean of nothing
+        sums = np.array([rows[name] for name in sorted(rows)]).sum(0).tolist()
+        figures = _figures(*sums)
+        own = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
+        kl_sum, _, num_kept, nll_sum, num_tokens = sums
+        if num_kept:
+            loss = kl_sum / num_kept + self.args.sft_weight * nll_sum / max(num_tokens, 1)
+            output.metrics.update({f"{metric_key_prefix}_loss": loss} | own)
+        else:  # possible with an amateur only; there is no mean of nothing
             output.metrics.pop(f"{metric_key_prefix}_loss", None)
-            output.metrics[f"{metric_key_prefix}_num_kept"] = 0.0
-            return output
-        output.metrics.update(
-            {
-                f"{metric_key_prefix}_loss": kl_sum / num_kept,
-                f"{metric_key_prefix}_kept_accuracy": correct / num_kept,
-                f"{metric_key_prefix}_num_kept": num_kept,
-            }
-        )
+            output.metrics.update({f"{metric_key_prefix}_num_kept": 0.0} | own)
         return output
+
+
+@dataclass
+class _PlaceCollator:
+    """Places of a fed run as they are; rows of an evaluation by their own collator."""
+
+    collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        if "place" in rows[0]:
+            return {"place": torch.tensor([row["place"] for row in rows])}
+        return self.collate(rows)
+
+
+def _counts(batch: Mapping[str, Any]) -> list[int]:
+    """Kept steps of a batch, and the completion tokens that its loss is made of."""
+    if "kept" in batch:
+        return [len(batch["kept"]), len(batch["label"])]
+    return [len(batch["logit_index"]), 0]
+
+
+def _figures(
+    kl_sum: float, correct: float, num_kept: float, nll_sum: float, num_tokens: float
+) -> dict[str, float]:
+    """What is logged beside the loss; a mean of nothing is left out."""
+    figures = {}
+    if num_kept:
+        figures = {"kept_accuracy": correct / num_kept, "num_kept": num_kept}
+    if num_kept and num_tokens:
+        figures["kept_kl"] = kl_sum / num_kept
+    if num_tokens:
+        figures["completion_nll"] = nll_sum / num_tokens
+    return figures
 
 
 def _first_is_the_targets(

@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from hf_proxy.schemas import InputError
+from hf_proxy.schemas import InputError, fingerprint
 from hf_proxy.soft_targets import check_row
 from hf_proxy.spelling import tokenizer_fingerprint
 
@@ -48,14 +48,20 @@ class SoftTargetCollator:
     (padding-free), and of the M kept steps: `logit_index [M]`, places in the flattened inputs whose
     logits predict them, `row [M]`, whose they are, and their targets, `step [S]`, `token_id [S]`,
     `prob [S]`; and `example_id` of the rows.
+
+    With `whole` the inputs end before the last token, `logit_index [N]` and `row [N]` are of all N
+    completion tokens, `label [N]` are these, and `kept [M]` says which of them are kept steps.
     """
 
     padding_free: bool
     pad_token_id: int
+    whole: bool = False
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         # what predicts the last kept step is the token before it; a row without any needs but one
         lengths = [max(row["position"], default=1) for row in rows]
+        if self.whole:
+            lengths = [len(row["input_ids"]) - 1 for row in rows]
         width = max(lengths)
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         if not self.padding_free:
@@ -69,11 +75,20 @@ class SoftTargetCollator:
             pad = torch.nn.utils.rnn.pad_sequence
             batch["input_ids"] = pad(ids, batch_first=True, padding_value=self.pad_token_id)
             batch["attention_mask"] = pad([torch.ones_like(x) for x in ids], batch_first=True)
-        index, whose, sizes = [], [], []
+        index, whose, sizes, labels, kept = [], [], [], [], []
         for number, (row, start) in enumerate(zip(rows, starts.tolist(), strict=True)):
-            index += [start + position - 1 for position in row["position"]]
-            whose += [number] * len(row["position"])
+            positions = row["position"]
+            if self.whole:
+                first = row["prompt_length"]
+                kept += [len(index) + position - first for position in positions]
+                positions = range(first, len(row["input_ids"]))
+                labels += row["input_ids"][first:]
+            index += [start + position - 1 for position in positions]
+            whose += [number] * len(positions)
             sizes += np.diff(row["offset"]).tolist()
+        if self.whole:
+            batch["label"] = torch.tensor(labels, dtype=torch.int64)
+            batch["kept"] = torch.tensor(kept, dtype=torch.int64)
         batch["logit_index"] = torch.tensor(index, dtype=torch.int64)
         batch["row"] = torch.tensor(whose, dtype=torch.int64)
         batch["step"] = torch.repeat_interleave(torch.tensor(sizes, dtype=torch.int64))
@@ -86,8 +101,43 @@ class SoftTargetCollator:
         return batch | {"example_id": [row["example_id"] for row in rows]}
 
 
-def with_kept_steps(rows: Dataset, name: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
-    """The rows that teach something; a set that was mined with another tokenizer is refused."""
+@dataclass(frozen=True)
+class FedRows:
+    """What one mining of a run gives to train on.
+
+    Attributes:
+        rows: those with a kept step.
+        number: of the mining, from 0.
+        step: optimizer steps done when they were mined.
+    """
+
+    rows: Dataset
+    number: int
+    step: int
+
+    def draw(self, step: int, num_rows: int, seed: int) -> list[dict[str, Any]]:
+        """The rows of optimizer step `step` (from 0), `num_rows` on all processes together.
+
+        Each row once, in an order of (seed, number), then each once more in another; a function of
+        these numbers alone, so that a resumed run draws what it would have drawn.
+        """
+        first = (step - self.step) * num_rows
+        places: list[int] = []
+        while len(places) < num_rows:
+            lap, start = divmod(first + len(places), len(self.rows))
+            order = np.random.default_rng([seed, self.number, lap]).permutation(len(self.rows))
+            places += order[start : start + num_rows - len(places)].tolist()
+        return [self.rows[place] for place in places]
+
+
+def with_kept_steps(
+    rows: Dataset, name: str, tokenizer: PreTrainedTokenizerBase, *, keep_all: bool = False
+) -> Dataset:
+    """The rows that teach something; a set of another tokenizer or chat template is refused.
+
+    Args:
+        keep_all: rows without a kept step teach too (`sft_weight`).
+    """
     wanted = {"example_id", "input_ids", "prompt_length", "position", "offset", "token_id", "prob"}
     if missing := sorted(wanted - set(rows.column_names or ())):
         raise InputError.at(
@@ -96,18 +146,23 @@ def with_kept_steps(rows: Dataset, name: str, tokenizer: PreTrainedTokenizerBase
             source=name,
         )
     mined = _mined_with(rows)
-    if mined is not None and mined != tokenizer_fingerprint(tokenizer):
-        raise InputError.at(
-            "it was mined with another tokenizer",
-            remedy="train the model it was mined from",
-            source=name,
-        )
+    template = mined.get("chat_template")
+    for what, theirs, ours in (
+        ("tokenizer", mined.get("tokenizer"), tokenizer_fingerprint(tokenizer)),
+        ("chat template", template, fingerprint(str(tokenizer.chat_template))),
+    ):
+        if theirs is not None and theirs != ours:
+            raise InputError.at(
+                f"it was mined with another {what}",
+                remedy="train the model it was mined from, with the same processing_class",
+                source=name,
+            )
     kept = [place for place, position in enumerate(rows["position"]) if len(position)]
     if not kept:
         raise InputError.at(
             "no row has a kept step", remedy="mine more, or lower divergence_beta", source=name
         )
-    if len(kept) < len(rows):
+    if len(kept) < len(rows) and not keep_all:
         logger.info("%s: %d of %d rows have no kept step", name, len(rows) - len(kept), len(rows))
         rows = rows.select(kept)
     return rows
@@ -134,12 +189,12 @@ def trajectories_of(rows: Dataset, name: str) -> Dataset:
     return rows.select_columns(wanted)
 
 
-def _mined_with(rows: Dataset) -> str | None:
-    """Fingerprint of the tokenizer, as `load_soft_targets` notes it in the set's description."""
+def _mined_with(rows: Dataset) -> dict[str, str | None]:
+    """Hashes of tokenizer and template, as `load_soft_targets` notes them in the description."""
     try:
-        return json.loads(rows.info.description)["tokenizer"]
-    except (ValueError, KeyError, TypeError):
-        return None
+        return dict(json.loads(rows.info.description))
+    except (ValueError, TypeError):
+        return {}
 
 
 def check_rows(rows: Dataset, name: str, vocabulary: int) -> None:
@@ -151,14 +206,20 @@ def check_rows(rows: Dataset, name: str, vocabulary: int) -> None:
     """
     for row in rows:
         check_row(row)
-        offset = np.asarray(row["offset"])
-        tokens, prob = np.asarray(row["token_id"]), np.asarray(row["prob"])
-        sums = np.add.reduceat(prob, offset[:-1])
+        tokens, prob = np.asarray(row["token_id"], dtype=np.int64), np.asarray(row["prob"])
+        first, last = tokens.min(initial=0), tokens.max(initial=0)
+        # a row without kept steps has no sums
+        sums = np.add.reduceat(prob, np.asarray(row["offset"][:-1], dtype=np.int64))
+        furthest = np.abs(sums - 1).max(initial=0)
         for column, wrong, problem in (
             ("input_ids", not 0 <= min(row["input_ids"]) <= max(row["input_ids"]) < vocabulary, ""),
-            ("token_id", not 0 <= tokens.min() <= tokens.max() < vocabulary, ""),
+            ("token_id", not 0 <= first <= last < vocabulary, ""),
             ("prob", (prob < 0).any(), "a probability is negative"),
-            ("prob", np.abs(sums - 1).max() > _SUM_TOLERANCE, "a target does not sum to 1"),
+            (
+                "prob",
+                furthest > _SUM_TOLERANCE,
+                "a target does not sum to 1",
+            ),
         ):
             if wrong:
                 raise InputError.at(

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from test_sft import make_rows, make_trainer
+from test_sft import TRAINERS, make_rows, make_trainer, update_norm, weights_of
 from transformers import AutoTokenizer
 
 
@@ -26,12 +26,26 @@ def main():
     )
     trainer.train()
     trainer_evaluation = trainer.evaluate(make_rows(tokenizer))
-    weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    weights = weights_of(trainer.model)
+    shape = {
+        "per_device_train_batch_size": batch_size,
+        "gradient_accumulation_steps": accumulation,
+    }
+    norms = {
+        kind: update_norm(folder / f"{kind}-{world_size}", tokenizer, kind, **shape)
+        for kind in TRAINERS
+    }
+    both = make_trainer(
+        folder / f"both-{world_size}", tokenizer, make_rows(tokenizer), sft_weight=0.3, **shape
+    )
+    both.train()
     every = gather_object([weights.tolist()])
     if accelerator.is_main_process:
         found = {
             "equal across ranks": all(w == every[0] for w in every),
             "weights": every[0],
+            "norms": norms,
+            "with sft_weight": weights_of(both.model).tolist(),
             "eval_loss": trainer_evaluation["eval_loss"],
             "eval_num_kept": trainer_evaluation["eval_num_kept"],
         }

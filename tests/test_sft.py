@@ -26,6 +26,24 @@ from hf_proxy.sft import selective_loss
 from hf_proxy.sft_rows import SoftTargetCollator
 
 
+class MeanTrainer(SelectiveSFTTrainer):
+    """What a plain mean over the micro-batch's own steps would train, for comparison."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        return super().compute_loss(model, inputs, return_outputs, None)
+
+
+class MeanOfMeansTrainer(MeanTrainer):
+    loss_is_scaled_for_ga = False
+
+
+TRAINERS = {
+    "ours": SelectiveSFTTrainer,
+    "mean": MeanTrainer,
+    "mean of means": MeanOfMeansTrainer,
+}
+
+
 def make_rows(tokenizer, num_rows=8, seed=3):
     """Uneven trajectories with an uneven number of kept steps, targets of 1 to 4 tokens."""
     rng = random.Random(seed)
@@ -66,6 +84,8 @@ def make_trainer(
     peft_config=None,
     amateur=None,
     eval_dataset=None,
+    kind="ours",
+    callbacks=None,
     **changes,
 ):
     settings = {
@@ -82,7 +102,7 @@ def make_trainer(
         "logging_steps": 1,
         "report_to": "none",
     }
-    return SelectiveSFTTrainer(
+    return TRAINERS[kind](
         model=model or make_model("llama", len(tokenizer)),
         args=SelectiveSFTConfig(**settings | changes),
         train_dataset=rows,
@@ -91,12 +111,14 @@ def make_trainer(
         peft_config=peft_config,
         amateur=amateur,
         amateur_processing_class=tokenizer if amateur is not None else None,
+        callbacks=callbacks,
     )
 
 
-def plain_loss(model, rows):
-    """One record per step: its own prefix, full logits, dense target; the mean over all records."""
-    losses = []
+def plain_loss(model, rows, sft_weight=0.0):
+    """One record per step: its own prefix, full logits, dense target; the mean over all records.
+    And, weighted, the mean over all completion tokens of -ln p, one row at a time."""
+    losses, nlls = [], []
     for row in rows:
         for m, position in enumerate(row["position"]):
             own = slice(row["offset"][m], row["offset"][m + 1])
@@ -105,13 +127,19 @@ def plain_loss(model, rows):
             target = torch.zeros(logprob.shape, dtype=torch.float64)
             target[row["token_id"][own]] = torch.tensor(row["prob"][own], dtype=torch.float64)
             losses.append(torch.nn.functional.kl_div(logprob, target, reduction="sum"))
-    return torch.stack(losses).mean()
+        if sft_weight:
+            ids = torch.tensor(row["input_ids"])
+            logprobs = torch.log_softmax(model(ids[None]).logits[0].double(), -1)
+            places = torch.arange(row["prompt_length"], len(ids))
+            nlls += list(-logprobs[places - 1, ids[places]])
+    loss = torch.stack(losses).mean()
+    return loss + sft_weight * torch.stack(nlls).mean() if sft_weight else loss
 
 
-def plain_update(tokenizer, rows):
+def plain_update(tokenizer, rows, sft_weight=0.0):
     """Weights after one SGD step of the plain loss."""
     model = make_model("llama", len(tokenizer))
-    loss = plain_loss(model, rows)
+    loss = plain_loss(model, rows, sft_weight)
     loss.backward()
     parts = [(p.detach() - p.grad).flatten() for p in model.parameters()]
     return torch.cat(parts), loss.item()
@@ -147,6 +175,16 @@ def test_the_batch_by_hand():
     assert padded["input_ids"].tolist() == [[1, 2, 3], [6, 0, 0]]  # ends before the last target
     assert padded["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert padded["logit_index"].tolist() == [1, 2, 3]
+    assert "label" not in padded and "kept" not in padded
+    whole = SoftTargetCollator(padding_free=False, pad_token_id=0, whole=True)(
+        [rows[0] | {"prompt_length": 2}, rows[1] | {"prompt_length": 1}]
+    )
+    assert whole["input_ids"].tolist() == [[1, 2, 3, 4], [6, 7, 0, 0]]  # ends before the last token
+    assert whole["logit_index"].tolist() == [1, 2, 3, 4, 5]
+    assert whole["label"].tolist() == [3, 4, 5, 7, 8]
+    assert whole["row"].tolist() == [0, 0, 0, 1, 1]
+    assert whole["kept"].tolist() == [0, 1, 3]
+    assert whole["step"].tolist() == [0, 0, 1, 2]
     assert padded["row"].tolist() == [0, 0, 1]
     assert padded["example_id"] == ["x", "y"]
     assert padded["step"].tolist() == [0, 0, 1, 2]
@@ -214,23 +252,97 @@ def test_the_update_is_that_of_one_record_per_step(tmp_path, tokenizer, changes)
     assert 0 <= row["kept_accuracy"] <= 1
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+        {"padding_free": True},
+    ],
+    ids=["batch 8", "2 x 4", "padding-free"],
+)
+def test_plain_cross_entropy_has_a_count_of_its_own(tmp_path, tokenizer, changes):
+    rows = make_rows(tokenizer)
+    expected, loss = plain_update(tokenizer, rows, sft_weight=0.3)
+    trainer = make_trainer(tmp_path, tokenizer, rows, sft_weight=0.3, **changes)
+    trainer.train()
+    torch.testing.assert_close(weights_of(trainer.model), expected, atol=1e-6, rtol=0)
+    (row,) = [row for row in trainer.state.log_history if "loss" in row]
+    assert row["loss"] == pytest.approx(loss, rel=1e-5)
+    assert row["kept_kl"] + 0.3 * row["completion_nll"] == pytest.approx(loss, rel=1e-5)
+    after = plain_loss(trainer.model, rows, sft_weight=0.3).item()
+    assert trainer.evaluate(rows)["eval_loss"] == pytest.approx(after, rel=1e-5)
+
+
+def test_plain_cross_entropy_learns_from_rows_without_kept_steps(tmp_path, tokenizer):
+    rows = make_rows(tokenizer).to_list()
+    none = {name: [] for name in ("position", "token_id", "prob", "expert_logprob")}
+    none |= {"amateur_logprob": [], "offset": [0]}
+    rows = Dataset.from_list([rows[0] | none, *rows[1:]], features=SOFT_TARGET_FEATURES)
+    assert len(make_trainer(tmp_path / "a", tokenizer, rows).train_dataset) == 7
+    trainer = make_trainer(tmp_path / "b", tokenizer, rows, sft_weight=1.0)
+    expected, _ = plain_update(tokenizer, rows, sft_weight=1.0)
+    trainer.train()
+    torch.testing.assert_close(weights_of(trainer.model), expected, atol=1e-6, rtol=0)
+
+
+def update_norm(folder, tokenizer, kind, **changes):
+    """Length of one SGD update."""
+    trainer = make_trainer(folder, tokenizer, make_rows(tokenizer), kind=kind, **changes)
+    before = weights_of(trainer.model).clone()
+    trainer.train()
+    return (weights_of(trainer.model) - before).norm().item()
+
+
 @pytest.mark.distributed
-def test_two_ranks_make_the_update_of_one(tmp_path, tokenizer):
+def test_one_update_by_loss_batch_accumulation_and_ranks(tmp_path, tokenizer):
+    """The table of an update's size: only one division by the count of the whole step holds."""
     from test_distributed import torchrun
 
+    shapes = {"8 x 1": (8, 1), "2 x 4": (2, 4)}
+    norms = {
+        (kind, name): update_norm(
+            tmp_path / f"{kind} {name}",
+            tokenizer,
+            kind,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation,
+        )
+        for kind in TRAINERS
+        for name, (batch, accumulation) in shapes.items()
+    }
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    expected, loss = plain_update(tokenizer, make_rows(tokenizer))
-    worker = Path(__file__).parent / "sft_worker.py"
-    done = torchrun(2, worker, tmp_path, 2, 2, 2)
+    done = torchrun(2, Path(__file__).parent / "sft_worker.py", tmp_path, 2, 2, 2)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "found-2.json").read_text())
+    norms |= {(kind, "2 ranks"): norm for kind, norm in found["norms"].items()}
+    true = norms["ours", "8 x 1"]
+    for kind in ("ours", "mean", "mean of means"):
+        assert norms[kind, "8 x 1"] == pytest.approx(true, rel=1e-6)
+    for name in ("2 x 4", "2 ranks"):
+        assert norms["ours", name] == pytest.approx(true, rel=1e-5)
+        means = norms["mean of means", name]
+        assert abs(means / true - 1) > 1e-3  # uneven micro-batches: another mean
+    # four micro-batches summed instead of averaged; on two ranks DDP averages half of that away
+    assert norms["mean", "2 x 4"] == pytest.approx(4 * norms["mean of means", "2 x 4"], rel=1e-5)
+    assert norms["mean", "2 ranks"] == pytest.approx(
+        2 * norms["mean of means", "2 ranks"], rel=1e-5
+    )
+    expected, _ = plain_update(tokenizer, make_rows(tokenizer))
+    check_two_ranks(tmp_path, tokenizer, found, expected)
+
+
+def check_two_ranks(folder, tokenizer, found, expected):
+    """Equal across ranks, the update of one record per step, the evaluation of one process."""
     assert found["equal across ranks"]
     torch.testing.assert_close(torch.tensor(found["weights"]), expected, atol=1e-6, rtol=0)
     rows = make_rows(tokenizer)
     assert found["eval_num_kept"] == sum(map(len, rows["position"]))
-    alone = make_trainer(tmp_path / "alone", tokenizer, rows)
+    alone = make_trainer(folder / "alone", tokenizer, rows)
     alone.train()
     assert found["eval_loss"] == pytest.approx(alone.evaluate(rows)["eval_loss"], rel=1e-5)
+    both, _ = plain_update(tokenizer, rows, sft_weight=0.3)
+    torch.testing.assert_close(torch.tensor(found["with sft_weight"]), both, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
@@ -250,7 +362,7 @@ def test_a_batch_without_kept_steps_is_a_loss_of_zero_with_a_graph(tmp_path, tok
     trainer = make_trainer(tmp_path, tokenizer, rows)
     empty = {"position": [], "offset": [0], "token_id": [], "prob": []}
     batch = trainer.data_collator([rows[0] | empty, rows[1] | empty])
-    loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor(0))
+    loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor([0, 0]))
     loss.backward()
     assert loss.item() == 0
     assert all(p.grad is not None and not p.grad.any() for p in trainer.model.parameters())
@@ -463,6 +575,9 @@ def test_rows_that_do_not_fit_are_named(tmp_path, tokenizer, other_tokenizer):
     mined.info.description = json.dumps({"tokenizer": "another"})
     with pytest.raises(InputError, match="train_dataset: it was mined with another tokenizer"):
         make_trainer(tmp_path, tokenizer, mined)
+    mined.info.description = json.dumps({"chat_template": "another"})
+    with pytest.raises(InputError, match="train_dataset: it was mined with another chat template"):
+        make_trainer(tmp_path, tokenizer, mined)
 
 
 def test_settings_that_cannot_work_are_refused(tmp_path, tokenizer):
@@ -480,6 +595,8 @@ def test_settings_that_cannot_work_are_refused(tmp_path, tokenizer):
         make_trainer(
             tmp_path, tokenizer, rows, model=make_model("mamba", len(tokenizer)), padding_free=True
         )
+    with pytest.raises(ValueError, match="sft_weight must be a number from 0 on, not -1"):
+        SelectiveSFTConfig(output_dir=str(tmp_path), sft_weight=-1.0, bf16=False)
     amateur = make_model("llama", len(tokenizer))
     with pytest.raises(ValueError, match="expert='base' needs a model with adapters"):
         make_trainer(tmp_path, tokenizer, rows, amateur=amateur, expert="base")

@@ -1,0 +1,241 @@
+"""Rows that a run mines for itself: what is drawn, when, and what a resumed run draws."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from mining_worker import sharp_pair
+from test_contrast_callback import lines_of, make_callback
+from test_distributed import torchrun
+from test_proxy_score import make_trainer as make_plain_trainer
+from test_sft import make_trainer as make_selective_trainer
+from test_sft import weights_of
+from transformers import TrainerCallback
+
+from hf_proxy import InputError, load_soft_targets
+from hf_proxy.sft_rows import FedRows
+
+FEED = {"feed": True, "strategy": "steps", "steps": 3, "num_prompts": 5, "temperature": 0.0}
+
+
+def make_trainer(folder, tokenizer, callbacks, **changes):
+    settings = {
+        "max_steps": 8,
+        "per_device_train_batch_size": 2,
+        "learning_rate": 0.05,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "model": sharp_pair(len(tokenizer))[0],
+    }
+    rows = changes.pop("rows", None)
+    return make_selective_trainer(
+        folder / "run", tokenizer, rows, callbacks=callbacks, **settings | changes
+    )
+
+
+class Watch(TrainerCallback):
+    """Notes which rows each optimizer step learns from."""
+
+    def __init__(self, trainer, stop_at=None):
+        self.steps, self.stop_at = [], stop_at
+        collate = trainer._collate
+
+        def noted(rows):
+            self.steps.append((trainer.state.global_step, [row["example_id"] for row in rows]))
+            return collate(rows)
+
+        trainer._collate = noted
+        trainer.add_callback(self)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.stop_at:
+            raise KeyboardInterrupt
+
+
+def rows_of(names):
+    return Dataset.from_dict({"example_id": names})
+
+
+# the order
+
+
+def test_each_row_once_then_each_once_more():
+    fed = FedRows(rows_of(list("abcde")), number=2, step=10)
+    drawn = [row["example_id"] for step in range(10, 20) for row in fed.draw(step, 3, seed=7)]
+    laps = [drawn[start : start + 5] for start in range(0, 30, 5)]
+    assert all(sorted(lap) == list("abcde") for lap in laps)
+    assert len({tuple(lap) for lap in laps}) > 1
+    # a function of its numbers alone
+    assert [row["example_id"] for row in fed.draw(13, 3, seed=7)] == drawn[9:12]
+    # more rows a step than there are, and the same rows however many a step takes
+    assert [row["example_id"] for row in fed.draw(10, 12, seed=7)] == drawn[:12]
+    assert [row["example_id"] for row in fed.draw(11, 12, seed=7)] == drawn[12:24]
+    for other in (FedRows(fed.rows, 3, 10).draw(10, 15, 7), fed.draw(10, 15, seed=8)):
+        assert [row["example_id"] for row in other] != drawn[:15]
+
+
+# a run
+
+
+def test_a_run_learns_from_its_newest_mining(tmp_path, tokenizer):
+    callback = make_callback(tokenizer, **FEED)
+    trainer = make_trainer(tmp_path, tokenizer, [callback], data_seed=5)
+    watch = Watch(trainer)
+    before = weights_of(trainer.model).clone()
+    trainer.train()
+    assert [line["step"] for line in lines_of(tmp_path)] == [0, 3, 6]
+    assert [step for step, _ in watch.steps] == list(range(8))
+    for step, names in watch.steps:
+        number = step // 3
+        folder = tmp_path / "run" / "hf_proxy" / lines_of(tmp_path)[number]["folder"]
+        rows = load_soft_targets(folder)
+        kept = rows.select([i for i, row in enumerate(rows) if len(row["position"])])
+        expected = FedRows(kept, number, 3 * number).draw(step, 2, seed=5)
+        assert names == [row["example_id"] for row in expected]
+    assert not torch.equal(weights_of(trainer.model), before)
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert len(rows) == 8 and all(row["num_kept"] > 0 for row in rows)
+
+
+def test_the_update_is_that_of_a_set_mined_beforehand(tmp_path, tokenizer):
+    """One step of all five rows: the same weights as training on the set the run mined."""
+    callback = make_callback(tokenizer, **FEED | {"divergence_beta": 0.0})
+    fed = make_trainer(tmp_path, tokenizer, [callback], max_steps=3, per_device_train_batch_size=5)
+    Watch(fed, stop_at=1)
+    with pytest.raises(KeyboardInterrupt):
+        fed.train()
+    rows = load_soft_targets(tmp_path / "run" / "hf_proxy" / lines_of(tmp_path)[0]["folder"])
+    offline = make_trainer(
+        tmp_path / "offline",
+        tokenizer,
+        None,
+        rows=rows,
+        max_steps=3,
+        per_device_train_batch_size=5,
+    )
+    Watch(offline, stop_at=1)
+    with pytest.raises(KeyboardInterrupt):
+        offline.train()
+    torch.testing.assert_close(weights_of(fed.model), weights_of(offline.model), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("stop_at", [5, 6], ids=["between minings", "at a mining"])
+def test_a_killed_run_draws_what_it_would_have_drawn(tmp_path, tokenizer, stop_at):
+    def trained(folder, **arguments):
+        trainer = make_trainer(folder, tokenizer, [make_callback(tokenizer, **FEED)])
+        watch = Watch(trainer, stop_at=arguments.pop("stop_at", None))
+        try:
+            trainer.train(**arguments)
+        except KeyboardInterrupt:
+            pass
+        return trainer, watch.steps
+
+    whole, steps = trained(tmp_path / "whole")
+    _, first = trained(tmp_path / "cut", stop_at=stop_at)
+    checkpoint = tmp_path / "cut" / "run" / "checkpoint-4"
+    resumed, rest = trained(tmp_path / "cut", resume_from_checkpoint=str(checkpoint))
+    assert first == steps[:stop_at] and rest == steps[4:]
+    assert torch.equal(weights_of(whole.model), weights_of(resumed.model))
+
+    def timeless(folder):
+        own = ("seconds", "run_id")
+        return [{k: v for k, v in x.items() if k not in own} for x in lines_of(folder)]
+
+    assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
+
+
+def test_a_resumed_run_needs_the_rows_it_had(tmp_path, tokenizer):
+    trainer = make_trainer(tmp_path, tokenizer, [make_callback(tokenizer, **FEED)], max_steps=4)
+    trainer.train()
+    shutil.rmtree(tmp_path / "run" / "hf_proxy" / "soft_targets" / "step-00000003")
+    trainer = make_trainer(tmp_path, tokenizer, [make_callback(tokenizer, **FEED)])
+    with pytest.raises(InputError, match="step-00000003: this is no folder of soft targets"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+
+
+def test_a_mining_that_keeps_nothing_leaves_the_rows_as_they_were(tmp_path, tokenizer):
+    """Before the second mining the amateur becomes the expert: they part nowhere."""
+    callback = make_callback(
+        tokenizer, **FEED, amateur=sharp_pair(len(tokenizer))[0], divergence_beta=1e-3
+    )
+    callback.amateur.lm_head.weight.data *= 0.5
+
+    class Copy(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step >= 3:
+                callback.amateur.load_state_dict(model.state_dict())
+
+    trainer = make_trainer(tmp_path, tokenizer, [Copy(), callback], max_steps=6)
+    watch = Watch(trainer)
+    trainer.train()
+    lines = lines_of(tmp_path)
+    assert [bool(line["num_kept"]) for line in lines] == [True, False, False]
+    rows = load_soft_targets(tmp_path / "run" / "hf_proxy" / lines[0]["folder"])
+    kept = rows.select([i for i, row in enumerate(rows) if len(row["position"])])
+    for step, names in watch.steps:
+        expected = FedRows(kept, 0, 0).draw(step, 2, seed=trainer.args.seed)
+        assert names == [row["example_id"] for row in expected]
+    # and so does a run resumed after it
+    again = make_trainer(tmp_path, tokenizer, [callback], max_steps=6)
+    rest = Watch(again)
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
+    assert rest.steps == watch.steps[4:]
+
+
+@pytest.mark.distributed
+def test_two_processes_learn_from_the_rows_of_one(tmp_path, tokenizer):
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    worker = Path(__file__).parent / "feeding_worker.py"
+    found = {}
+    for world_size in (1, 2):
+        done = torchrun(world_size, worker, tmp_path, world_size)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[world_size] = json.loads((tmp_path / f"found-{world_size}.json").read_text())
+    assert found[2]["equal across ranks"]
+    assert found[1]["rows"] == found[2]["rows"]
+    one, two = (torch.tensor(found[n]["weights"]) for n in (1, 2))
+    torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
+    assert found[2]["lines"] == found[1]["lines"] == [0, 3]
+
+
+# refused
+
+
+def test_what_cannot_be_fed_is_refused_before_the_first_step(tmp_path, tokenizer):
+    feeder = make_callback(tokenizer, **FEED)
+    plain = make_plain_trainer(tmp_path / "plain", tokenizer, callbacks=[feeder])
+    with pytest.raises(ValueError, match=r"feed=True\) gives rows to a SelectiveSFTTrainer only"):
+        plain.train()
+    with pytest.raises(ValueError, match="without a train_dataset, max_steps says how long"):
+        make_trainer(tmp_path / "endless", tokenizer, [feeder], max_steps=-1)
+    rows = load_rows(tmp_path, tokenizer)
+    amateur = sharp_pair(len(tokenizer))[1]
+    cases = {
+        "1 callbacks with feed=True, train_dataset not None": ([feeder], {"rows": rows}),
+        "0 callbacks with feed=True, train_dataset None": ([], {}),
+        "2 callbacks with feed=True": ([feeder, make_callback(tokenizer, **FEED)], {}),
+        "1 callbacks with feed=True, train_dataset None, amateur not None": (
+            [feeder],
+            {"amateur": amateur},
+        ),
+    }
+    for number, (message, (callbacks, changes)) in enumerate(cases.items()):
+        trainer = make_trainer(tmp_path / str(number), tokenizer, callbacks, **changes)
+        with pytest.raises(ValueError, match=message):
+            trainer.train()
+        assert trainer.state.global_step == 0
+    nothing = make_callback(tokenizer, **FEED | {"divergence_beta": 99.0})
+    trainer = make_trainer(tmp_path / "nothing", tokenizer, [nothing])
+    with pytest.raises(InputError, match="no mining of this run has kept a step yet"):
+        trainer.train()
+
+
+def load_rows(folder, tokenizer):
+    """A small set, mined by a run."""
+    callback = make_callback(tokenizer, **FEED)
+    make_trainer(folder / "small", tokenizer, [callback], max_steps=3).train()
+    lines = lines_of(folder / "small")
+    return load_soft_targets(folder / "small" / "run" / "hf_proxy" / lines[0]["folder"])
