@@ -10,6 +10,8 @@ COMMANDS = {
     "contrast": ("mine_soft_targets", "mine soft targets from an expert and an amateur, show them"),
     "train": ("train_selective_sft", "tune a model on its own soft targets"),
     "finetune": ("finetune_with_proxy", "fine-tune with the score beside eval_loss"),
+    "loop": ("closed_loop", "tune a model on targets mined anew from itself, its score beside"),
+    "accuracy": ("evaluate_accuracy", "accuracy of models on problems, and whether they differ"),
     "fit": ("fit_predictor", "fit the curve from scores to a large model's accuracy"),
     "predict": ("fit_predictor", "read a curve at scores: accuracy with its interval"),
     "rank": ("fit_predictor", "order models or corpora, with intervals and decision accuracy"),

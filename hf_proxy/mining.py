@@ -8,24 +8,19 @@ one teacher-forced pass of each model, the first step too, the end-of-text token
 """
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import (
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedTokenizerBase
 
 from hf_proxy import logprobs
 from hf_proxy.batching import group_by_tokens, token_batch
 from hf_proxy.divergence import Contrast, check_settings, contrast
+from hf_proxy.generation import check_lengths, end_ids_of, generate, window_of
 from hf_proxy.prompts import Prompts
 from hf_proxy.schemas import (
     InputError,
@@ -102,37 +97,14 @@ class Miner:
         self.ids_checked = amateur_processing_class is not None
         self.num_tokens = len(processing_class)
         self.width = check_widths(bare, bare_amateur, self.num_tokens)
-        configured = bare.generation_config.eos_token_id
-        ends = [processing_class.eos_token_id]
-        ends += configured if isinstance(configured, list) else [configured]
-        self.end_ids = sorted({token for token in ends if token is not None})
-        if not self.end_ids:
-            raise ValueError(
-                "the tokenizer has no end-of-text token; set processing_class.eos_token"
-            )
-        pad = processing_class.pad_token_id
-        self.pad_id = self.end_ids[0] if pad is None else pad
-        # how far each model's positions reach
-        windows = [
-            getattr(model.config.get_text_config(), "max_position_embeddings", None)
-            for model in (bare, bare_amateur)
-        ]
+        self.end_ids = end_ids_of(bare, processing_class)
+        windows = [window_of(model) for model in (bare, bare_amateur)]
         self.window = min((window for window in windows if window is not None), default=None)
 
     def check_lengths(self, prompts: Prompts) -> None:
         """Refuse prompts that leave no room for `max_new_tokens`, and those without any token."""
+        check_lengths(prompts, self.settings.max_new_tokens, self.window)
         for id, ids in zip(prompts.example_id, prompts.input_ids, strict=True):
-            needed = len(ids) + self.settings.max_new_tokens
-            if not ids:
-                raise InputError.at("the prompt has no token", remedy="give it a context", row=id)
-            if self.window is not None and needed > self.window:
-                raise InputError.at(
-                    f"{len(ids)} tokens and {self.settings.max_new_tokens} new ones are more than "
-                    f"the models' window of {self.window}",
-                    remedy="drop the row or lower max_new_tokens",
-                    row=id,
-                    field="prompt",
-                )
             self.ids(ids, row=id)
 
     def describe(self, prompts: Prompts) -> dict[str, Any]:
@@ -169,7 +141,14 @@ class Miner:
             batch: its number, which with the settings' seed seeds the draws.
         """
         with logprobs.scoring_mode(self.expert) as expert:
-            trajectories = self._generate(expert, prompts, batch)
+            trajectories = generate(
+                expert,
+                prompts,
+                processing_class=self.processing_class,
+                max_new_tokens=self.settings.max_new_tokens,
+                temperature=self.settings.temperature,
+                seed=[self.settings.seed, batch],
+            )
         return self.rows(example_ids, prompts, trajectories)
 
     def rows(
@@ -187,42 +166,6 @@ class Miner:
                 example_ids, prompts, trajectories, contrasts, strict=True
             )
         ]
-
-    def _generate(self, expert: Any, prompts: list[list[int]], batch: int) -> list[list[int]]:
-        """New ids of each prompt, the end-of-text token included where it came."""
-        # adapters live inside the base model; prompt tuning would not, and is refused by the heads
-        model = expert.get_base_model() if hasattr(expert, "get_base_model") else expert
-        width = max(map(len, prompts))
-        ids_BT = torch.tensor([[self.pad_id] * (width - len(p)) + p for p in prompts])
-        mask_BT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-        device = model.device
-        with (
-            _clean_generation(model, self._generation_config()),
-            _own_draws(device, self.settings.seed, batch),
-        ):
-            found_BT = model.generate(
-                logits_processor=LogitsProcessorList([_OnlyTokens(self.num_tokens)]),
-                input_ids=ids_BT.to(device),
-                attention_mask=mask_BT.to(device),
-            )
-        trajectories = []
-        for row in found_BT[:, width:].tolist():
-            ends = [place for place, token in enumerate(row) if token in self.end_ids]
-            trajectories.append(row[: ends[0] + 1] if ends else row)
-        return trajectories
-
-    def _generation_config(self) -> GenerationConfig:
-        """Plain greedy or plain sampling, whatever the model's own config says."""
-        sampling: dict[str, Any] = {"do_sample": False}
-        if self.settings.temperature > 0:
-            sampling = {"do_sample": True, "temperature": self.settings.temperature, "top_k": 0}
-        return GenerationConfig(
-            max_new_tokens=self.settings.max_new_tokens,
-            eos_token_id=self.end_ids,
-            pad_token_id=self.pad_id,
-            use_cache=True,
-            **sampling,
-        )
 
     def _contrast(
         self,
@@ -283,17 +226,6 @@ class Miner:
         return [steps for steps in found if steps is not None]
 
 
-class _OnlyTokens(LogitsProcessor):
-    """No id beyond the tokenizer: a padded head has such rows, which stand for nothing."""
-
-    def __init__(self, num_tokens: int):
-        self.num_tokens = num_tokens
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        scores[:, self.num_tokens :] = -torch.inf
-        return scores
-
-
 @dataclass(frozen=True)
 class _Steps:
     """One trajectory's share of a `Contrast`, as numpy arrays; `kept` are step numbers."""
@@ -341,25 +273,3 @@ def _row(example_id: str, prompt: list[int], trajectory: list[int], steps: _Step
         **steps.columns,
         **steps.entries,
     }
-
-
-@contextmanager
-def _clean_generation(model: Any, config: GenerationConfig) -> Iterator[None]:
-    """`generate` fills what a caller leaves open from the model's own config; here it has none."""
-    own = model.generation_config
-    model.generation_config = config
-    try:
-        yield
-    finally:
-        model.generation_config = own
-
-
-@contextmanager
-def _own_draws(device: torch.device, seed: int, batch: int) -> Iterator[None]:
-    """Random numbers that depend on seed and batch alone; the process's own streams stay."""
-    kind = "cuda" if device.type == "cpu" else device.type
-    # manual_seed reaches every device of the process, so all of their streams are kept
-    every = range(torch.get_device_module(kind).device_count())
-    with torch.random.fork_rng(every, device_type=kind):
-        torch.manual_seed(int(fingerprint([seed, batch]), 16) % 2**63)
-        yield

@@ -14,7 +14,13 @@ from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.parallel import stop_together
 from hf_proxy.recipes import newlines, run
 from hf_proxy.recipes.rows import load_rows
-from hf_proxy.recipes.training import hold_out, last_checkpoint, load_trainable
+from hf_proxy.recipes.training import (
+    check_world_size,
+    hold_out,
+    last_checkpoint,
+    load_trainable,
+    trace_sets,
+)
 from hf_proxy.scoring import TOKENS_PER_BATCH
 
 
@@ -67,17 +73,13 @@ class FinetuneConfig:
 def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig) -> dict[str, Any]:
     """Fine-tune with SFTTrainer; the proxy score stands in the row of each evaluation."""
     processes = PartialState()
-    if config.world_size not in (None, processes.num_processes):
-        raise ValueError(
-            f"{processes.num_processes} processes run, world_size={config.world_size} was asked "
-            "for; see the launch lines at the head of recipes/finetune_with_proxy.yaml"
-        )
+    check_world_size(config.world_size, "finetune_with_proxy")
     with stop_together(processes):
         rows = _rows(config)
         train_rows, eval_rows = hold_out(rows, config.num_eval)
         model, tokenizer = load_trainable(model_config)
     callback = ProxyScoreCallback(
-        _trace_sets(config.traces),
+        trace_sets(config.traces),
         curves=config.curves,
         context=newlines(config.context),
         strategy=None if config.score_strategy == "auto" else config.score_strategy,
@@ -135,15 +137,6 @@ def _rows(config: FinetuneConfig) -> Dataset:
         }
 
     return rows.map(example, remove_columns=rows.column_names, desc="Reading")
-
-
-def _trace_sets(specs: list[str]) -> dict[str, str]:
-    """`path` under the name rbridge, `name=path` under its own."""
-    named = [spec.split("=", 1) if "=" in spec else ["rbridge", spec] for spec in specs]
-    sets = {name: path for name, path in named}
-    if len(sets) < len(specs):
-        raise ValueError("several trace sets need names of their own: name=path name=path")
-    return sets
 
 
 def _table(lines: list[dict]) -> str:

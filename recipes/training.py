@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.trainer import TRAINER_STATE_NAME
@@ -68,3 +69,22 @@ def last_checkpoint(folder: Path, *, resume: bool) -> str | None:
             continue
         return str(checkpoint)
     return None
+
+
+def check_world_size(asked: int | None, recipe: str) -> None:
+    """Refuse a launch that started another number of processes than was meant."""
+    found = PartialState().num_processes
+    if asked not in (None, found):
+        raise ValueError(
+            f"{found} processes run, world_size={asked} was asked for; see the launch lines at the "
+            f"head of recipes/{recipe}.yaml"
+        )
+
+
+def trace_sets(specs: list[str]) -> dict[str, str]:
+    """`path` under the name rbridge, `name=path` under its own."""
+    named = [spec.split("=", 1) if "=" in spec else ["rbridge", spec] for spec in specs]
+    sets = {name: path for name, path in named}
+    if len(sets) < len(specs):
+        raise ValueError("several trace sets need names of their own: name=path name=path")
+    return sets

@@ -35,9 +35,7 @@ def main():
         found = {
             "equal across ranks": all(weights == every[0] for weights in every),
             "weights": every[0],
-            "rows": [
-                sorted(n for at, names in rows if at == step for n in names) for step in steps
-            ],
+            "rows": [sorted(names) for names in drawn],
             "lines": [line["step"] for line in lines_of(output)],
         }
         (folder / f"found-{world_size}.json").write_text(json.dumps(found))

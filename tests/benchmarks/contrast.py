@@ -238,7 +238,7 @@ def main():
         own = Prompts([prompts.example_id[i]], [prompt], "", None)
         published = seconds_of(
             lambda p=prompt, t=trajectory: prefixes(
-                miner.amateur, p, t, args.prefix_batch_size, miner.pad_id
+                miner.amateur, p, t, args.prefix_batch_size, miner.processing_class.pad_token_id
             )
         )
         whole = seconds_of(lambda o=own, t=trajectory: ours(miner, o, [t]))

@@ -1,0 +1,154 @@
+"""Right or wrong, by math-verify; and what two models' right answers to the same problems tell."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from math_verify import parse, verify
+from scipy import optimize, stats
+
+from hf_proxy.comparison import bootstrap_interval
+from hf_proxy.schemas import InputError
+
+POWER, ALPHA = 0.8, 0.05  # of the detectable difference: the usual ones
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What became of one answer.
+
+    Attributes:
+        correct: whether it equals the gold answer, as mathematics.
+        answer: as it was found in the text; None where there is none.
+    """
+
+    correct: bool
+    answer: str | None
+
+
+@dataclass(frozen=True)
+class AccuracyComparison:
+    """Two models on the same problems.
+
+    Attributes:
+        difference: accuracy of b minus that of a, a fraction.
+        low, high: its 90 % bootstrap interval over problems.
+        only_a, only_b: problems that one alone got right.
+        p_value: McNemar's exact test, two-sided.
+        detectable: the difference that this many problems with this many such pairs would show in
+            80 % of comparisons at p < 0.05; None where no possible one would.
+        num_problems: of both.
+    """
+
+    difference: float
+    low: float
+    high: float
+    only_a: int
+    only_b: int
+    p_value: float
+    detectable: float | None
+    num_problems: int
+
+
+def gold_answer(text: str, pattern: str | None, *, row: str, source: Any = None) -> list:
+    """The expression that an answer column stands for.
+
+    Args:
+        text: of the column.
+        pattern: regular expression whose first group is the answer; the last match counts. None:
+            the whole text.
+
+    Raises:
+        InputError: there is no match, or nothing that could be read as mathematics.
+    """
+    found = text
+    if pattern is not None:
+        matches = list(re.finditer(pattern, text))
+        if not matches:
+            raise InputError.at(
+                f"no {pattern!r} in {text[-40:]!r}",
+                remedy="set answer_pattern to what stands before the result",
+                source=source,
+                row=row,
+            )
+        found = matches[-1][1]
+    gold = parse(f"${found.strip()}$")
+    if not gold:
+        raise InputError.at(
+            f"{found!r:.60} cannot be read as mathematics",
+            remedy="correct it or drop the row",
+            source=source,
+            row=row,
+        )
+    return gold
+
+
+def grade(text: str, gold: list) -> Grade:
+    r"""Hold the answer in `text` (in `\boxed{}`, else the last expression) against `gold`."""
+    found = parse(text)
+    return Grade(bool(found) and bool(verify(gold, found)), str(found[-1]) if found else None)
+
+
+def compare_accuracy(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> AccuracyComparison:
+    """Paired comparison, problem by problem.
+
+    Raises:
+        ValueError: other lengths, or fewer than two problems.
+    """
+    a, b = (np.asarray(correct, dtype=bool) for correct in (correct_a, correct_b))
+    if len(a) != len(b) or len(a) < 2:
+        raise ValueError(
+            f"a paired comparison needs the same two or more problems, not {len(a)} and {len(b)}"
+        )
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    delta = b.astype(float) - a
+    low, high = bootstrap_interval(delta)
+    assert low is not None and high is not None
+    differing = only_a + only_b
+    return AccuracyComparison(
+        difference=float(delta.mean()),
+        low=low,
+        high=high,
+        only_a=only_a,
+        only_b=only_b,
+        p_value=float(stats.binomtest(only_a, differing).pvalue) if differing else 1.0,
+        detectable=detectable_difference(len(a), differing / len(a)),
+        num_problems=len(a),
+    )
+
+
+def detectable_difference(num_problems: int, differing_share: float) -> float | None:
+    """Smallest difference of accuracy that McNemar's test finds with 80 % power at p < 0.05.
+
+    Args:
+        num_problems: n.
+        differing_share: share of problems that one model alone gets right; the difference cannot be
+            more than that.
+
+    Returns:
+        a fraction; None where n is too small for any.
+
+    Source: Connor, Biometrics 43 (1987) 207, equation for n solved for the difference.
+    """
+    normal = stats.norm()
+    z_alpha, z_power = normal.ppf(1 - ALPHA / 2), normal.ppf(POWER)
+
+    def missing(difference: float) -> float:
+        spread = np.sqrt(max(differing_share - difference**2, 0.0))
+        return (
+            z_alpha * np.sqrt(differing_share)
+            + z_power * spread
+            - difference * np.sqrt(num_problems)
+        )
+
+    if differing_share <= 0 or missing(differing_share) > 0:
+        return None
+    return float(optimize.brentq(missing, 0.0, differing_share))
+
+
+def accuracy_interval(num_correct: int, num_problems: int) -> tuple[float, float]:
+    """Accuracy's 90 % interval (Wilson)."""
+    found = stats.binomtest(num_correct, num_problems).proportion_ci(0.90, method="wilson")
+    return float(found.low), float(found.high)

@@ -1,0 +1,226 @@
+"""Both methods in one run: a model learns from its own soft targets while its score is watched."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import ModelConfig, get_peft_config
+
+from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
+from hf_proxy.mined_sets import mine_soft_targets
+from hf_proxy.mining import BATCH_SIZE
+from hf_proxy.parallel import stop_together
+from hf_proxy.prompts import SYSTEM_PROMPT
+from hf_proxy.recipes import newlines, run
+from hf_proxy.recipes.rows import load_rows
+from hf_proxy.recipes.training import (
+    check_world_size,
+    hold_out,
+    last_checkpoint,
+    load_trainable,
+    trace_sets,
+)
+from hf_proxy.schemas import provenance_of, write_text
+from hf_proxy.sft import SelectiveSFTConfig, SelectiveSFTTrainer
+
+
+@dataclass(kw_only=True)
+class LoopConfig:
+    """Own fields of `hf-proxy loop`, beside those of SelectiveSFTConfig and ModelConfig.
+
+    `divergence_beta`, `plausibility_alpha`, `contrast_temperature` and `expert` are read from
+    SelectiveSFTConfig.
+    """
+
+    amateur: str = field(metadata={"help": "A weaker model with the same tokenizer."})
+    prompts: str = field(
+        metadata={"help": "Questions: .jsonl, .json, .parquet or .csv file, or hub id."}
+    )
+    prompt_column: str = field(default="prompt", metadata={"help": "Column of the question."})
+    num_prompts: int = field(
+        default=64, metadata={"help": "Questions of each mining, taken in turn."}
+    )
+    num_eval: int = field(
+        default=16,
+        metadata={
+            "help": "Questions from the end of prompts: mined once, before the first step, for "
+            "eval_loss."
+        },
+    )
+    mine_steps: int = field(default=50, metadata={"help": "Optimizer steps between minings."})
+    traces: list[str] = field(
+        metadata={"help": "Trace sets to score on: path, or name=path for several."}
+    )
+    curves: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Curves of `hf-proxy fit`: accuracy of a large model beside the score."},
+    )
+    trace_context: str = field(
+        default="{prompt}\n",
+        metadata={"help": "Text before a trace: {prompt} is replaced, \\n a newline; or 'chat'."},
+    )
+    prompt_context: str = field(
+        default="chat",
+        metadata={"help": "'chat': the model's template; or text, {prompt} replaced."},
+    )
+    system_prompt: str | None = field(
+        default=SYSTEM_PROMPT, metadata={"help": "System turn under prompt_context=chat."}
+    )
+    max_new_tokens: int = field(default=128, metadata={"help": "Tokens of each trajectory (128)."})
+    temperature: float = field(
+        default=0.0, metadata={"help": "0: greedy; above: plain sampling, seeded."}
+    )
+    mine_batch_size: int = field(
+        default=BATCH_SIZE, metadata={"help": "Prompts generated together."}
+    )
+    world_size: int | None = field(
+        default=None,
+        metadata={"help": "Stop unless so many processes run: several launch lines start one."},
+    )
+    resume: bool = field(
+        default=True, metadata={"help": "Go on from the last checkpoint in output_dir, if any."}
+    )
+    json: bool = field(default=False, metadata={"help": "End with one machine-readable line."})
+    show_traceback: bool = field(default=False, metadata={"help": "Show where an error arose."})
+
+
+def main(
+    config: LoopConfig, arguments: SelectiveSFTConfig, model_config: ModelConfig
+) -> dict[str, Any]:
+    """Mine, train on what was mined, score; again from the model as it stands, to the last step."""
+    processes = PartialState()
+    check_world_size(config.world_size, "closed_loop")
+    if config.num_eval < 1:
+        raise ValueError("num_eval must be at least 1: the score stands in evaluation rows")
+    folder = Path(str(arguments.output_dir))
+    with stop_together(processes):
+        rows = load_rows(config.prompts, {config.prompt_column: "prompt_column"})
+        names = rows["example_id"] if "example_id" in rows.column_names else range(len(rows))
+        rows = rows.select_columns([config.prompt_column]).rename_column(
+            config.prompt_column, "prompt"
+        )
+        rows = rows.add_column("example_id", [str(name) for name in names])
+        train_prompts, eval_prompts = hold_out(rows, config.num_eval)
+        model, tokenizer = load_trainable(model_config)
+        model.to(arguments.device)
+        amateur_tokenizer = AutoTokenizer.from_pretrained(config.amateur)
+        amateur = AutoModelForCausalLM.from_pretrained(
+            config.amateur, dtype=model.dtype, use_safetensors=True
+        ).to(arguments.device)
+    mining: dict[str, Any] = {
+        "context": newlines(config.prompt_context),
+        "system_prompt": config.system_prompt,
+        "max_new_tokens": config.max_new_tokens,
+        "temperature": config.temperature,
+        "batch_size": config.mine_batch_size,
+        "divergence_beta": arguments.divergence_beta,
+        "plausibility_alpha": arguments.plausibility_alpha,
+        "contrast_temperature": arguments.contrast_temperature,
+    }
+    eval_rows = mine_soft_targets(
+        model,
+        amateur,
+        eval_prompts,
+        processing_class=tokenizer,
+        amateur_processing_class=amateur_tokenizer,
+        output_dir=folder / "hf_proxy" / "eval_soft_targets",
+        facts={"what": "held-out questions, by the model before its first step"},
+        **mining,
+    )
+    contrast = ContrastCallback(
+        amateur,
+        train_prompts,
+        num_prompts=config.num_prompts,
+        amateur_processing_class=amateur_tokenizer,
+        feed=True,
+        expert=arguments.expert or "live",
+        strategy="steps",
+        steps=config.mine_steps,
+        seed=arguments.seed,
+        **mining,
+    )
+    score = ProxyScoreCallback(
+        trace_sets(config.traces), curves=config.curves, context=newlines(config.trace_context)
+    )
+    trainer = SelectiveSFTTrainer(
+        model=model,
+        args=arguments,
+        eval_dataset=eval_rows,
+        processing_class=tokenizer,
+        peft_config=get_peft_config(model_config),
+    )
+    for callback in (contrast, score):
+        callback.attach(trainer)
+    if trainer.is_world_process_zero() and not config.curves:
+        print("no curves: the score is shown, no accuracy predicted (hf-proxy fit makes a curve)")
+    result = trainer.train(resume_from_checkpoint=last_checkpoint(folder, resume=config.resume))
+    trainer.save_model()
+    facts = _facts(trainer.state.log_history, folder, result.metrics["train_runtime"])
+    with stop_together(processes):
+        if trainer.is_world_process_zero():
+            stamp = provenance_of(
+                amateur=config.amateur, prompts=config.prompts, loop=facts, training=arguments
+            )
+            write_text(folder / "provenance.json", json.dumps(stamp, indent=2, default=str))
+            print(_table(facts["rows"]))
+            print(f"{_costs(facts['seconds'])}; {folder}")
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+    return facts | {"output_dir": str(folder), "num_processes": processes.num_processes}
+
+
+def _facts(history: list[dict], folder: Path, seconds: float) -> dict[str, Any]:
+    """Evaluation rows with the mining that each followed, and where the time went."""
+
+    def lines_of(name: str) -> list[dict[str, Any]]:
+        text = (folder / "hf_proxy" / name).read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    minings, scores = lines_of("contrast.jsonl"), lines_of("predictions.jsonl")
+    rows = []
+    for row in history:
+        if "eval_loss" in row:
+            mined = [line for line in minings if line["step"] <= row["step"]][-1]
+            rows.append(row | {"mined_at": mined["step"], "kept_share": mined["kept_share"]})
+    return {
+        "rows": rows,
+        "minings": [
+            {key: line[key] for key in ("step", "num_kept", "kept_share", "kl_mean", "seconds")}
+            for line in minings
+        ],
+        "seconds": {
+            "train_runtime": seconds,  # of this start; the others are of the whole run
+            "mining": sum(line["seconds"] for line in minings),
+            "scoring": sum(line["seconds"] for line in scores),
+            # Trainer takes it before our row is scored
+            "evaluation": sum(row["eval_runtime"] for row in rows),
+        },
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    keys = sorted({key for row in rows for key in row if key.endswith(("_nll", "_accuracy"))})
+    keys = ["eval_loss", "eval_num_kept", *(k for k in keys if "trace" not in k), "kept_share"]
+    short = [key.removeprefix("eval_") for key in keys]
+    lines = ["  step  " + "  ".join(f"{name:>12}" for name in short)]
+    for row in rows:
+        cells = (f"{row[key]:12.4f}" if key in row else " " * 12 for key in keys)
+        lines.append(f"{row['step']:6d}  " + "  ".join(cells))
+    return "\n".join(lines)
+
+
+def _costs(seconds: dict[str, float]) -> str:
+    parts = ", ".join(f"{name} {value:.0f} s" for name, value in list(seconds.items())[1:])
+    return f"{seconds['train_runtime']:.0f} s since this start; in the whole run {parts}"
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """`hf-proxy loop`."""
+    return run((LoopConfig, SelectiveSFTConfig, ModelConfig), main, argv, prog="hf-proxy loop")
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())

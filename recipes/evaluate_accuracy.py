@@ -1,0 +1,323 @@
+"""Accuracy of models on problems with a checkable answer, and whether they differ."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import Accelerator
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from hf_proxy.answers import accuracy_interval, compare_accuracy, gold_answer, grade
+from hf_proxy.generation import check_lengths, end_ids_of, generate, window_of
+from hf_proxy.logprobs import scoring_mode
+from hf_proxy.parallel import is_main, num_processes, require_equal, stop_together
+from hf_proxy.prompts import SYSTEM_PROMPT, Prompts, read_prompts
+from hf_proxy.recipes import RecipeConfig, newlines, run
+from hf_proxy.recipes.checkpoints import (
+    find_checkpoints,
+    load_model,
+    load_tokenizer,
+    weights_fingerprint,
+)
+from hf_proxy.recipes.rows import load_rows
+from hf_proxy.schemas import InputError, fingerprint, provenance_of, write_text
+from hf_proxy.spelling import tokenizer_fingerprint
+
+# answers end at very different lengths: after each round those that have ended make room
+TOKENS_PER_ROUND = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyConfig(RecipeConfig):
+    """Fields are flags and YAML keys."""
+
+    models: list[str] = field(
+        metadata={
+            "help": "Model folders, hub ids, checkpoints or LoRA adapters; the first one's prompt "
+            "is given to all."
+        }
+    )
+    problems: str = field(
+        metadata={"help": "Problems: .jsonl, .json, .parquet or .csv file, or hub id."}
+    )
+    question_column: str = field(default="question", metadata={"help": "Column of the problem."})
+    answer_column: str = field(default="answer", metadata={"help": "Column of the gold answer."})
+    answer_pattern: str | None = field(
+        default=None,
+        metadata={
+            "help": "Regular expression whose first group is the gold answer (GSM8K: '#### (.+)'); "
+            "None: the whole column."
+        },
+    )
+    num_problems: int | None = field(
+        default=None, metadata={"help": "Take the first so many; None: all."}
+    )
+    output_dir: str = field(
+        metadata={"help": "Folder of generations, items.jsonl and results.json; gone on with."}
+    )
+    context: str = field(
+        default="chat",
+        metadata={
+            "help": "'chat': the first model's template; or text, {prompt} replaced, \\n a newline."
+        },
+    )
+    system_prompt: str | None = field(
+        default=SYSTEM_PROMPT, metadata={"help": "System turn under context=chat."}
+    )
+    max_new_tokens: int = field(
+        default=512, metadata={"help": "An answer that does not end by then is graded as it is."}
+    )
+    batch_size: int = field(default=32, metadata={"help": "Problems answered together."})
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = field(
+        default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.batch_size < 1:
+            raise ValueError("max_new_tokens and batch_size must be at least 1")
+        if len(set(self.models)) < len(self.models):
+            raise ValueError("models names one twice")
+
+
+def main(config: AccuracyConfig) -> dict[str, Any]:
+    """Greedy answers of each model to the same problems, graded; each pair compared by McNemar."""
+    accelerator = Accelerator()
+    folder = Path(config.output_dir)
+    with stop_together(accelerator):
+        names, questions, gold = _problems(config)
+        checkpoints = {spec: find_checkpoints(spec)[-1] for spec in config.models}
+        tokenizers = {spec: load_tokenizer(found) for spec, found in checkpoints.items()}
+        prompts = _prompts(config, names, questions, tokenizers)
+    items: dict[str, list[dict[str, Any]]] = {}
+    for spec, checkpoint in checkpoints.items():
+        with stop_together(accelerator):
+            content = {
+                "weights": weights_fingerprint(checkpoint),
+                "dtype": config.dtype,
+                "prompts": fingerprint([prompts[spec].example_id, prompts[spec].input_ids]),
+                "max_new_tokens": config.max_new_tokens,
+                "batch_size": config.batch_size,
+                "tokens_per_round": TOKENS_PER_ROUND,
+            }
+
+        def load(checkpoint=checkpoint):
+            return load_model(checkpoint, dtype=config.dtype, device=accelerator.device)
+
+        answers = _answers(
+            load, tokenizers[spec], prompts[spec], config, folder, content, accelerator
+        )
+        with stop_together(accelerator):
+            items[spec] = [
+                _item(spec, name, ids, ended, gold[name], tokenizers[spec])
+                for name, (ids, ended) in answers.items()
+            ]
+    with stop_together(accelerator):
+        result = _result(config, items, prompts[config.models[0]])
+        if is_main(accelerator):
+            lines = (json.dumps(item) + "\n" for own in items.values() for item in own)
+            write_text(folder / "items.jsonl", "".join(lines))
+            write_text(folder / "results.json", json.dumps(result, indent=2))
+            print(_table(result))
+            print(f"{len(names)} problems, {len(items)} models, every answer in {folder}")
+    accelerator.end_training()
+    return result
+
+
+def _problems(config: AccuracyConfig) -> tuple[list[str], list[str], dict[str, list]]:
+    """Names, questions, and by name what is right."""
+    columns = {config.question_column: "question_column", config.answer_column: "answer_column"}
+    rows = load_rows(config.problems, columns)
+    if config.num_problems is not None:
+        rows = rows.select(range(min(config.num_problems, len(rows))))
+    named = "example_id" in rows.column_names
+    names = [str(i) for i in (rows["example_id"] if named else range(len(rows)))]
+    gold = {
+        name: gold_answer(str(text), config.answer_pattern, row=name, source=config.problems)
+        for name, text in zip(names, rows[config.answer_column], strict=True)
+    }
+    return names, list(rows[config.question_column]), gold
+
+
+def _prompts(config, names, questions, tokenizers) -> dict[str, Prompts]:
+    """The same text for every model: a chat template is the first model's."""
+    rows = Dataset.from_dict({"prompt": questions, "example_id": names})
+    first = tokenizers[config.models[0]]
+    prompts = {}
+    for spec, tokenizer in tokenizers.items():
+        if config.context == "chat":
+            if tokenizer_fingerprint(tokenizer) != tokenizer_fingerprint(first):
+                raise InputError.at(
+                    "it has another tokenizer, so it cannot be given the first one's chat turns",
+                    remedy="evaluate it alone, or set a context in text for all",
+                    source=spec,
+                )
+            tokenizer.chat_template = first.chat_template
+        prompts[spec] = read_prompts(
+            rows, tokenizer, context=newlines(config.context), system_prompt=config.system_prompt
+        )
+    return prompts
+
+
+def _answers(
+    load: Callable[[], Any],
+    tokenizer: Any,
+    prompts: Prompts,
+    config: AccuracyConfig,
+    folder: Path,
+    content: dict[str, Any],
+    accelerator: Accelerator,
+) -> dict[str, tuple[list[int], bool]]:
+    """By name the new ids, and whether the answer came to its end.
+
+    In rounds: one batch of one round is one file that appears whole, and the batches of a round are
+    dealt to the ranks; the next round takes those that have not ended, in the order of the prompts.
+    So the answers are the same wherever the run was interrupted.
+    """
+    own = folder / "generations" / fingerprint(content)
+    with stop_together(accelerator):
+        if is_main(accelerator):
+            write_text(own / "settings.json", json.dumps(content, indent=2))
+    given = dict(zip(prompts.example_id, prompts.input_ids, strict=True))
+    found: dict[str, list[int]] = {name: [] for name in given}
+    ended: set[str] = set()
+    model: Any = None
+    for number, start in enumerate(range(0, config.max_new_tokens, TOKENS_PER_ROUND)):
+        open_names = [name for name in given if name not in ended]
+        size = config.batch_size
+        batches = [open_names[i : i + size] for i in range(0, len(open_names), size)]
+        files = [own / f"round-{number:03d}" / f"{b:06d}.json" for b in range(len(batches))]
+        missing = [b for b, file in enumerate(files) if not file.exists()]
+        # a rank that looked later would see the others' files and deal differently
+        require_equal(
+            fingerprint(missing),
+            accelerator,
+            what="the set of missing batches",
+            remedy="put output_dir on a disk that all ranks share, and start again",
+        )
+        with stop_together(accelerator):
+            mine = missing[accelerator.process_index :: num_processes(accelerator)]
+            if mine and model is None:
+                model = load()
+                check_lengths(prompts, config.max_new_tokens, window_of(model))
+            length = min(TOKENS_PER_ROUND, config.max_new_tokens - start)
+            for b in tqdm(
+                mine,
+                desc=f"Answers, tokens {start + 1} to {start + length}",
+                unit=" batches",
+                leave=False,
+                disable=None if is_main(accelerator) else True,
+            ):
+                with scoring_mode(model) as bare:
+                    written = generate(
+                        bare,
+                        [given[name] + found[name] for name in batches[b]],
+                        processing_class=tokenizer,
+                        max_new_tokens=length,
+                        temperature=0.0,
+                        seed=[0],
+                    )
+                    ends = end_ids_of(bare, tokenizer)
+                rows = [
+                    {"example_id": name, "ids": ids, "ended": ids[-1] in ends}
+                    for name, ids in zip(batches[b], written, strict=True)
+                ]
+                write_text(files[b], json.dumps(rows))
+        accelerator.wait_for_everyone()
+        with stop_together(accelerator):
+            for file in files:
+                for row in json.loads(file.read_text()):
+                    found[row["example_id"]] += row["ids"]
+                    if row["ended"]:
+                        ended.add(row["example_id"])
+        if len(ended) == len(given):
+            break
+    return {name: (ids, name in ended) for name, ids in found.items()}
+
+
+def _item(spec, name, ids, ended, gold, tokenizer) -> dict[str, Any]:
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    found = grade(text, gold)
+    return {
+        "model": spec,
+        "example_id": name,
+        "correct": found.correct,
+        "answer": found.answer,
+        "gold": str(gold[-1]),
+        "num_tokens": len(ids),
+        "ended": ended,
+        "text": text,
+    }
+
+
+def _result(config, items: dict[str, list[dict[str, Any]]], prompts: Prompts) -> dict[str, Any]:
+    """Accuracies and comparisons, with what was asked and what was counted."""
+    models = []
+    for spec, own in items.items():
+        num_correct = sum(item["correct"] for item in own)
+        low, high = accuracy_interval(num_correct, len(own))
+        models.append(
+            {
+                "model": spec,
+                "num_problems": len(own),
+                "num_correct": num_correct,
+                "accuracy": num_correct / len(own),
+                "low": low,
+                "high": high,
+                "num_cut": sum(not item["ended"] for item in own),
+                "num_without_answer": sum(item["answer"] is None for item in own),
+                "tokens_mean": sum(item["num_tokens"] for item in own) / len(own),
+            }
+        )
+    comparisons = []
+    for a, b in combinations(items, 2):
+        if len(items[a]) > 1:
+            found = compare_accuracy(
+                [item["correct"] for item in items[a]], [item["correct"] for item in items[b]]
+            )
+            comparisons.append({"a": a, "b": b} | dataclasses.asdict(found))
+    return {
+        "models": models,
+        "comparisons": comparisons,
+        "provenance": provenance_of(
+            settings=dataclasses.asdict(config),
+            prompts=fingerprint([prompts.example_id, prompts.input_ids]),
+            template_hash=fingerprint(prompts.template),
+        ),
+    }
+
+
+def _table(result: dict[str, Any]) -> str:
+    lines = ["pass@1     90 % interval  right  cut  none  tokens  model"]
+    for row in result["models"]:
+        lines.append(
+            f"{row['accuracy']:6.3f}  {row['low']:7.3f} .. {row['high']:5.3f}  "
+            f"{row['num_correct']:5d}  {row['num_cut']:3d}  {row['num_without_answer']:4d}  "
+            f"{row['tokens_mean']:6.0f}  {row['model']}"
+        )
+    for row in result["comparisons"]:
+        detectable = row["detectable"]
+        power = (
+            "with so many and so few that differ no difference would show reliably"
+            if detectable is None
+            else f"a difference of {detectable:.3f} would show in 80 % of such comparisons"
+        )
+        lines.append(
+            f"{row['b']} minus {row['a']}: {row['difference']:+.3f} [{row['low']:+.3f}, "
+            f"{row['high']:+.3f}], right alone {row['only_b']} and {row['only_a']}, McNemar p "
+            f"{row['p_value']:.3f}; {power}"
+        )
+    return "\n".join(lines)
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """`hf-proxy accuracy`."""
+    return run(AccuracyConfig, main, argv, prog="hf-proxy accuracy")
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())

@@ -1,0 +1,222 @@
+"""Accuracy: what counts as right, what two models' answers tell, and the recipe from end to end."""
+
+import json
+import random
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from test_distributed import torchrun
+from test_recipes import command
+from tiny_models import make_model
+from transformers import AutoModelForCausalLM
+
+from hf_proxy import InputError
+from hf_proxy.answers import (
+    accuracy_interval,
+    compare_accuracy,
+    detectable_difference,
+    gold_answer,
+    grade,
+)
+from hf_proxy.generation import generate
+from hf_proxy.recipes import evaluate_accuracy
+
+ROOT = Path(__file__).parent.parent
+GSM8K = r"#### (.+)"
+
+
+@pytest.mark.parametrize(
+    ("gold", "text", "correct", "answer"),
+    [
+        ("so 3 * 6 = <<3*6=18>>18\n#### 18", r"It is \boxed{18}.", True, "18"),
+        ("#### 1,000", r"\boxed{1000}", True, "1000"),
+        ("#### 18", r"\boxed{\$18}", True, "18"),
+        ("#### 18", "She makes 18 dollars.", True, "18"),
+        ("#### 2.5", r"\boxed{\frac{5}{2}}", True, r"\frac{5}{2}"),
+        ("#### 18", r"First 18, then \boxed{19}", False, "19"),
+        ("#### 18", "I do not know.", False, None),
+        ("#### 18", "", False, None),
+    ],
+)
+def test_right_is_what_equals_the_gold_answer(gold, text, correct, answer):
+    found = grade(text, gold_answer(gold, GSM8K, row="0"))
+    assert (found.correct, found.answer) == (correct, answer)
+
+
+def test_a_gold_answer_that_cannot_be_read_is_named():
+    assert gold_answer("7/2", None, row="x") == gold_answer("#### 1\n#### 7/2", GSM8K, row="x")
+    with pytest.raises(InputError, match="problems.jsonl, row 3: no '#### .*set answer_pattern"):
+        gold_answer("The answer is 4", GSM8K, row="3", source="problems.jsonl")
+    with pytest.raises(InputError, match="row 3: '' cannot be read as mathematics"):
+        gold_answer("", None, row="3")
+
+
+def test_the_paired_test_by_hand():
+    """Three right with a alone, ten with b alone, of 40: p = 2 (1 + 13 + 78 + 286) / 2^13."""
+    a = [True] * 3 + [False] * 10 + [True] * 20 + [False] * 7
+    b = [False] * 3 + [True] * 10 + [True] * 20 + [False] * 7
+    found = compare_accuracy(a, b)
+    assert (found.only_a, found.only_b, found.num_problems) == (3, 10, 40)
+    assert found.difference == pytest.approx(7 / 40, abs=1e-15)
+    assert found.p_value == pytest.approx(2 * 378 / 2**13, abs=1e-15)
+    assert found.low < found.difference < found.high
+    swapped = compare_accuracy(b, a)
+    assert swapped.difference == -found.difference and swapped.p_value == found.p_value
+    same = compare_accuracy(a, a)
+    assert (same.difference, same.p_value, same.detectable) == (0.0, 1.0, None)
+    for wrong in (b[1:], a[:1]):
+        with pytest.raises(ValueError, match="the same two or more problems"):
+            compare_accuracy(a[: len(wrong)] if len(wrong) == 1 else a, wrong)
+
+
+@pytest.mark.parametrize(("num_problems", "differing"), [(200, 0.2), (1319, 0.1), (100, 0.5)])
+def test_the_detectable_difference_is_found_four_times_in_five(num_problems, differing):
+    difference = detectable_difference(num_problems, differing)
+    rng = np.random.default_rng(0)
+    shares = [(differing - difference) / 2, (differing + difference) / 2]
+    counts = rng.multinomial(num_problems, [*shares, 1 - differing], size=20_000)
+    a, b = counts[:, 0], counts[:, 1]
+    chi2 = np.where(a + b > 0, (a - b) ** 2 / np.maximum(a + b, 1), 0.0)
+    assert (stats.chi2.sf(chi2, 1) < 0.05).mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_too_few_problems_detect_nothing():
+    assert detectable_difference(10, 0.1) is None
+    assert detectable_difference(100, 0.0) is None
+    assert detectable_difference(1000, 0.2) < detectable_difference(100, 0.2)
+
+
+def test_an_accuracy_has_an_interval():
+    low, high = accuracy_interval(50, 100)
+    assert low == pytest.approx(0.4188, abs=1e-4) and high == pytest.approx(0.5812, abs=1e-4)
+    assert accuracy_interval(0, 20)[0] == 0.0 and accuracy_interval(0, 20)[1] > 0.1
+
+
+# the recipe
+
+
+@pytest.fixture
+def run_folder(tmp_path, tokenizer):
+    for number, name in enumerate(("a", "b")):
+        torch.manual_seed(number)
+        model = make_model("llama", len(tokenizer))
+        model.lm_head.weight.data *= 6 + 2 * number
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    rng = random.Random(0)
+    rows = [
+        {"question": f"What is {x} + {y}?", "answer": f"#### {x + y}"}
+        for x, y in ((rng.randint(1, 9), rng.randint(1, 99)) for _ in range(7))
+    ]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def arguments_of(folder, *models, out="out", **changes):
+    flags = {
+        "problems": folder / "problems.jsonl",
+        "answer_pattern": GSM8K,
+        "output_dir": folder / out,
+        "context": "{prompt}\\n",
+        "max_new_tokens": 40,
+        "batch_size": 3,
+        "dtype": "float32",
+    } | changes
+    pairs = [str(part) for name, value in flags.items() for part in (f"--{name}", value)]
+    return ["--models", *(str(folder / m) for m in models), *pairs]
+
+
+def items_of(folder, out="out"):
+    return [json.loads(line) for line in (folder / out / "items.jsonl").read_text().splitlines()]
+
+
+def test_every_answer_is_the_models_own_whatever_the_rounds(
+    run_folder, capsys, tokenizer, monkeypatch
+):
+    """Rounds of 16 tokens, pooled anew: what one call of `generate` writes, graded."""
+    monkeypatch.setattr(evaluate_accuracy, "TOKENS_PER_ROUND", 16)
+    code, said, found = command(capsys, "accuracy", *arguments_of(run_folder, "a", "b"), "--json")
+    assert code == 0, said.err
+    items = items_of(run_folder)
+    assert len(items) == 14
+    for name in ("a", "b"):
+        model = AutoModelForCausalLM.from_pretrained(run_folder / name)
+        for item in (item for item in items if item["model"].endswith(f"/{name}")):
+            x, y = item["text"], item["example_id"]
+            row = json.loads((run_folder / "problems.jsonl").read_text().splitlines()[int(y)])
+            (ids,) = generate(
+                model,
+                [tokenizer(row["question"] + "\n", add_special_tokens=False)["input_ids"]],
+                processing_class=tokenizer,
+                max_new_tokens=40,
+                temperature=0.0,
+                seed=[0],
+            )
+            assert tokenizer.decode(ids, skip_special_tokens=True) == x
+            assert item["num_tokens"] == len(ids)
+            assert item["ended"] == (ids[-1] == tokenizer.eos_token_id)
+            gold = gold_answer(row["answer"], GSM8K, row=y)
+            assert item["correct"] == grade(x, gold).correct
+    by_model = [[i["correct"] for i in items if i["model"].endswith(f"/{n}")] for n in "ab"]
+    for row, own in zip(found["models"], by_model, strict=True):
+        assert row["num_correct"] == sum(own) and row["num_problems"] == 7
+    (comparison,) = found["comparisons"]
+    expected = compare_accuracy(*by_model)
+    assert comparison["p_value"] == expected.p_value
+    assert "McNemar p" in said.out and "7 problems, 2 models" in said.out
+
+
+def test_what_is_there_is_not_written_again(run_folder, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate_accuracy, "TOKENS_PER_ROUND", 16)
+    arguments = arguments_of(run_folder, "a")
+    assert command(capsys, "accuracy", *arguments)[0] == 0
+    whole = items_of(run_folder)
+    files = sorted((run_folder / "out" / "generations").glob("*/round-*/*.json"))
+    stamps = {file: file.stat().st_mtime_ns for file in files}
+    shutil.rmtree(files[-1].parent)  # as if killed before the last round
+    (run_folder / "out" / "items.jsonl").unlink()
+    assert command(capsys, "accuracy", *arguments)[0] == 0
+    assert items_of(run_folder) == whole
+    for file in files:
+        assert (file.stat().st_mtime_ns == stamps[file]) == (file.parent != files[-1].parent)
+    # a second model finds the first one's answers
+    assert command(capsys, "accuracy", *arguments_of(run_folder, "a", "b"))[0] == 0
+    assert items_of(run_folder)[:7] == whole
+    assert all(
+        file.stat().st_mtime_ns == stamps[file] for file in files if file.parent != files[-1].parent
+    )
+
+
+@pytest.mark.distributed
+def test_two_processes_answer_as_one(run_folder, capsys):
+    assert command(capsys, "accuracy", *arguments_of(run_folder, "a"))[0] == 0
+    recipe = ROOT / "recipes" / "evaluate_accuracy.py"
+    done = torchrun(2, recipe, *arguments_of(run_folder, "a", out="two"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert items_of(run_folder, "two") == items_of(run_folder)
+
+
+def test_bad_input_is_named(run_folder, capsys, other_tokenizer):
+    model = make_model("llama", len(other_tokenizer))
+    model.save_pretrained(run_folder / "c")
+    other_tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    other_tokenizer.save_pretrained(run_folder / "c")
+    cases = {
+        "no '#### \\(\\.\\+\\)!'": {"answer_pattern": "#### (.+)!"},
+        "field solution: there is no such column": {"answer_column": "solution"},
+        "window of": {"max_new_tokens": 4000},
+        "must be at least 1": {"batch_size": 0},
+        "has no chat template": {"context": "chat"},
+    }
+    for message, changes in cases.items():
+        code, said, _ = command(capsys, "accuracy", *arguments_of(run_folder, "a", **changes))
+        assert code == 2 and re.search(message, said.err), said.err
+    code, said, _ = command(capsys, "accuracy", *arguments_of(run_folder, "a", "c", context="chat"))
+    assert code == 2 and re.search("has no chat template|has another tokenizer", said.err)
+    code, said, _ = command(capsys, "accuracy", *arguments_of(run_folder, "a", "a"))
+    assert code == 2 and "models names one twice" in said.err
