@@ -96,6 +96,9 @@ def main(
     if config.num_eval < 1:
         raise ValueError("num_eval must be at least 1: the score stands in evaluation rows")
     folder = Path(str(arguments.output_dir))
+    # a count that checkpoints keep, so that the lines know it after a resume too
+    if arguments.include_num_input_tokens_seen == "no":
+        arguments.include_num_input_tokens_seen = "non_padding"
     with stop_together(processes):
         rows = load_rows(config.prompts, {config.prompt_column: "prompt_column"})
         names = rows["example_id"] if "example_id" in rows.column_names else range(len(rows))
