@@ -7,7 +7,14 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from test_sft import TRAINERS, make_rows, make_trainer, update_norm, weights_of
+from test_sft import (
+    TRAINERS,
+    make_online_trainer,
+    make_rows,
+    make_trainer,
+    update_norm,
+    weights_of,
+)
 from transformers import AutoTokenizer
 
 
@@ -39,12 +46,16 @@ def main():
         folder / f"both-{world_size}", tokenizer, make_rows(tokenizer), sft_weight=0.3, **shape
     )
     both.train()
+    online = make_online_trainer(folder / f"online-{world_size}", tokenizer, **shape)
+    online.train()
     every = gather_object([weights.tolist()])
     if accelerator.is_main_process:
         found = {
             "equal across ranks": all(w == every[0] for w in every),
             "weights": every[0],
             "norms": norms,
+            "online": weights_of(online.model).tolist(),
+            "online kept": [r["num_kept"] for r in online.state.log_history if "loss" in r],
             "with sft_weight": weights_of(both.model).tolist(),
             "eval_loss": trainer_evaluation["eval_loss"],
             "eval_num_kept": trainer_evaluation["eval_num_kept"],

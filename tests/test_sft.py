@@ -332,6 +332,36 @@ def test_one_update_by_loss_batch_accumulation_and_ranks(tmp_path, tokenizer):
     check_two_ranks(tmp_path, tokenizer, found, expected)
 
 
+def make_online_trainer(folder, tokenizer, **changes):
+    """Targets made in the step, at a threshold that leaves kept steps in one row of eight."""
+    from mining_worker import sharp_pair
+
+    from hf_proxy.mining import Miner, MiningSettings
+
+    expert, amateur = sharp_pair(len(tokenizer))
+    rows = make_rows(tokenizer)
+    miner = Miner(
+        expert,
+        amateur,
+        processing_class=tokenizer,
+        amateur_processing_class=tokenizer,
+        settings=MiningSettings(),
+    )
+    prompts = [row["input_ids"][: row["prompt_length"]] for row in rows]
+    texts = [row["input_ids"][row["prompt_length"] :] for row in rows]
+    highest = sorted(max(row["kl"]) for row in miner.rows(rows["example_id"], prompts, texts))
+    return make_trainer(
+        folder,
+        tokenizer,
+        rows,
+        model=expert,
+        amateur=amateur,
+        divergence_beta=float(highest[-1] + highest[-2]) / 2,
+        learning_rate=0.1,
+        **changes,
+    )
+
+
 def check_two_ranks(folder, tokenizer, found, expected):
     """Equal across ranks, the update of one record per step, the evaluation of one process."""
     assert found["equal across ranks"]
@@ -341,6 +371,12 @@ def check_two_ranks(folder, tokenizer, found, expected):
     alone = make_trainer(folder / "alone", tokenizer, rows)
     alone.train()
     assert found["eval_loss"] == pytest.approx(alone.evaluate(rows)["eval_loss"], rel=1e-5)
+    # one rank without any kept step: it waits for nobody, and has a part in the one update
+    one = make_online_trainer(folder / "one", tokenizer)
+    one.train()
+    online = torch.tensor(found["online"])
+    assert found["online kept"] == [r["num_kept"] for r in one.state.log_history if "loss" in r]
+    torch.testing.assert_close(online, weights_of(one.model), atol=1e-6, rtol=0)
     both, _ = plain_update(tokenizer, rows, sft_weight=0.3)
     torch.testing.assert_close(torch.tensor(found["with sft_weight"]), both, atol=1e-6, rtol=0)
 
@@ -557,9 +593,10 @@ def test_rows_that_do_not_fit_are_named(tmp_path, tokenizer, other_tokenizer):
     wrong = [*rows[0]["prob"]]
     wrong[0] = -wrong[0] - 1.0
     refused("row 0, field prob: a probability is negative", prob=wrong)
+    assert len(rows[0]["position"]) > 1
     same = [rows[0]["position"][0]] * len(rows[0]["position"])
-    if len(same) > 1:
-        refused("row 0, field position: does not ascend", position=same)
+    refused("row 0, field position: does not ascend", position=same)
+    refused("row 0, field position: does not ascend", position=rows[0]["position"][::-1])
     with pytest.raises(InputError, match=r"train_dataset: columns \['example_id', 'input_ids'"):
         make_trainer(tmp_path, tokenizer, Dataset.from_dict({"text": ["a"]}))
     none = make_rows(tokenizer).map(
