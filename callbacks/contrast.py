@@ -28,6 +28,7 @@ from hf_proxy.parallel import is_main, stop_together
 from hf_proxy.prompts import SYSTEM_PROMPT, Prompts, read_prompts
 from hf_proxy.schemas import InputError
 from hf_proxy.sft_rows import FedRows, with_kept_steps
+from hf_proxy.spelling import tokenizer_fingerprint
 from hf_proxy.weights import adapters_off, weights_checksum
 
 # logged key: statistic of the set
@@ -137,6 +138,7 @@ class ContrastCallback(WatchingCallback):
         self.feed = feed
         self._fed: FedRows | None = None
         self._feeds_now = False
+        self._keep_all = False  # rows without a kept step teach too
 
     @property
     def fed(self) -> FedRows:
@@ -155,7 +157,19 @@ class ContrastCallback(WatchingCallback):
 
     def feeds(self, trainer: Trainer) -> None:
         """`SelectiveSFTTrainer` says that it takes the rows, before its training begins."""
-        self._take(getattr(trainer, "processing_class", None))
+        theirs = trainer.processing_class
+        self._take(theirs)
+        pair = [
+            (tokenizer_fingerprint(own), str(own.chat_template))
+            for own in (theirs, self.processing_class)
+        ]
+        if pair[0] != pair[1]:
+            raise ValueError(
+                "the callback's processing_class is not the trainer's (tokenizer or chat "
+                "template), so its rows would be another model's; leave it out, it is taken from "
+                "the trainer"
+            )
+        self._keep_all = trainer.args.sft_weight > 0
         self._feeds_now = True
 
     def _names(self) -> Iterable[str]:
@@ -200,11 +214,12 @@ class ContrastCallback(WatchingCallback):
         with stop_together(PartialState()):
             if is_main(PartialState()):
                 lines = [line for line in self._log.lines() if line["step"] <= step]
-                found = [
+                kept = [
                     (line["folder"], number, line["step"])
                     for number, line in enumerate(lines)
                     if line["num_kept"]
-                ][-1:] or [None]
+                ]
+                found = [kept[-1] if kept else None]
         broadcast_object_list(found)
         with stop_together(PartialState()):
             if found[0] is not None:
@@ -213,7 +228,9 @@ class ContrastCallback(WatchingCallback):
 
     def _take_rows(self, folder: Path, number: int, step: int) -> None:
         """Read from the shards, on every process: on resume there is nothing else."""
-        rows = with_kept_steps(load_soft_targets(folder), str(folder), self.processing_class)
+        rows = with_kept_steps(
+            load_soft_targets(folder), str(folder), self.processing_class, keep_all=self._keep_all
+        )
         self._fed = FedRows(rows, number, step)
 
     def _prepare(self, args, state, model) -> None:

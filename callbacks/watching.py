@@ -219,8 +219,20 @@ class WatchingCallback(TrainerCallback, ABC):
         return args.eval_strategy == "steps" and bool(every) and step % int(every) == 0
 
     def _check_schedule(self, args, state) -> None:
-        if not self._with_start():
-            self._check_that_it_fires(args, state)
+        if self.strategy == "evaluate" and args.eval_strategy == "no" and not args.eval_on_start:
+            raise ValueError(
+                f"{type(self).__name__}(strategy='evaluate') never fires, because the trainer does "
+                "not evaluate; set eval_strategy, or use strategy='steps' or 'save'"
+            )
+        if self.strategy == "save" and args.save_strategy == "no":
+            raise ValueError(
+                f"{type(self).__name__}(strategy='save') never fires, because the trainer does not "
+                "save; set save_strategy, or use strategy='steps' or 'evaluate'"
+            )
+        if self.strategy == "steps" and self.steps > state.max_steps:
+            raise ValueError(
+                f"{type(self).__name__}(steps={self.steps}) never fires in {state.max_steps} steps"
+            )
         wanted = args.metric_for_best_model
         if wanted is None:
             return
@@ -238,22 +250,6 @@ class WatchingCallback(TrainerCallback, ABC):
             raise ValueError(
                 f"metric_for_best_model={wanted!r} is read at every evaluation, but strategy="
                 f"{self.strategy!r} leaves evaluations out; use strategy='evaluate' or None"
-            )
-
-    def _check_that_it_fires(self, args, state) -> None:
-        if self.strategy == "evaluate" and args.eval_strategy == "no" and not args.eval_on_start:
-            raise ValueError(
-                f"{type(self).__name__}(strategy='evaluate') never fires, because the trainer does "
-                "not evaluate; set eval_strategy, or use strategy='steps' or 'save'"
-            )
-        if self.strategy == "save" and args.save_strategy == "no":
-            raise ValueError(
-                f"{type(self).__name__}(strategy='save') never fires, because the trainer does not "
-                "save; set save_strategy, or use strategy='steps' or 'evaluate'"
-            )
-        if self.strategy == "steps" and self.steps > state.max_steps:
-            raise ValueError(
-                f"{type(self).__name__}(steps={self.steps}) never fires in {state.max_steps} steps"
             )
 
     def _missing(self, state) -> bool:

@@ -130,20 +130,23 @@ def detectable_difference(num_problems: int, differing_share: float) -> float | 
     Returns:
         a fraction; None where n is too small for any.
 
-    Source: Connor, Biometrics 43 (1987) 207, equation for n solved for the difference.
+    Exact: over the number of differing problems, then over how they fall, with the exact test.
     """
-    normal = stats.norm()
-    z_alpha, z_power = normal.ppf(1 - ALPHA / 2), normal.ppf(POWER)
+    if differing_share <= 0:
+        return None
+    number = np.arange(num_problems + 1)
+    weight = stats.binom.pmf(number, num_problems, differing_share)
+    # the exact test rejects where the smaller count is at most `edge`
+    edge = stats.binom.ppf(ALPHA / 2, number, 0.5)
+    edge = np.where(stats.binom.cdf(edge, number, 0.5) <= ALPHA / 2, edge, edge - 1)
 
     def missing(difference: float) -> float:
-        spread = np.sqrt(max(differing_share - difference**2, 0.0))
-        return (
-            z_alpha * np.sqrt(differing_share)
-            + z_power * spread
-            - difference * np.sqrt(num_problems)
-        )
+        share = min((1 + difference / differing_share) / 2, 1.0)  # of the differing ones, b's
+        low = stats.binom.cdf(edge, number, share)
+        high = stats.binom.sf(number - edge - 1, number, share)
+        return POWER - float((weight * (low + high)).sum())
 
-    if differing_share <= 0 or missing(differing_share) > 0:
+    if missing(differing_share) > 0:
         return None
     return float(optimize.brentq(missing, 0.0, differing_share))
 

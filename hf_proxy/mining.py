@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -86,12 +87,7 @@ class Miner:
         self.expert, self.amateur, self.settings = expert, amateur, settings
         self.processing_class = processing_class
         bare, bare_amateur = logprobs.unwrapped(expert), logprobs.unwrapped(amateur)
-        for name, model in (("expert", bare), ("amateur", bare_amateur)):
-            if is_sharded(model):
-                raise ValueError(
-                    f"the {name}'s weights are sharded (FSDP2 or ZeRO-3); mining needs them whole "
-                    "on each process: mine with DDP or one process"
-                )
+        self._refuse_shards()
         self.ids: IdMap = match_vocabularies(processing_class, amateur_processing_class)
         self._transforms: list[logprobs.LogitTransform] | None = None
         self.ids_checked = amateur_processing_class is not None
@@ -106,6 +102,34 @@ class Miner:
         check_lengths(prompts, self.settings.max_new_tokens, self.window)
         for id, ids in zip(prompts.example_id, prompts.input_ids, strict=True):
             self.ids(ids, row=id)
+
+    def check_rows(self, rows: Dataset, source: str) -> None:
+        """Refuse trajectories that either model could not read.
+
+        Raises:
+            InputError: an id beyond the vocabulary or without a like in the amateur's, a text
+                beyond the window.
+        """
+        for row in rows:
+            ids, name = row["input_ids"], row["example_id"]
+            if not 0 <= min(ids) <= max(ids) < self.width:
+                problem = f"an id is beyond the models' vocabulary of {self.width}"
+            elif self.window is not None and len(ids) > self.window:
+                problem = f"{len(ids)} tokens are more than the models' window of {self.window}"
+            else:
+                self.ids(ids, row=name)
+                continue
+            raise InputError.at(
+                problem, remedy="drop the row", source=source, row=name, field="input_ids"
+            )
+
+    def _refuse_shards(self) -> None:
+        for name, model in (("expert", self.expert), ("amateur", self.amateur)):
+            if is_sharded(logprobs.unwrapped(model)):
+                raise ValueError(
+                    f"the {name}'s weights are sharded (FSDP2 or ZeRO-3); mining needs them whole "
+                    "on each process: mine with DDP or one process"
+                )
 
     def describe(self, prompts: Prompts) -> dict[str, Any]:
         """What decides the rows, by value or by hash; the same on every rank."""
@@ -155,6 +179,7 @@ class Miner:
         self, example_ids: list[str], prompts: list[list[int]], trajectories: list[list[int]]
     ) -> list[dict]:
         """`SoftTargets` rows of trajectories that are there already, whoever wrote them."""
+        self._refuse_shards()  # a trainer shards after the miner was made
         with (
             logprobs.scoring_mode(self.expert) as expert,
             logprobs.scoring_mode(self.amateur) as amateur,

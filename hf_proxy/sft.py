@@ -28,6 +28,7 @@ from trl import SFTConfig, SFTTrainer
 
 from hf_proxy.logprobs import kept_logits, supports_padding_free, unwrapped
 from hf_proxy.mining import Miner, MiningSettings
+from hf_proxy.parallel import stop_together
 from hf_proxy.sft_rows import (
     SoftTargetCollator,
     TrajectoryCollator,
@@ -61,8 +62,9 @@ class SelectiveSFTConfig(SFTConfig):
     expert: str | None = field(
         default=None,
         metadata={
-            "help": "With an amateur: 'base' (adapters off) or 'live' (the model as it stands); "
-            "None: base under PEFT, else live."
+            "help": "Held against the amateur: 'base' (adapters off) or 'live' (the model as it "
+            "stands). None: base under PEFT, else live; live too where a callback feeds (hf-proxy "
+            "loop)."
         },
     )
     divergence_beta: float = field(default=0.4, metadata={"help": "With an amateur: nats (0.4)."})
@@ -152,7 +154,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         pad_id = processing_class.pad_token_id
         pad_id = processing_class.eos_token_id if pad_id is None else pad_id
         self._collate = SoftTargetCollator(args.padding_free, pad_id, whole=args.sft_weight > 0)
-        collator = self._collate if amateur is None else TrajectoryCollator(pad_id)
+        collator: Any = self._collate if amateur is None else TrajectoryCollator(pad_id)
         sets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
         ready = {
             name: with_kept_steps(rows, name, processing_class, keep_all=args.sft_weight > 0)
@@ -162,7 +164,8 @@ class SelectiveSFTTrainer(SFTTrainer):
             if rows is not None
         }
         checked = dict(ready) if amateur is None else {}
-        self._is_fed, self._feeder = train_dataset is None, None
+        self._is_fed = train_dataset is None
+        self._feeder: Any = None  # the callback that mines the rows
         if self._is_fed:
             if args.max_steps <= 0:
                 raise ValueError("without a train_dataset, max_steps says how long to train")
@@ -213,6 +216,10 @@ class SelectiveSFTTrainer(SFTTrainer):
                     contrast_temperature=args.contrast_temperature,
                 ),
             )
+            for name, rows in ready.items():
+                if not (self._is_fed and name == "train_dataset"):
+                    self._miner.check_rows(rows, name)
+        self._sft_weight = args.sft_weight
         # KL, first tokens right, kept steps, -ln p and number of completion tokens; in
         # evaluation by row, since the loader repeats some to give every rank as many
         self._train_sums = np.zeros(5)
@@ -236,7 +243,8 @@ class SelectiveSFTTrainer(SFTTrainer):
 
     def _get_train_sampler(self, train_dataset=None):
         if self._is_fed:  # places stand for nothing: no order to draw, no lengths to group by
-            return SequentialSampler(self.train_dataset)
+            places: Any = self.train_dataset
+            return SequentialSampler(places)
         return super()._get_train_sampler(train_dataset)
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
@@ -289,7 +297,7 @@ class SelectiveSFTTrainer(SFTTrainer):
             nll_N = torch.nn.functional.cross_entropy(
                 logits_NV.to(kl_M.dtype), label, reduction="none"
             )
-            sums.append(self.args.sft_weight * nll_N.sum())
+            sums.append(self._sft_weight * nll_N.sum())
             columns = torch.stack([nll_N.detach(), torch.ones_like(nll_N)], dim=1)
             sums_R5[:, 3:].index_add_(0, row, columns.double())
         if unwrapped(model).training:
@@ -314,7 +322,9 @@ class SelectiveSFTTrainer(SFTTrainer):
             prompts.append(list(row["input_ids"][: row["prompt_length"]]))
             trajectories.append(list(row["input_ids"][row["prompt_length"] :]))
         bare = unwrapped(self.model)
-        with adapters_off(bare) if self._expert == "base" else nullcontext():
+        expert = adapters_off(bare) if self._expert == "base" else nullcontext()
+        # a logit that is not finite on one rank stops all; every rank has as many batches
+        with stop_together(self.accelerator), expert:
             return self._collate(self._miner.rows(names, prompts, trajectories))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -337,7 +347,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         own = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         kl_sum, _, num_kept, nll_sum, num_tokens = sums
         if num_kept:
-            loss = kl_sum / num_kept + self.args.sft_weight * nll_sum / max(num_tokens, 1)
+            loss = kl_sum / num_kept + self._sft_weight * nll_sum / max(num_tokens, 1)
             output.metrics.update({f"{metric_key_prefix}_loss": loss} | own)
         else:  # possible with an amateur only; there is no mean of nothing
             output.metrics.pop(f"{metric_key_prefix}_loss", None)

@@ -75,7 +75,11 @@ class SoftTargetCollator:
             pad = torch.nn.utils.rnn.pad_sequence
             batch["input_ids"] = pad(ids, batch_first=True, padding_value=self.pad_token_id)
             batch["attention_mask"] = pad([torch.ones_like(x) for x in ids], batch_first=True)
-        index, whose, sizes, labels, kept = [], [], [], [], []
+        index: list[int] = []
+        whose: list[int] = []
+        sizes: list[int] = []
+        labels: list[int] = []
+        kept: list[int] = []
         for number, (row, start) in enumerate(zip(rows, starts.tolist(), strict=True)):
             positions = row["position"]
             if self.whole:

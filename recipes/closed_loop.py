@@ -1,5 +1,6 @@
 """Both methods in one run: a model learns from its own soft targets while its score is watched."""
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from hf_proxy.mining import BATCH_SIZE
 from hf_proxy.parallel import stop_together
 from hf_proxy.prompts import SYSTEM_PROMPT
 from hf_proxy.recipes import newlines, run
-from hf_proxy.recipes.rows import load_rows
+from hf_proxy.recipes.rows import load_prompts
 from hf_proxy.recipes.training import (
     check_world_size,
     hold_out,
@@ -100,19 +101,17 @@ def main(
     if arguments.include_num_input_tokens_seen == "no":
         arguments.include_num_input_tokens_seen = "non_padding"
     with stop_together(processes):
-        rows = load_rows(config.prompts, {config.prompt_column: "prompt_column"})
-        names = rows["example_id"] if "example_id" in rows.column_names else range(len(rows))
-        rows = rows.select_columns([config.prompt_column]).rename_column(
-            config.prompt_column, "prompt"
-        )
-        rows = rows.add_column("example_id", [str(name) for name in names])
+        rows = load_prompts(config.prompts, config.prompt_column)
+        if "example_id" not in rows.column_names:  # the held-out ones keep their own numbers
+            rows = rows.add_column("example_id", [str(number) for number in range(len(rows))])
         train_prompts, eval_prompts = hold_out(rows, config.num_eval)
         model, tokenizer = load_trainable(model_config)
         model.to(arguments.device)
         amateur_tokenizer = AutoTokenizer.from_pretrained(config.amateur)
-        amateur = AutoModelForCausalLM.from_pretrained(
+        amateur: Any = AutoModelForCausalLM.from_pretrained(
             config.amateur, dtype=model.dtype, use_safetensors=True
-        ).to(arguments.device)
+        )
+        amateur.to(arguments.device)
     mining: dict[str, Any] = {
         "context": newlines(config.prompt_context),
         "system_prompt": config.system_prompt,
@@ -130,6 +129,7 @@ def main(
         processing_class=tokenizer,
         amateur_processing_class=amateur_tokenizer,
         output_dir=folder / "hf_proxy" / "eval_soft_targets",
+        accelerator=processes,
         facts={"what": "held-out questions, by the model before its first step"},
         **mining,
     )
@@ -165,7 +165,10 @@ def main(
     with stop_together(processes):
         if trainer.is_world_process_zero():
             stamp = provenance_of(
-                amateur=config.amateur, prompts=config.prompts, loop=facts, training=arguments
+                loop=dataclasses.asdict(config),
+                model=dataclasses.asdict(model_config),
+                training=arguments.to_dict(),
+                found=facts,
             )
             write_text(folder / "provenance.json", json.dumps(stamp, indent=2, default=str))
             print(_table(facts["rows"]))
@@ -206,7 +209,12 @@ def _facts(history: list[dict], folder: Path, seconds: float) -> dict[str, Any]:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     keys = sorted({key for row in rows for key in row if key.endswith(("_nll", "_accuracy"))})
-    keys = ["eval_loss", "eval_num_kept", *(k for k in keys if "trace" not in k), "kept_share"]
+    keys = [
+        "eval_loss",
+        "eval_num_kept",
+        *(k for k in keys if not k.endswith("_trace_nll")),
+        "kept_share",
+    ]
     short = [key.removeprefix("eval_") for key in keys]
     lines = ["  step  " + "  ".join(f"{name:>12}" for name in short)]
     for row in rows:

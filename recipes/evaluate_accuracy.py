@@ -19,6 +19,7 @@ from hf_proxy.parallel import is_main, num_processes, require_equal, stop_togeth
 from hf_proxy.prompts import SYSTEM_PROMPT, Prompts, read_prompts
 from hf_proxy.recipes import RecipeConfig, newlines, run
 from hf_proxy.recipes.checkpoints import (
+    Checkpoint,
     find_checkpoints,
     load_model,
     load_tokenizer,
@@ -99,6 +100,8 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
             content = {
                 "weights": weights_fingerprint(checkpoint),
                 "dtype": config.dtype,
+                "tokenizer": tokenizer_fingerprint(tokenizers[spec]),
+                "ends": _ends(checkpoint, tokenizers[spec]),
                 "prompts": fingerprint([prompts[spec].example_id, prompts[spec].input_ids]),
                 "max_new_tokens": config.max_new_tokens,
                 "batch_size": config.batch_size,
@@ -161,6 +164,16 @@ def _prompts(config, names, questions, tokenizers) -> dict[str, Prompts]:
             rows, tokenizer, context=newlines(config.context), system_prompt=config.system_prompt
         )
     return prompts
+
+
+def _ends(checkpoint: Checkpoint, tokenizer: Any) -> list[Any]:
+    """What decides where a text ends: the tokenizer's word, and the model's own config of it."""
+    found: list[Any] = [tokenizer.eos_token_id]
+    for folder in (checkpoint.folder, checkpoint.base):
+        path = folder / "generation_config.json" if folder else None
+        if path is not None and path.exists():
+            found.append(json.loads(path.read_text()).get("eos_token_id"))
+    return found
 
 
 def _answers(

@@ -19,7 +19,7 @@ from hf_proxy.parallel import stop_together
 from hf_proxy.prompts import SYSTEM_PROMPT
 from hf_proxy.recipes import RecipeConfig, newlines, run_action
 from hf_proxy.recipes.checkpoints import find_checkpoints, load_model, load_tokenizer
-from hf_proxy.recipes.rows import load_rows
+from hf_proxy.recipes.rows import load_prompts
 from hf_proxy.schemas import InputError
 from hf_proxy.trajectories import render_terminal, write_page
 
@@ -105,12 +105,7 @@ def mine(config: MineConfig) -> dict[str, Any]:
     accelerator = Accelerator()
     start = time.perf_counter()
     with stop_together(accelerator):
-        rows = load_rows(config.prompts, {config.prompt_column: "prompt_column"})
-        if config.num_prompts is not None:
-            rows = rows.select(range(min(config.num_prompts, len(rows))))
-        rows = rows.rename_column(config.prompt_column, "prompt").select_columns(
-            ["prompt", *(["example_id"] if "example_id" in rows.column_names else [])]
-        )
+        rows = load_prompts(config.prompts, config.prompt_column, config.num_prompts)
         found = [find_checkpoints(spec)[-1] for spec in (config.expert, config.amateur)]
         tokenizers = [load_tokenizer(checkpoint) for checkpoint in found]
         models = [

@@ -36,3 +36,21 @@ def load_rows(source: str, columns: dict[str, str]) -> Dataset:
                 field=column,
             )
     return rows
+
+
+def load_prompts(source: str, column: str, num_prompts: int | None = None) -> Dataset:
+    """Rows of `prompt`, and of `example_id` where there is one.
+
+    Args:
+        column: of the prompt, as `prompt_column` names it.
+        num_prompts: the first so many; None: all.
+
+    Raises:
+        InputError: see `load_rows`.
+    """
+    rows = load_rows(source, {column: "prompt_column"})
+    if num_prompts is not None:
+        rows = rows.select(range(min(num_prompts, len(rows))))
+    named = ["example_id"] if "example_id" in rows.column_names else []
+    rows = rows.select_columns(list(dict.fromkeys([column, *named])))
+    return rows if column == "prompt" else rows.rename_column(column, "prompt")

@@ -81,8 +81,9 @@ def test_the_detectable_difference_is_found_four_times_in_five(num_problems, dif
     shares = [(differing - difference) / 2, (differing + difference) / 2]
     counts = rng.multinomial(num_problems, [*shares, 1 - differing], size=20_000)
     a, b = counts[:, 0], counts[:, 1]
-    chi2 = np.where(a + b > 0, (a - b) ** 2 / np.maximum(a + b, 1), 0.0)
-    assert (stats.chi2.sf(chi2, 1) < 0.05).mean() == pytest.approx(0.8, abs=0.03)
+    p_values = np.minimum(1, 2 * stats.binom.cdf(np.minimum(a, b), a + b, 0.5))
+    assert p_values[0] == pytest.approx(stats.binomtest(int(a[0]), int(a[0] + b[0])).pvalue)
+    assert (p_values <= 0.05).mean() == pytest.approx(0.8, abs=0.01)
 
 
 def test_too_few_problems_detect_nothing():
@@ -190,6 +191,19 @@ def test_what_is_there_is_not_written_again(run_folder, capsys, monkeypatch):
     assert all(
         file.stat().st_mtime_ns == stamps[file] for file in files if file.parent != files[-1].parent
     )
+
+
+def test_other_ends_are_other_answers(run_folder, capsys):
+    """What a model was told to end with decides its answers, so they are not taken from before."""
+    assert command(capsys, "accuracy", *arguments_of(run_folder, "a"))[0] == 0
+    before = items_of(run_folder)
+    often = json.loads((run_folder / "a" / "config.json").read_text())["vocab_size"] // 2
+    file = run_folder / "a" / "generation_config.json"
+    ends = json.loads(file.read_text())
+    file.write_text(json.dumps(ends | {"eos_token_id": list(range(often))}))
+    assert command(capsys, "accuracy", *arguments_of(run_folder, "a"))[0] == 0
+    assert items_of(run_folder) != before
+    assert sum(i["num_tokens"] for i in items_of(run_folder)) < sum(i["num_tokens"] for i in before)
 
 
 @pytest.mark.distributed

@@ -164,7 +164,11 @@ def test_two_processes_run_the_loop_of_one(loop_folder, whole):
 
 
 def test_without_a_curve_it_says_so_and_bad_input_stops_it(loop_folder, capsys):
-    arguments = arguments_of(loop_folder, "plain", max_steps=2)
+    text = (loop_folder / "questions.jsonl").read_text()
+    prompts = loop_folder / "prompts.jsonl"
+    prompts.write_text(text.replace('"question"', '"prompt"'))
+    own = {"prompts": prompts, "prompt_column": "prompt"}
+    arguments = arguments_of(loop_folder, "plain", max_steps=2, mine_steps=2, **own)
     where = arguments.index("--curves")
     code, said, found = command(
         capsys, "loop", *arguments[:where], *arguments[where + 2 :], "--json"
@@ -173,11 +177,15 @@ def test_without_a_curve_it_says_so_and_bad_input_stops_it(loop_folder, capsys):
     assert "no curves: the score is shown, no accuracy predicted" in said.out
     assert "eval_rbridge_nll" in found["rows"][0]
     assert not any(key.endswith("_13b_gsm8k_accuracy") for key in found["rows"][0])
+    stamp = json.loads((loop_folder / "plain" / "provenance.json").read_text())
+    assert stamp["loop"]["num_prompts"] == 4 and stamp["model"]["lora_r"] == 4
+    assert stamp["training"]["divergence_beta"] == 0.05
     cases = {
         "num_eval must be at least 1": {"num_eval": 0},
         "num_prompts must be between 1 and the number of prompts, 11, not 99": {"num_prompts": 99},
         "1 processes run, world_size=8 was asked for": {"world_size": 8},
         "max_steps says how long to train": {"max_steps": -1},
+        "ContrastCallback.steps=99. never fires in 8 steps": {"mine_steps": 99},
         "questions.jsonl.*there is no such column": {"prompt_column": "text"},
     }
     for number, (message, changes) in enumerate(cases.items()):

@@ -1,5 +1,6 @@
 """Rows that a run mines for itself: what is drawn, when, and what a resumed run draws."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -122,6 +123,27 @@ def test_the_update_is_that_of_a_set_mined_beforehand(tmp_path, tokenizer):
     torch.testing.assert_close(weights_of(fed.model), weights_of(offline.model), atol=1e-6, rtol=0)
 
 
+def test_with_plain_cross_entropy_rows_without_kept_steps_are_fed_too(tmp_path, tokenizer):
+    """At a threshold that some rows never reach: way (c) trains what way (a) trains."""
+    settings = FEED | {"steps": 9, "strategy": "steps", "num_prompts": 5}
+    look = make_callback(tokenizer, **settings | {"steps": 1})
+    make_trainer(tmp_path / "look", tokenizer, [look], max_steps=1).train()
+    rows = load_soft_targets(
+        tmp_path / "look/run/hf_proxy" / lines_of(tmp_path / "look")[0]["folder"]
+    )
+    highest = sorted(max(row["kl"]) for row in rows)
+    beta = float(highest[1] + highest[2]) / 2
+    step = {"max_steps": 1, "per_device_train_batch_size": 5, "sft_weight": 0.5}
+    callback = make_callback(tokenizer, **settings | {"steps": 1, "divergence_beta": beta})
+    fed = make_trainer(tmp_path, tokenizer, [callback], **step)
+    fed.train()
+    rows = load_soft_targets(tmp_path / "run" / "hf_proxy" / lines_of(tmp_path)[0]["folder"])
+    assert sum(bool(len(row["position"])) for row in rows) == 3
+    offline = make_trainer(tmp_path / "offline", tokenizer, None, rows=rows, **step)
+    offline.train()
+    torch.testing.assert_close(weights_of(fed.model), weights_of(offline.model), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("stop_at", [5, 6], ids=["between minings", "at a mining"])
 def test_a_killed_run_draws_what_it_would_have_drawn(tmp_path, tokenizer, stop_at):
     def trained(folder, **arguments):
@@ -227,6 +249,11 @@ def test_what_cannot_be_fed_is_refused_before_the_first_step(tmp_path, tokenizer
         with pytest.raises(ValueError, match=message):
             trainer.train()
         assert trainer.state.global_step == 0
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = "{{ messages[0]['content'] }}"
+    other = make_callback(tokenizer, **FEED, processing_class=own)
+    with pytest.raises(ValueError, match="processing_class is not the trainer's"):
+        make_trainer(tmp_path / "other", tokenizer, [other]).train()
     nothing = make_callback(tokenizer, **FEED | {"divergence_beta": 99.0})
     trainer = make_trainer(tmp_path / "nothing", tokenizer, [nothing])
     with pytest.raises(InputError, match="no mining of this run has kept a step yet"):

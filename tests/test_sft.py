@@ -563,6 +563,16 @@ def test_the_base_stays_and_the_live_expert_moves(tmp_path, tokenizer, online):
     assert kept["live"][0] == kept["base"][0] and len(set(kept["live"])) > 1
 
 
+def test_weights_that_are_sharded_after_the_start_are_refused(
+    tmp_path, tokenizer, online, monkeypatch
+):
+    expert, amateur, rows = online
+    trainer = make_trainer(tmp_path, tokenizer, rows, model=expert(), amateur=amateur)
+    monkeypatch.setattr("hf_proxy.mining.is_sharded", lambda model: True)  # as FSDP2 leaves them
+    with pytest.raises(ValueError, match="weights are sharded"):
+        trainer.train()
+
+
 def test_online_evaluation_equals_that_of_mined_rows(tmp_path, tokenizer, online):
     expert, amateur, rows = online
     mined = make_trainer(tmp_path / "a", tokenizer, rows, model=expert()).evaluate(rows)
@@ -642,6 +652,13 @@ def test_settings_that_cannot_work_are_refused(tmp_path, tokenizer):
     with pytest.raises(InputError, match="row 0, field prompt_length: 0 of"):
         wrong = Dataset.from_list([rows[0] | {"prompt_length": 0}], features=SOFT_TARGET_FEATURES)
         make_trainer(tmp_path, tokenizer, wrong, amateur=amateur)
+    for wrong, message in (
+        ([400, *rows[0]["input_ids"][1:]], "row 0, field input_ids: an id is beyond the models'"),
+        ([1] * 700, "row 0, field input_ids: 700 tokens are more than the models' window of 640"),
+    ):
+        data = Dataset.from_list([rows[0] | {"input_ids": wrong}], features=SOFT_TARGET_FEATURES)
+        with pytest.raises(InputError, match=message):
+            make_trainer(tmp_path, tokenizer, data, amateur=amateur)
     with pytest.raises(ValueError, match="must be a SelectiveSFTConfig, not SFTConfig"):
         SelectiveSFTTrainer(
             model=make_model("llama", len(tokenizer)),
