@@ -157,7 +157,7 @@ class ContrastCallback(WatchingCallback):
 
     def feeds(self, trainer: Trainer) -> None:
         """`SelectiveSFTTrainer` says that it takes the rows, before its training begins."""
-        theirs = trainer.processing_class
+        theirs: Any = trainer.processing_class
         self._take(theirs)
         pair = [
             (tokenizer_fingerprint(own), str(own.chat_template))
@@ -169,7 +169,8 @@ class ContrastCallback(WatchingCallback):
                 "template), so its rows would be another model's; leave it out, it is taken from "
                 "the trainer"
             )
-        self._keep_all = trainer.args.sft_weight > 0
+        arguments: Any = trainer.args
+        self._keep_all = arguments.sft_weight > 0
         self._feeds_now = True
 
     def _names(self) -> Iterable[str]:

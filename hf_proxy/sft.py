@@ -12,7 +12,6 @@ is the step's own, special tokens keep their share, one forward serves all steps
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,6 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from torch import Tensor
 from torch.utils.data import SequentialSampler
 from transformers import DataCollator, PreTrainedTokenizerBase
 from trl import SFTConfig, SFTTrainer
@@ -29,7 +27,9 @@ from trl import SFTConfig, SFTTrainer
 from hf_proxy.logprobs import kept_logits, supports_padding_free, unwrapped
 from hf_proxy.mining import Miner, MiningSettings
 from hf_proxy.parallel import stop_together
+from hf_proxy.sft_loss import counts_of, figures_of, first_is_the_targets, selective_loss
 from hf_proxy.sft_rows import (
+    PlaceCollator,
     SoftTargetCollator,
     TrajectoryCollator,
     check_rows,
@@ -82,26 +82,6 @@ class SelectiveSFTConfig(SFTConfig):
         if self.expert not in (None, "base", "live"):
             raise ValueError(f"expert must be 'base', 'live' or None, not {self.expert!r}")
         super().__post_init__()
-
-
-def selective_loss(logits_MV: Tensor, step_S: Tensor, token_id_S: Tensor, prob_S: Tensor) -> Tensor:
-    """KL(soft target || model) of each kept step.
-
-    Equals `F.kl_div(log_softmax(logits), q, reduction="none").sum(-1)` with q as dense rows.
-
-    Args:
-        logits_MV: of the kept steps, any dtype; the softmax runs in fp32 (float64 for float64).
-        step_S, token_id_S, prob_S: entries of the targets: their step, token and probability.
-
-    Returns:
-        `kl_M`, nats, with gradient, not reduced.
-    """
-    dtype = torch.promote_types(logits_MV.dtype, torch.float32)
-    logprob_MV = torch.log_softmax(logits_MV.to(dtype), dim=-1)
-    prob_S = prob_S.to(dtype)
-    # q ln q - q ln p, entry by entry
-    part_S = -torch.special.entr(prob_S) - prob_S * logprob_MV[step_S, token_id_S]
-    return logprob_MV.new_zeros(len(logprob_MV)).scatter_add(0, step_S, part_S)
 
 
 class SelectiveSFTTrainer(SFTTrainer):
@@ -172,7 +152,7 @@ class SelectiveSFTTrainer(SFTTrainer):
             # one place for each row of the run, so that batches come as many and as large as ever
             num_rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             ready["train_dataset"] = Dataset.from_dict({"place": range(args.max_steps * num_rows)})
-            collator = _PlaceCollator(collator)
+            collator = PlaceCollator(collator)
         # TRL refuses a collator under padding_free, and prepares text; ours is ready
         if eval_dataset is not None:  # whose sums are kept by name
             check_unique_ids(list(eval_dataset["example_id"]), source="eval_dataset")
@@ -257,7 +237,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         if self._is_fed:
             batches = self._fed([len(batch["place"]) for batch in batches])
         batches = [self._with_targets(batch) for batch in batches]
-        counts = torch.tensor([_counts(batch) for batch in batches], device=device).sum(0)
+        counts = torch.tensor([counts_of(batch) for batch in batches], device=device).sum(0)
         return batches, self.accelerator.gather(counts).view(-1, 2).sum(0)
 
     def _fed(self, sizes: list[int]) -> list[dict[str, Any]]:
@@ -289,7 +269,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         sums = [kl_M.sum() if len(kl_M) else logits_NV.sum() * 0.0]
         with torch.no_grad():
             sums_R5 = kl_M.new_zeros(len(example_ids), 5, dtype=torch.float64)
-            correct = _first_is_the_targets(logits_MV, **targets).to(kl_M.dtype)
+            correct = first_is_the_targets(logits_MV, **targets).to(kl_M.dtype)
             columns = torch.stack([kl_M, correct, torch.ones_like(kl_M)], dim=1)
             whose = row if kept is None else row[kept]
             sums_R5[:, :3].index_add_(0, whose, columns.double())
@@ -332,7 +312,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         if "loss" in logs:
             own = torch.from_numpy(self._train_sums).to(self.accelerator.device)
             self._train_sums = np.zeros(5)
-            logs |= _figures(*self.accelerator.reduce(own, reduction="sum").tolist())
+            logs |= figures_of(*self.accelerator.reduce(own, reduction="sum").tolist())
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
@@ -343,7 +323,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         assert output.metrics is not None
         rows = dict(gather_object(list(self._eval_sums.items())))
         sums = np.array([rows[name] for name in sorted(rows)]).sum(0).tolist()
-        figures = _figures(*sums)
+        figures = figures_of(*sums)
         own = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         kl_sum, _, num_kept, nll_sum, num_tokens = sums
         if num_kept:
@@ -353,48 +333,3 @@ class SelectiveSFTTrainer(SFTTrainer):
             output.metrics.pop(f"{metric_key_prefix}_loss", None)
             output.metrics.update({f"{metric_key_prefix}_num_kept": 0.0} | own)
         return output
-
-
-@dataclass
-class _PlaceCollator:
-    """Places of a fed run as they are; rows of an evaluation by their own collator."""
-
-    collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        if "place" in rows[0]:
-            return {"place": torch.tensor([row["place"] for row in rows])}
-        return self.collate(rows)
-
-
-def _counts(batch: Mapping[str, Any]) -> list[int]:
-    """Kept steps of a batch, and the completion tokens that its loss is made of."""
-    if "kept" in batch:
-        return [len(batch["kept"]), len(batch["label"])]
-    return [len(batch["logit_index"]), 0]
-
-
-def _figures(
-    kl_sum: float, correct: float, num_kept: float, nll_sum: float, num_tokens: float
-) -> dict[str, float]:
-    """What is logged beside the loss; a mean of nothing is left out."""
-    figures = {}
-    if num_kept:
-        figures = {"kept_accuracy": correct / num_kept, "num_kept": num_kept}
-    if num_kept and num_tokens:
-        figures["kept_kl"] = kl_sum / num_kept
-    if num_tokens:
-        figures["completion_nll"] = nll_sum / num_tokens
-    return figures
-
-
-def _first_is_the_targets(
-    logits_MV: Tensor, step: Tensor, token_id: Tensor, prob: Tensor
-) -> Tensor:
-    """Whether the model's first token is the target's most probable one, bool `[M]`."""
-    num_steps = len(logits_MV)
-    most = prob.new_zeros(num_steps).scatter_reduce(0, step, prob, "amax")
-    is_most = prob == most[step]
-    first = logits_MV.argmax(-1) if num_steps else step.new_zeros(0)
-    hit = (token_id == first[step]) & is_most
-    return prob.new_zeros(num_steps).scatter_reduce(0, step, hit.to(prob.dtype), "amax")

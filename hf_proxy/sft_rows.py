@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,18 @@ class SoftTargetCollator:
         batch["token_id"] = torch.from_numpy(entries["token_id"].astype(np.int64))
         batch["prob"] = torch.from_numpy(entries["prob"].astype(np.float32))
         return batch | {"example_id": [row["example_id"] for row in rows]}
+
+
+@dataclass
+class PlaceCollator:
+    """Places of a fed run as they are; rows of an evaluation by their own collator."""
+
+    collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        if "place" in rows[0]:
+            return {"place": torch.tensor([row["place"] for row in rows])}
+        return self.collate(rows)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ CORRIDOR = (
     "mining",
     "mined_sets",
     "sft_rows",
+    "sft_loss",
     "sft",
     "trajectories",
     "contrast_plots",

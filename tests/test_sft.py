@@ -22,7 +22,7 @@ from hf_proxy import (
 )
 from hf_proxy.cli import main
 from hf_proxy.schemas import SOFT_TARGET_FEATURES
-from hf_proxy.sft import selective_loss
+from hf_proxy.sft_loss import selective_loss
 from hf_proxy.sft_rows import SoftTargetCollator
 
 

@@ -68,7 +68,7 @@ def measure(args):
 
     from hf_proxy import SelectiveSFTConfig, SelectiveSFTTrainer
     from hf_proxy.schemas import SOFT_TARGET_FEATURES
-    from hf_proxy.sft import selective_loss
+    from hf_proxy.sft_loss import selective_loss
 
     torch.manual_seed(0)
     rows = rows_of(args)
