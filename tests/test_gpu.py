@@ -5,6 +5,9 @@ import torch
 from accelerate import Accelerator
 from conftest import make_traces
 from mining_worker import sharp_pair
+from test_contrast_callback import lines_of, make_callback
+from test_feeding import FEED
+from test_feeding import make_trainer as make_feeding_trainer
 from test_mining import mine
 from test_sft import make_trainer
 from tiny_models import make_model
@@ -112,3 +115,15 @@ def test_mining_and_training_on_the_device(tokenizer, tmp_path):
     before = trainer.evaluate(rows)["eval_loss"]
     trainer.train()
     assert trainer.evaluate(rows)["eval_loss"] < before
+
+
+def test_a_run_feeds_itself_on_the_device(tokenizer, tmp_path):
+    callback = make_callback(tokenizer, **FEED)
+    trainer = make_feeding_trainer(
+        tmp_path, tokenizer, [callback], use_cpu=False, bf16=True, sft_weight=0.1
+    )
+    trainer.train()
+    assert next(trainer.model.parameters()).device.type == "cuda"
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert len(rows) == 8 and all(0 < row["loss"] < 100 and row["num_kept"] > 0 for row in rows)
+    assert [line["step"] for line in lines_of(tmp_path)] == [0, 3, 6]
