@@ -139,7 +139,5 @@ def load_model(
         use_safetensors=True,
     )
     if checkpoint.base is not None:
-        model = PeftModel.from_pretrained(
-            model, checkpoint.folder, autocast_adapter_dtype=False, use_safetensors=True
-        )
+        model = PeftModel.from_pretrained(model, checkpoint.folder, use_safetensors=True)
     return model.to(device).eval()

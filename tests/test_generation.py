@@ -1,0 +1,69 @@
+"""What a model writes, and that a frozen head does not multiply its weight by the batch."""
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny_models import make_model
+
+from hf_proxy.generation import end_ids_of, generate, window_of
+from hf_proxy.logprobs import scoring_mode
+
+
+def written(model, prompts, tokenizer, **changes):
+    settings = {"max_new_tokens": 12, "temperature": 0.0, "seed": [0]} | changes
+    with scoring_mode(model) as bare:
+        return generate(bare, prompts, processing_class=tokenizer, **settings)
+
+
+PROMPTS = [[5, 6, 7], [9, 10, 11, 12, 13, 14], [20]]
+
+
+def test_greedy_is_the_argmax_of_plain_forwards_whatever_the_batch(tokenizer):
+    model = make_model("llama", len(tokenizer)).eval()
+    model.lm_head.weight.data *= 6
+    together = written(model, PROMPTS, tokenizer)
+    for prompt, found in zip(PROMPTS, together, strict=True):
+        ids = list(prompt)
+        for token in found:
+            with torch.no_grad():
+                assert model(torch.tensor([ids])).logits[0, -1].argmax().item() == token
+            ids.append(token)
+        assert len(found) == 12 or found[-1] in end_ids_of(model, tokenizer)
+    assert [written(model, [prompt], tokenizer)[0] for prompt in PROMPTS] == together
+
+
+def test_draws_depend_on_the_seed_alone(tokenizer):
+    model = make_model("llama", len(tokenizer)).eval()
+    state = torch.get_rng_state()
+    first = written(model, PROMPTS, tokenizer, temperature=1.0, seed=[3, 1])
+    torch.rand(5)
+    assert written(model, PROMPTS, tokenizer, temperature=1.0, seed=[3, 1]) == first
+    assert written(model, PROMPTS, tokenizer, temperature=1.0, seed=[3, 2]) != first
+    torch.set_rng_state(state)
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_the_head_gets_a_contiguous_input(tokenizer, adapter):
+    model = make_model("llama", len(tokenizer)).eval().requires_grad_(False)
+    head = model.lm_head
+    if adapter:
+        model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    seen = []
+    hook = head.register_forward_hook(lambda module, args, out: seen.append(args[0]))
+    written(model, PROMPTS, tokenizer)
+    hook.remove()
+    assert seen[0].shape[:2] == (3, 1)  # the prompts' last positions
+    assert all(hidden.is_contiguous() for hidden in seen)
+    assert not head._forward_pre_hooks  # and the model is left as it was
+
+
+def test_a_model_without_an_end_is_refused(tokenizer):
+    model = make_model("llama", len(tokenizer))
+    assert window_of(model) == 640
+    model.generation_config.eos_token_id = None
+    endless = copy.deepcopy(tokenizer)
+    endless.eos_token = None
+    with pytest.raises(ValueError, match="no end-of-text token"):
+        end_ids_of(model, endless)
