@@ -123,10 +123,11 @@ def _score_block(title: str, lines: list[dict[str, Any]]) -> Block:
         own = band if metric == "value" else ([], [])
         drawing = draw_steps([Series(label, steps, values, *own)], y_label=label)
         block.figures.append(Shown(label, _course(label, steps, values), drawing))
-    head = ["step", "tokens seen", "rBridge, nats per token", "90 % interval"]
+    counted = any(line.get("tokens_seen") is not None for line in lines)
+    head = ["step", *["tokens seen"] * counted, "rBridge, nats per token", "90 % interval"]
     head += ["R_phi, nats per token", "bits per byte"]
     rows = [
-        [str(line["step"]), number(line.get("tokens_seen")), number(line["value"])]
+        [str(line["step"]), *[number(line.get("tokens_seen"))] * counted, number(line["value"])]
         + [interval(line["low"], line["high"])]
         + [number(line["trace_nll"]), number(line["bits_per_byte"])]
         for line in lines
@@ -246,7 +247,7 @@ def contrast_section(parts: Sequence[Part], downloads: list[Download]) -> Sectio
             downloads.append(Download(_file(part, "contrast.csv"), as_csv(flat)))
         if part.mined is None:
             continue
-        block = Block(told(part.name, f"of the set {part.mined.name}".removesuffix(" ")))
+        block = Block(told(part.name, part.mined.name))
         if part.mined.statistics is None:
             block.said.append(
                 f"Its mining has not ended: {part.mined.num_there} of {part.mined.num_batches} "

@@ -302,6 +302,24 @@ def test_the_command(trained, tmp_path, capsys):
     assert "run: rbridge" in Page(output.read_text()).sections["scores"]
 
 
+def test_what_the_commands_write(everything, tmp_path):
+    """Folders as rank and score leave them, not as this test would write them."""
+    lines = (everything / "scores.jsonl").read_text().splitlines()
+    scores = [json.loads(line) | {"model_id": f"model-{i}"} for i, line in enumerate(lines)]
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(s) + "\n" for s in scores))
+    out = tmp_path / "ranked"
+    command = ["rank", "--scores", str(tmp_path / "scores.jsonl"), "--output_dir", str(out)]
+    assert main(command) == 0
+    page, found = page_of(out)
+    assert found["sections"] == ["ranking", "provenance"]
+    ranking = json.loads((out / "ranking.json").read_text())["ranking"]
+    for name, value in zip(ranking["order"], ranking["value"], strict=True):
+        assert name in page.sections["ranking"] and f"{value:.4f}" in page.sections["ranking"]
+    page, found = page_of(tmp_path)
+    assert found["sections"] == ["ranking"]
+    assert "model-0 minus model-1" in page.sections["ranking"]
+
+
 def test_in_a_real_browser(everything, tokenizer, tmp_path):
     """No complaint in its console, every section in its document, nothing of the hostile text run.
 
