@@ -19,19 +19,55 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _STEP_FOLDER = re.compile(r"step-(\d+)(?:-[0-9a-f]+)?")
 _MAYBE = (Real, NoneType)
 # field: its kinds, of the lines that we show
-_SCORE_LINE = {"name": str, "step": int, "value": Real, "low": _MAYBE, "high": _MAYBE}
+_SCORE_LINE: dict[str, Any] = {
+    "name": str,
+    "step": int,
+    "value": Real,
+    "low": _MAYBE,
+    "high": _MAYBE,
+}
 _SCORE_LINE |= {"trace_nll": Real, "bits_per_byte": Real, "predictions": dict}
-_PREDICTION = {"value": Real, "low": Real, "high": Real, "level": Real, "extrapolated": bool}
-_CONTRAST_LINE = {"step": int, "num_kept": int, "num_steps": int, "kept_share": _MAYBE}
+_PREDICTION: dict[str, Any] = {
+    "value": Real,
+    "low": Real,
+    "high": Real,
+    "level": Real,
+    "extrapolated": bool,
+}
+_CONTRAST_LINE: dict[str, Any] = {
+    "step": int,
+    "num_kept": int,
+    "num_steps": int,
+    "kept_share": _MAYBE,
+}
 _CONTRAST_LINE |= {"kl_mean": _MAYBE, "top1_agreement": _MAYBE, "support_size": _MAYBE}
 _CONTRAST_LINE |= {"flip_rate": _MAYBE}
 _ITEM = {"model": str, "example_id": str, "correct": bool, "gold": str, "text": str}
-_OF_MODEL = {"model": str, "accuracy": Real, "low": Real, "high": Real, "num_correct": int}
+_OF_MODEL: dict[str, Any] = {
+    "model": str,
+    "accuracy": Real,
+    "low": Real,
+    "high": Real,
+    "num_correct": int,
+}
 _OF_MODEL |= {"num_problems": int, "num_cut": int, "num_without_answer": int, "tokens_mean": Real}
-_OF_PAIR = {"a": str, "b": str, "difference": Real, "low": Real, "high": Real, "only_a": int}
+_OF_PAIR: dict[str, Any] = {
+    "a": str,
+    "b": str,
+    "difference": Real,
+    "low": Real,
+    "high": Real,
+    "only_a": int,
+}
 _OF_PAIR |= {"only_b": int, "p_value": Real, "detectable": _MAYBE}
 # written beside a model or a tokenizer, by others
-_FOREIGN = ("tokenizer", "config", "generation_config", "adapter_config", "special_tokens_map")
+_FOREIGN: tuple[str, ...] = (
+    "tokenizer",
+    "config",
+    "generation_config",
+    "adapter_config",
+    "special_tokens_map",
+)
 _FOREIGN += ("vocab", "added_tokens", "processor_config", "trainer_state", "dataset_info", "state")
 _FOREIGN += ("tokenizer_config", "model.safetensors.index", "preprocessor_config")
 _LARGEST_JSON = 20_000_000  # bytes; none of ours comes near

@@ -79,7 +79,7 @@ def draw_steps(series: Sequence[Series], *, y_label: str) -> Drawing:
                 )
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(y_label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.grid(axis="y", color=palette.line, lw=0.6)
         if len(series) > 1:
             axes.legend(labelcolor=palette.ink)

@@ -56,8 +56,8 @@ def _models_block(part: Part, downloads: list[Download]) -> Block:
             "These are of different settings (traces, tokenizer or context): their rBridge does "
             "not compare, only bits per byte may."
         )
-    head = ("model", "rBridge, nats per token", "90 % interval", "R_phi, nats per token")
-    head += ("bits per byte", "traces", "setting")
+    head = ["model", "rBridge, nats per token", "90 % interval", "R_phi, nats per token"]
+    head += ["bits per byte", "traces", "setting"]
     rows = [
         [name, number(s.value), interval(s.low, s.high), number(s.trace_nll)]
         + [number(s.bits_per_byte), number(s.num_traces), s.setting.hash]
@@ -76,7 +76,7 @@ def _models_block(part: Part, downloads: list[Download]) -> Block:
         cells = [f"{names[0]} minus {name}", METRIC_NAMES[found.metric]]
         compared.append([*cells, f"{found.difference:+.4f}", between, f"{found.p_value:.4f}"])
     if compared:
-        head = ("pair", "metric", "difference", "90 % interval", "p, permutation")
+        head = ["pair", "metric", "difference", "90 % interval", "p, permutation"]
         block.tables.append(Table("Each model against the first, trace by trace", head, compared))
     flat = [{k: v for k, v in s.scalars().items() if k != "setting_parts"} for s in scores]
     downloads.append(Download(_file(part, "models.csv"), as_csv(flat)))
@@ -195,17 +195,17 @@ def accuracy_section(
             alt = "; ".join(f"{row['model']} {percent(row['accuracy'])}" for row in models)
             drawing = draw_intervals(names, *columns, x_label="accuracy (pass@1), %")
             block.figures.append(Shown("Accuracy, 90 % intervals (Wilson)", alt, drawing))
-        head = ("model", "accuracy", "90 % interval", "right", "cut short", "without answer")
+        head = ["model", "accuracy", "90 % interval", "right", "cut short", "without answer"]
         rows = [
             [row["model"], percent(row["accuracy"]), percent_interval(row["low"], row["high"])]
             + [f"{row['num_correct']:,} of {row['num_problems']:,}", number(row["num_cut"])]
             + [number(row["num_without_answer"]), number(row["tokens_mean"], 0)]
             for row in models
         ]
-        block.tables.append(Table("Accuracy of models", (*head, "tokens, mean"), rows))
+        block.tables.append(Table("Accuracy of models", [*head, "tokens, mean"], rows))
         if pairs := part.accuracy["comparisons"]:
-            head = ("pair", "difference, points", "90 % interval", "right alone")
-            head += ("p, McNemar", "would show in 80 %, points")
+            head = ["pair", "difference, points", "90 % interval", "right alone"]
+            head += ["p, McNemar", "would show in 80 %, points"]
             rows = [
                 [f"{row['b']} minus {row['a']}", f"{100 * row['difference']:+.1f}"]
                 + [f"{100 * row['low']:+.1f} .. {100 * row['high']:+.1f}"]

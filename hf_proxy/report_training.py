@@ -59,7 +59,8 @@ _CONTRAST_AXES = {
 
 def score_sections(parts: Sequence[Part], downloads: list[Download]) -> list[Section]:
     """Scores and predictions over steps, and the best of them."""
-    blocks, best = [], Block()
+    blocks: list[Block] = []
+    best = Block()
     bests: list[tuple[str, ...]] = []
     for part in parts:
         for (name, _), lines in _by_setting(part.scores).items():
@@ -254,14 +255,14 @@ def contrast_section(parts: Sequence[Part], downloads: list[Download]) -> Sectio
                 "batches are there, and no statistics yet."
             )
         else:
-            head = ("what", "this set", "published, other models and prompts")
+            head = ["what", "this set", "published, other models and prompts"]
             rows = [
                 [_STATISTICS.get(name, name), _cell(value), PUBLISHED.get(name, "")]
                 for name, value in part.mined.statistics.items()
             ]
             block.tables.append(Table("The whole set in numbers (arXiv 2510.07962)", head, rows))
-            values = [{"statistic": k, "value": v} for k, v in part.mined.statistics.items()]
-            downloads.append(Download(_file(part, "statistics.csv"), as_csv(values)))
+            pairs = [{"statistic": k, "value": v} for k, v in part.mined.statistics.items()]
+            downloads.append(Download(_file(part, "statistics.csv"), as_csv(pairs)))
         blocks.append(block)
     absent = "Contrast: no contrast.jsonl (ContrastCallback) and no mined set."
     return Section("contrast", "Contrast of expert and amateur", absent, blocks)
