@@ -105,6 +105,8 @@ class Part:
         state: `trainer_state.json` of the newest checkpoint that was written to its end.
         steps_saved: of the checkpoints that are there.
         model_scores: of `hf-proxy score`.
+        num_begun, num_batches: models whose answers `hf-proxy accuracy` has begun, and files of
+            answers, as long as there is no result.
         provenance: file to its content.
         files: what was read, so that a folder with nothing of ours is told from an empty run.
         notes: what was left out, and why.
@@ -121,6 +123,8 @@ class Part:
     curves: dict[str, Curve] = field(default_factory=dict)
     accuracy: dict[str, Any] = field(default_factory=dict)
     items: list[dict[str, Any]] = field(default_factory=list)
+    num_begun: int = 0
+    num_batches: int = 0
     benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     provenance: dict[str, dict[str, Any]] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
@@ -268,6 +272,10 @@ def _read_results(folder: Path, part: Part) -> None:
         part.accuracy = accuracy
         part.provenance["results.json"] = accuracy.get("provenance") or {}
         part.items = _lines(folder / "items.jsonl", folder, part, _ITEM)
+    elif begun := list(folder.glob("generations/*/settings.json")):
+        part.num_begun = len(begun)
+        part.num_batches = len(list(folder.glob("generations/*/round-*/*.json")))
+        part.files.append("generations")
     if "provenance.json" not in part.provenance:
         if stamp := _json(folder / "provenance.json", folder, part):
             part.provenance["provenance.json"] = stamp

@@ -186,6 +186,12 @@ def accuracy_section(
     """pass@1 of models on the same problems, McNemar's comparisons, and a few answers."""
     blocks = []
     for part in parts:
+        if part.num_begun:
+            said = (
+                f"Under way: answers of {part.num_begun} models are begun, {part.num_batches} "
+                "batches written; results.json comes at the end."
+            )
+            blocks.append(Block(part.name, [said]))
         if not part.accuracy:
             continue
         block, models = Block(part.name), part.accuracy["models"]

@@ -188,6 +188,7 @@ def training_section(parts: Sequence[Part], downloads: list[Download]) -> Sectio
         losses = [k for k in keys if k == "loss" or (k.startswith("eval_") and k.endswith("_loss"))]
         if not losses:
             continue
+        losses.sort(key=lambda name: name != "loss")  # the solid line is the denser one
         block = Block(part.name)
         at, most = part.state.get("global_step"), part.state.get("max_steps")
         block.said.append(

@@ -235,6 +235,13 @@ def test_a_live_run(trained, tmp_path):
     assert "no tokenizer was looked for" in page.sections["trajectories"]
     assert {"ranking", "curves", "accuracy", "provenance"} & set(found["absent"])
     assert "no results.json (hf-proxy accuracy)" in page.sections["absent"]
+    own = tmp_path / "accuracy" / "generations" / "0123"
+    (own / "round-000").mkdir(parents=True)
+    for path in (own / "settings.json", own / "round-000" / "000000.json"):
+        path.write_text("{}")
+    page, found = page_of(tmp_path / "accuracy")
+    assert found["sections"] == ["accuracy"]
+    assert "answers of 1 models are begun, 1 batches written" in page.sections["accuracy"]
     log.write_bytes(b'{"name"')  # the first line is not whole yet
     assert "scores" in page_of(run)[1]["absent"]
 
