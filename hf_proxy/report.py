@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_proxy.report_blocks import Block, Download, Section, Table, told
+from hf_proxy.report_contrast import FindTokenizer, contrast_section, trajectory_section
 from hf_proxy.report_data import Part, read_run
 from hf_proxy.report_results import (
     accuracy_section,
@@ -15,13 +16,7 @@ from hf_proxy.report_results import (
     curve_section,
     ranking_section,
 )
-from hf_proxy.report_training import (
-    FindTokenizer,
-    contrast_section,
-    score_sections,
-    training_section,
-    trajectory_section,
-)
+from hf_proxy.report_training import score_sections, training_section
 from hf_proxy.schemas import write_text
 from hf_proxy.trajectories import render_page
 

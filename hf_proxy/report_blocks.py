@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -112,3 +112,32 @@ def as_csv(rows: Iterable[dict[str, Any]]) -> str:
 def told(part: str, name: str) -> str:
     """A heading within a section: where it comes from, and what it is called."""
     return ": ".join(word for word in (part, name) if word)
+
+
+def file_name(part: str, name: str) -> str:
+    """Of a download, told apart where there are several parts."""
+    return f"{part}-{name}" if part else name
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one, as JSON has them."""
+    return isinstance(value, float | int)
+
+
+def cell(value: Any) -> str:
+    """Whatever JSON holds, as a cell."""
+    return number(value) if value is None or is_number(value) else str(value)
+
+
+def course(label: str, steps, values, *, digits: int = 4, best: Callable[..., Any] = min) -> str:
+    """A line over steps in words; `best` is `min` or `max`."""
+    points = [(value, step) for value, step in zip(values, steps, strict=True) if value is not None]
+    if not points:
+        return f"{label}: nothing"
+    (first, at), (last, end) = points[0], points[-1]
+    extreme, where = best(points, key=lambda point: point[0])
+    words = "lowest" if best is min else "highest"
+    return (
+        f"{label} over steps: {first:.{digits}f} at step {at}, {words} {extreme:.{digits}f} at "
+        f"step {where}, {last:.{digits}f} at the last, step {end}"
+    )

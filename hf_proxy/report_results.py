@@ -15,6 +15,7 @@ from hf_proxy.report_blocks import (
     Shown,
     Table,
     as_csv,
+    file_name,
     interval,
     number,
     percent,
@@ -79,7 +80,7 @@ def _models_block(part: Part, downloads: list[Download]) -> Block:
         head = ["pair", "metric", "difference", "90 % interval", "p, permutation"]
         block.tables.append(Table("Each model against the first, trace by trace", head, compared))
     flat = [{k: v for k, v in s.scalars().items() if k != "setting_parts"} for s in scores]
-    downloads.append(Download(_file(part, "models.csv"), as_csv(flat)))
+    downloads.append(Download(file_name(part.name, "models.csv"), as_csv(flat)))
     return block
 
 
@@ -102,7 +103,9 @@ def _ranking_block(part: Part, downloads: list[Download]) -> Block:
             remedy="rank again, or take it away",
             source=told(part.name, "ranking.json"),
         ) from error
-    downloads.append(Download(_file(part, "ranking.json"), json.dumps(part.ranking, indent=2)))
+    downloads.append(
+        Download(file_name(part.name, "ranking.json"), json.dumps(part.ranking, indent=2))
+    )
     return block
 
 
@@ -164,7 +167,7 @@ def curve_section(parts: Sequence[Part], downloads: list[Download]) -> Section:
             block.tables.append(Table(f"The curve of {curve.target or name}", head, rows))
             blocks.append(block)
             flat = [{"x": x} | dataclasses.asdict(p) for x, p in zip(at, read, strict=True)]
-            downloads.append(Download(_file(part, f"curve-{name}.csv"), as_csv(flat)))
+            downloads.append(Download(file_name(part.name, f"curve-{name}.csv"), as_csv(flat)))
     absent = "Curves: none of hf-proxy fit."
     return Section("curves", "Curves to a large model's accuracy", absent, blocks)
 
@@ -220,10 +223,10 @@ def accuracy_section(
                 for row in pairs
             ]
             block.tables.append(Table("Pairs of models, problem by problem", head, rows))
-            downloads.append(Download(_file(part, "comparisons.csv"), as_csv(pairs)))
+            downloads.append(Download(file_name(part.name, "comparisons.csv"), as_csv(pairs)))
         block.texts += _answers(part.items, num_answers)
         blocks.append(block)
-        downloads.append(Download(_file(part, "accuracy.csv"), as_csv(models)))
+        downloads.append(Download(file_name(part.name, "accuracy.csv"), as_csv(models)))
     absent = "Accuracy: no results.json (hf-proxy accuracy)."
     return Section("accuracy", "Accuracy on problems", absent, blocks)
 
@@ -292,7 +295,3 @@ def _scoring_tables(result: dict[str, Any]) -> list[Table]:
         Table(f"Scoring {model}", ("way", "median, seconds", "predicted tokens a second"), rows),
         Table(f"Bars for {model}", ("bar", "measured", "is"), bars),
     ]
-
-
-def _file(part: Part, name: str) -> str:
-    return f"{part.name}-{name}" if part.name else name

@@ -1,10 +1,8 @@
-"""Sections of a report on what happens along a training: scores, losses, contrast, trajectories."""
+"""Sections of a report on what happens along a training: scores, predictions, losses."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from transformers import PreTrainedTokenizerBase
 
 from hf_proxy.report_blocks import (
     METRIC_NAMES,
@@ -14,47 +12,18 @@ from hf_proxy.report_blocks import (
     Shown,
     Table,
     as_csv,
+    cell,
+    course,
+    file_name,
     interval,
+    is_number,
     number,
     percent,
     percent_interval,
     told,
 )
-from hf_proxy.report_data import MinedSet, Part
+from hf_proxy.report_data import Part
 from hf_proxy.report_plots import Series, draw_steps
-from hf_proxy.soft_targets import FLAT_SUPPORT, PUBLISHED
-from hf_proxy.spelling import tokenizer_fingerprint
-from hf_proxy.trajectories import _view
-
-FindTokenizer = Callable[[str], PreTrainedTokenizerBase]
-
-# statistic: what it is, in which unit
-_STATISTICS = {
-    "num_rows": "trajectories",
-    "num_steps": "generated steps",
-    "num_kept": "steps kept (KL of at least divergence_beta)",
-    "num_ended_at_once": "trajectories of one token",
-    "kept_share": "kept, share of all steps",
-    "kl_mean": "KL of expert from amateur, mean over all steps, nats",
-    "kl_mean_agree": "KL where both prefer the same token, nats",
-    "kl_mean_differ": "KL where they prefer different tokens, nats",
-    "top1_agreement": "both prefer the same token, share of all steps",
-    "agree_kept_share": "kept, share of those where both prefer the same token",
-    "support_size": "plausible tokens of a kept step, mean",
-    "one_token_share": "kept steps with one plausible token, share",
-    "one_token_share_all": "all steps with one plausible token, share",
-    "flip_rate": "kept steps whose target prefers another token than the expert, share",
-    "flat_share": f"kept steps with more than {FLAT_SUPPORT} plausible tokens, share",
-    "echo_share": "trajectories that repeat the system prompt, share",
-}
-# statistic: how its axis is named, and whether it is a share
-_CONTRAST_AXES = {
-    "kept_share": ("kept, % of steps", True),
-    "kl_mean": ("mean KL, nats", False),
-    "top1_agreement": ("same first token, % of steps", True),
-    "support_size": ("plausible tokens of a kept step", False),
-    "flip_rate": ("flips, % of kept steps", True),
-}
 
 
 def score_sections(parts: Sequence[Part], downloads: list[Download]) -> list[Section]:
@@ -75,7 +44,9 @@ def score_sections(parts: Sequence[Part], downloads: list[Download]) -> list[Sec
             cells += [interval(lowest["low"], lowest["high"])]
             bests.append((*cells, saved if is_there else "no checkpoint of this step is here"))
         if part.scores:
-            downloads.append(Download(_file(part, "scores.csv"), as_csv(map(_flat, part.scores))))
+            downloads.append(
+                Download(file_name(part.name, "scores.csv"), as_csv(map(_flat, part.scores)))
+            )
         if chosen := part.state.get("best_model_checkpoint"):
             metric = part.state.get("best_metric")
             value = number(metric) if isinstance(metric, float | int) else "unknown"
@@ -123,7 +94,7 @@ def _score_block(title: str, lines: list[dict[str, Any]]) -> Block:
         band = [[line[end] for line in lines] for end in ("low", "high")]
         own = band if metric == "value" else ([], [])
         drawing = draw_steps([Series(label, steps, values, *own)], y_label=label)
-        block.figures.append(Shown(label, _course(label, steps, values), drawing))
+        block.figures.append(Shown(label, course(label, steps, values), drawing))
     counted = any(line.get("tokens_seen") is not None for line in lines)
     head = ["step", *["tokens seen"] * counted, "rBridge, nats per token", "90 % interval"]
     head += ["R_phi, nats per token", "bits per byte"]
@@ -144,7 +115,7 @@ def _score_block(title: str, lines: list[dict[str, Any]]) -> Block:
         own_steps, beyond = [s for s, _ in there], [one["extrapolated"] for _, one in there]
         series = Series(label, own_steps, values, low, high, beyond)
         caption = f"{target}: {label}, {level} interval; hollow where beyond the fitted points"
-        alt = _course(f"{label} of {target}", own_steps, values, digits=1, best=max)
+        alt = course(f"{label} of {target}", own_steps, values, digits=1, best=max)
         block.figures.append(Shown(caption, alt, draw_steps([series], y_label=label)))
         head += [f"{target}, accuracy", f"{level} interval"]
         for row, one in zip(rows, found, strict=True):
@@ -155,20 +126,6 @@ def _score_block(title: str, lines: list[dict[str, Any]]) -> Block:
                 row += [percent(one["value"]), percent_interval(one["low"], one["high"]) + mark]
     block.tables.append(Table(f"Scores of {title} by step", head, rows))
     return block
-
-
-def _course(label: str, steps, values, *, digits: int = 4, best: Callable[..., Any] = min) -> str:
-    """A line in words."""
-    points = [(value, step) for value, step in zip(values, steps, strict=True) if value is not None]
-    if not points:
-        return f"{label}: nothing"
-    (first, at), (last, end) = points[0], points[-1]
-    extreme, where = best(points, key=lambda point: point[0])
-    words = "lowest" if best is min else "highest"
-    return (
-        f"{label} over steps: {first:.{digits}f} at step {at}, {words} {extreme:.{digits}f} at "
-        f"step {where}, {last:.{digits}f} at the last, step {end}"
-    )
 
 
 def _flat(line: dict[str, Any]) -> dict[str, Any]:
@@ -199,11 +156,11 @@ def training_section(parts: Sequence[Part], downloads: list[Download]) -> Sectio
         for label, names in (("loss, nats", losses), ("learning rate", ["learning_rate"])):
             series, alts = [], []
             for name in names:
-                points = [(row["step"], row[name]) for row in rows if _is_number(row.get(name))]
+                points = [(row["step"], row[name]) for row in rows if is_number(row.get(name))]
                 if points:
                     series.append(Series(name, *map(list, zip(*points, strict=True))))
                     digits = 4 if name != "learning_rate" else 8
-                    alts.append(_course(name, *zip(*points, strict=True), digits=digits))
+                    alts.append(course(name, *zip(*points, strict=True), digits=digits))
             if series:
                 drawing = draw_steps(series, y_label=label)
                 block.figures.append(Shown(label, "; ".join(alts), drawing))
@@ -211,116 +168,11 @@ def training_section(parts: Sequence[Part], downloads: list[Download]) -> Sectio
         if evaluations:
             head = ["step", *(name for name in losses if name != "loss")]
             cells = [
-                [number(row["step"]), *(_cell(row.get(name)) for name in head[1:])]
+                [number(row["step"]), *(cell(row.get(name)) for name in head[1:])]
                 for row in evaluations
             ]
             block.tables.append(Table("Evaluations by step", [head[0], *head[1:]], cells))
         blocks.append(block)
-        downloads.append(Download(_file(part, "training.csv"), as_csv(rows)))
+        downloads.append(Download(file_name(part.name, "training.csv"), as_csv(rows)))
     absent = "Training curves: no checkpoint that is whole, or no loss in its log."
     return Section("training", "Training curves", absent, blocks)
-
-
-def contrast_section(parts: Sequence[Part], downloads: list[Download]) -> Section:
-    """How far expert and amateur part: over steps, and in one set."""
-    blocks = []
-    for part in parts:
-        if part.contrast:
-            lines = sorted(part.contrast, key=lambda line: line["step"])
-            block, steps = Block(told(part.name, "over steps")), [line["step"] for line in lines]
-            for key, (label, is_share) in _CONTRAST_AXES.items():
-                unit = 100 if is_share else 1
-                values = [None if line[key] is None else unit * line[key] for line in lines]
-                drawing = draw_steps([Series(label, steps, values)], y_label=label)
-                alt = _course(label, steps, values, digits=3)
-                block.figures.append(Shown(label, alt, drawing))
-            head = ["step", "kept steps", *(label for label, _ in _CONTRAST_AXES.values())]
-            rows = [
-                [str(line["step"]), f"{line['num_kept']:,} of {line['num_steps']:,}"]
-                + [
-                    percent(line[key]) if is_share else number(line[key])
-                    for key, (_, is_share) in _CONTRAST_AXES.items()
-                ]
-                for line in lines
-            ]
-            block.tables.append(Table("Contrast by step", head, rows))
-            blocks.append(block)
-            flat = [{k: v for k, v in r.items() if not isinstance(v, dict | list)} for r in lines]
-            downloads.append(Download(_file(part, "contrast.csv"), as_csv(flat)))
-        if part.mined is None:
-            continue
-        block = Block(told(part.name, part.mined.name))
-        if part.mined.statistics is None:
-            block.said.append(
-                f"Its mining has not ended: {part.mined.num_there} of {part.mined.num_batches} "
-                "batches are there, and no statistics yet."
-            )
-        else:
-            head = ["what", "this set", "published, other models and prompts"]
-            rows = [
-                [_STATISTICS.get(name, name), _cell(value), PUBLISHED.get(name, "")]
-                for name, value in part.mined.statistics.items()
-            ]
-            block.tables.append(Table("The whole set in numbers (arXiv 2510.07962)", head, rows))
-            pairs = [{"statistic": k, "value": v} for k, v in part.mined.statistics.items()]
-            downloads.append(Download(_file(part, "statistics.csv"), as_csv(pairs)))
-        blocks.append(block)
-    absent = "Contrast: no contrast.jsonl (ContrastCallback) and no mined set."
-    return Section("contrast", "Contrast of expert and amateur", absent, blocks)
-
-
-def trajectory_section(
-    parts: Sequence[Part], find_tokenizer: FindTokenizer | None, tokenizer_at: str | None
-) -> Section:
-    """The first trajectories of each set, with their targets."""
-    blocks, count = [], 0
-    for part in parts:
-        if part.mined is None or not part.mined.rows:
-            continue
-        block = Block(told(part.name, part.mined.name))
-        tokenizer, why = _tokenizer_of(part.mined, find_tokenizer, tokenizer_at)
-        if tokenizer is None:
-            block.said.append(f"They cannot be shown as text: {why}.")
-        else:
-            for row in part.mined.rows:
-                block.views.append((count, _view(row, tokenizer)))
-                count += 1
-            block.said.append(
-                f"The first {len(part.mined.rows)} of {part.mined.settings['num_prompts']:,}."
-            )
-        blocks.append(block)
-    absent = "Trajectories: no soft targets here."
-    return Section("trajectories", "Trajectories and their soft targets", absent, blocks)
-
-
-def _tokenizer_of(
-    mined: MinedSet, find_tokenizer: FindTokenizer | None, tokenizer_at: str | None
-) -> tuple[PreTrainedTokenizerBase | None, str]:
-    """The tokenizer that the set was mined with, or why there is none."""
-    if find_tokenizer is None:
-        return None, "no tokenizer was looked for"
-    reasons = []
-    for where in [tokenizer_at] if tokenizer_at else mined.tokenizer_at:
-        try:
-            tokenizer = find_tokenizer(where)
-        except (OSError, ValueError) as error:
-            reasons.append(str(error).strip().splitlines()[0])
-            continue
-        # the ids of another one would be other words
-        if tokenizer_fingerprint(tokenizer) == mined.settings.get("tokenizer"):
-            return tokenizer, ""
-        reasons.append(f"the tokenizer at {where} is not the one that the set was mined with")
-    reason = (reasons or ["the set does not say where its tokenizer is"])[0]
-    return None, f"{reason}; name its tokenizer with --tokenizer"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float | int)
-
-
-def _cell(value: Any) -> str:
-    return number(value) if value is None or _is_number(value) else str(value)
-
-
-def _file(part: Part, name: str) -> str:
-    return f"{part.name}-{name}" if part.name else name

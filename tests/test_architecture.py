@@ -60,6 +60,7 @@ CORRIDOR = (
     "report_plots",
     "report_blocks",
     "report_training",
+    "report_contrast",
     "report_results",
     "report",
     "metrics",
