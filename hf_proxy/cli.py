@@ -15,6 +15,7 @@ COMMANDS = {
     "fit": ("fit_predictor", "fit the curve from scores to a large model's accuracy"),
     "predict": ("fit_predictor", "read a curve at scores: accuracy with its interval"),
     "rank": ("fit_predictor", "order models or corpora, with intervals and decision accuracy"),
+    "report": ("report", "one HTML page of a run, live or finished: scores, curves, trajectories"),
     "demo": ("demo", "two minutes without a download: train a tiny proxy and watch its score"),
 }
 

@@ -11,6 +11,13 @@ from hf_proxy.schemas import InputError
 
 # chosen here: with alpha 0.2 more plausible tokens than this means that none of them is likely
 FLAT_SUPPORT = 10
+# statistic: its published figure (arXiv 2510.07962, section 2.2), of other models and prompts
+PUBLISHED = {
+    "kept_share": "about 0.2",
+    "kl_mean_agree": "0.166",
+    "kl_mean_differ": "1.99",
+    "agree_kept_share": "0.10",
+}
 _OF_STEPS = ("kl", "top1_agree", "expert_entropy", "amateur_entropy", "support_size")
 _OF_ENTRIES = ("prob", "expert_logprob", "amateur_logprob")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +29,8 @@ _NOTHING = "\u00b7"  # stands for a token that completes no letter
 _HIDDEN = (range(0x20), range(0x7F, 0xA0), range(0x2028, 0x202F), range(0x2066, 0x206A))
 _SIGNS = {code: f"<U+{code:04X}>" for codes in (*_HIDDEN, range(0xD800, 0xE000)) for code in codes}
 _SIGNS |= {ord("\n"): "\u21b5\n", ord("\t"): "\u21e5"}
+# the same in a finished page, for texts that came into it as they are
+_UNSEEN = {code: f"&lt;U+{code:04X}&gt;" for code in _SIGNS if chr(code) not in "\n\t"}
 
 _SHOWN = ("kl", "top1_agree", "expert_entropy", "amateur_entropy")
 _ENTRIES = ("prob", "expert_logprob", "amateur_logprob")
@@ -149,10 +151,25 @@ def write_page(
     views = [_view(row, tokenizer) for row in rows]
     if not views:
         raise InputError.at("no soft targets to show", remedy="give at least one row")
-    source = Path(__file__).with_name("trajectories.html.jinja").read_text()
-    template = Template(source, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    page = template.render(title=title, facts=facts, views=views, shades=_SHADES, nothing=_NOTHING)
+    page = render_page("trajectories.html.jinja", title=title, facts=facts, views=views)
     write_text(Path(path), page)
+
+
+def render_page(name: str, **content: Any) -> str:
+    """A page from one of our templates; whatever is put into it stands there as text.
+
+    Args:
+        name: of the template's file.
+        content: what the template asks for, beside what all pages of trajectories do.
+    """
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    page = pages.get_template(name).render(shades=_SHADES, nothing=_NOTHING, **content)
+    return page.translate(_UNSEEN)
 
 
 def _view(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> _View:

@@ -21,6 +21,7 @@ from hf_proxy.recipes import RecipeConfig, newlines, run_action
 from hf_proxy.recipes.checkpoints import find_checkpoints, load_model, load_tokenizer
 from hf_proxy.recipes.rows import load_prompts
 from hf_proxy.schemas import InputError
+from hf_proxy.soft_targets import PUBLISHED
 from hf_proxy.trajectories import render_terminal, write_page
 
 
@@ -186,15 +187,9 @@ def show(config: ShowConfig) -> dict[str, Any]:
 
 def statistics_table(statistics: dict[str, Any]) -> str:
     """Beside the published figures, where there are such (arXiv 2510.07962, section 2.2)."""
-    published = {
-        "kept_share": "about 0.2",
-        "kl_mean_agree": "0.166",
-        "kl_mean_differ": "1.99",
-        "agree_kept_share": "0.10",
-    }
     lines = [f"{'':<22}{'this set':>12}   published (other models and prompts)"]
     lines += [
-        f"{name:<22}{_number(value):>12}   {published.get(name, '')}".rstrip()
+        f"{name:<22}{_number(value):>12}   {PUBLISHED.get(name, '')}".rstrip()
         for name, value in statistics.items()
     ]
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from hf_proxy.recipes.evaluate_accuracy import AccuracyConfig
 from hf_proxy.recipes.finetune_with_proxy import FinetuneConfig
 from hf_proxy.recipes.fit_predictor import FitConfig
 from hf_proxy.recipes.mine_soft_targets import MineConfig
+from hf_proxy.recipes.report import ReportConfig
 from hf_proxy.recipes.score_checkpoints import ScoreConfig
 from hf_proxy.recipes.traces import AnnotateConfig
 from hf_proxy.recipes.train_selective_sft import TrainConfig
@@ -56,6 +57,13 @@ CORRIDOR = (
     "sft",
     "trajectories",
     "contrast_plots",
+    "report_data",
+    "report_plots",
+    "report_blocks",
+    "report_training",
+    "report_contrast",
+    "report_results",
+    "report",
     "metrics",
 )
 ORDER = (*CORRIDOR, "callbacks", "recipes", "cli")
@@ -220,6 +228,7 @@ CONFIGS = {
     "train_selective_sft_paper": (TrainConfig, SelectiveSFTConfig, ModelConfig),
     "closed_loop": (LoopConfig, SelectiveSFTConfig, ModelConfig),
     "evaluate_accuracy": (AccuracyConfig,),
+    "report": (ReportConfig,),
 }
 
 

@@ -1,0 +1,70 @@
+"""One page of a run, live or finished: scores, losses, contrast, trajectories, accuracies."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from hf_proxy.recipes import RecipeConfig, run
+from hf_proxy.recipes.checkpoints import find_checkpoints, load_tokenizer
+from hf_proxy.report import write_report
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(RecipeConfig):
+    """Fields are flags and YAML keys."""
+
+    run_dir: str = field(
+        metadata={"help": "output_dir of any command; hf-proxy report DIR names it too."}
+    )
+    output: str | None = field(
+        default=None, metadata={"help": "The page; None: report.html in run_dir."}
+    )
+    tokenizer: str | None = field(
+        default=None,
+        metadata={"help": "For trajectories; None: where the set or the run says it is."},
+    )
+    num_rows: int = field(
+        default=3, metadata={"help": "Trajectories of a set, and problems, to show."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.num_rows < 0:
+            raise ValueError("num_rows must be at least 0")
+
+
+def main(config: ReportConfig) -> dict[str, Any]:
+    """Write one HTML page of a run, live or finished, that needs neither network nor script."""
+    output = Path(config.output or Path(config.run_dir) / "report.html")
+
+    def find_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+        # an adapter's own tokenizer is there even where its base is not
+        if (Path(folder) / "tokenizer_config.json").exists():
+            return AutoTokenizer.from_pretrained(folder)
+        return load_tokenizer(find_checkpoints(folder)[-1])
+
+    found = write_report(
+        config.run_dir,
+        output,
+        find_tokenizer=find_tokenizer,
+        num_rows=config.num_rows,
+        tokenizer_at=config.tokenizer,
+    )
+    for note in found["notes"]:
+        print(f"note: {note}")
+    print(f"{', '.join(found['sections'])}; {output}")
+    return found | {"output": str(output)}
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """`hf-proxy report`; a folder that stands first is `--run_dir`."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and not argv[0].startswith("-"):
+        argv = ["--run_dir", *argv]
+    return run(ReportConfig, main, argv, prog="hf-proxy report")
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())

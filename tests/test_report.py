@@ -1,0 +1,367 @@
+"""The report of a run: every section with the file's numbers, hostile text that stays text."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from conftest import make_traces
+from datasets import Dataset
+from mining_worker import sharp_pair
+from test_contrast_callback import make_callback
+from test_proxy_score import curve_for, make_trainer
+from tiny_models import make_model
+
+from hf_proxy import align_traces, mine_soft_targets, score_traces
+from hf_proxy.callbacks import ProxyScoreCallback
+from hf_proxy.cli import main
+from hf_proxy.report import write_report
+from hf_proxy.report_data import read_run
+from hf_proxy.schemas import InputError
+
+HOSTILE = (
+    "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
+    "{{7*7}}</div></details><svg onload=\"document.title='run'\"> & \u202eback $x_1$"
+)
+SECTIONS = ("scores", "best", "training", "ranking", "curves", "contrast", "trajectories")
+SECTIONS += ("accuracy", "benchmarks", "provenance")
+BROWSERS = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
+
+
+class Page(HTMLParser):
+    """Tags, headings, texts by section, alternatives of figures, links to download."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.sections, self.alts, self.files, self.open = [], {}, [], {}, []
+        self.attributes = set()
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.attributes |= set(attrs)
+        if tag == "section":
+            self.open = [attrs["id"]]
+            self.sections[attrs["id"]] = ""
+        if tag == "img":
+            self.alts.append(attrs["alt"])
+        if "download" in attrs:
+            coded = attrs["href"].partition("base64,")[2]
+            self.files[attrs["download"]] = base64.b64decode(coded).decode()
+
+    def handle_data(self, data):
+        if self.open:
+            self.sections[self.open[0]] += data
+
+
+def page_of(folder, **options):
+    path = folder.parent / "page.html"
+    found = write_report(folder, path, **options)
+    return Page(path.read_text(encoding="utf-8")), found
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tokenizer):
+    """A run of both callbacks with a curve, its output folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    traces = make_traces(3)
+    trainer = make_trainer(
+        folder,
+        tokenizer,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_rbridge_nll",
+        greater_is_better=False,
+    )
+    curve = curve_for(traces, tokenizer, target="13b <gsm8k>")
+    ProxyScoreCallback(traces, curves=[curve]).attach(trainer)
+    make_callback(tokenizer).attach(trainer)
+    trainer.train()
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory, trained, tokenizer):
+    """All that any command writes, in one folder, hostile wherever text may stand."""
+    folder = tmp_path_factory.mktemp("everything") / "run"
+    shutil.copytree(trained, folder)
+    tokenizer.save_pretrained(folder)
+    amateur = sharp_pair(len(tokenizer))
+    rows = Dataset.from_dict({"example_id": [HOSTILE], "prompt": [HOSTILE]})
+    mine_soft_targets(
+        *amateur,
+        rows,
+        processing_class=tokenizer,
+        amateur_processing_class=tokenizer,
+        output_dir=folder / "mined",
+        context="{prompt}\n",
+        max_new_tokens=6,
+        divergence_beta=0.05,
+        facts={"note": HOSTILE},
+    )
+    for path in (folder / "mined").iterdir():
+        shutil.move(path, folder / path.name)
+    aligned = align_traces(make_traces(3), tokenizer)
+    scores = []
+    for name, scale in (("first", 1.0), (HOSTILE, 1.5)):
+        model = make_model("llama", len(tokenizer))
+        model.lm_head.weight.data *= scale
+        scores.append(score_traces(model, aligned, model_id=name))
+    (folder / "scores.jsonl").write_text("".join(s.to_json() + "\n" for s in scores))
+    curve_for(make_traces(3), tokenizer, target=HOSTILE).save(folder / "curve.json")
+    ranking = {
+        "order": [HOSTILE, "b"],
+        "value": [1.25, 2.5],
+        "low": [1.125, 2.25],
+        "high": [1.5, 2.75],
+        "best_rank": [1, 1],
+        "worst_rank": [1, 2],
+        "metric": "value",
+        "num_traces": 7,
+        "smallest_difference": 0.0625,
+        "decisions": None,
+        "kendall_tau": None,
+        "notes": [HOSTILE],
+    }
+    (folder / "ranking.json").write_text(json.dumps({"ranking": ranking, "date": "today"}))
+    counts = {"num_problems": 8, "num_cut": 1, "num_without_answer": 0, "tokens_mean": 31.0}
+    models = [
+        {"model": name, "accuracy": right / 8, "low": 0.1, "high": 0.9, "num_correct": right}
+        | counts
+        for name, right in ((HOSTILE, 3), ("tuned", 5))
+    ]
+    pair = {"a": HOSTILE, "b": "tuned", "difference": 0.25, "low": -0.125, "high": 0.5}
+    pair |= {"only_a": 1, "only_b": 3, "p_value": 0.625, "detectable": None, "num_problems": 8}
+    content = {"models": models, "comparisons": [pair], "provenance": {"date": HOSTILE}}
+    (folder / "results.json").write_text(json.dumps(content))
+    item = {"model": HOSTILE, "example_id": HOSTILE, "correct": False, "answer": None}
+    item |= {"gold": "4", "text": HOSTILE + "\ud800", "num_tokens": 3, "ended": True}
+    (folder / "items.jsonl").write_text(json.dumps(item) + "\n")
+    bench = {"score_to_bare": 1.4375, "train_s": 7.75, "device": HOSTILE, "versions": {}}
+    (folder / "callback.json").write_text(json.dumps(bench))
+    return folder
+
+
+def load(tokenizer):
+    return lambda where: tokenizer
+
+
+def test_every_section_holds_the_numbers_of_the_files(everything, tokenizer):
+    page, found = page_of(everything, find_tokenizer=load(tokenizer))
+    assert tuple(found["sections"]) == SECTIONS and found["absent"] == []
+    assert tuple(page.sections) == (*SECTIONS, "downloads")
+    text = (everything / "hf_proxy" / "predictions.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    for line in lines:
+        for key in ("value", "trace_nll", "bits_per_byte"):
+            assert f"{line[key]:.4f}" in page.sections["scores"]
+        assert f"{line['low']:.4f} .. {line['high']:.4f}" in page.sections["scores"]
+        one = line["predictions"]["13b <gsm8k>"]
+        assert f"{100 * one['value']:.1f} %" in page.sections["scores"]
+        assert f"{100 * one['low']:.1f} .. {100 * one['high']:.1f} %" in page.sections["scores"]
+    assert "90 % interval" in page.sections["scores"]
+    lowest = min(lines, key=lambda line: line["value"])
+    assert f"{lowest['value']:.4f}" in page.sections["best"]
+    state = json.loads((everything / "checkpoint-6" / "trainer_state.json").read_text())
+    chosen = state["best_model_checkpoint"].rpartition("/")[2]
+    assert f"is {chosen}, at {state['best_metric']:.4f}" in page.sections["best"]
+    for row in state["log_history"]:
+        if "eval_loss" in row:
+            assert f"{row['eval_loss']:.4f}" in page.sections["training"]
+    for line in (everything / "hf_proxy" / "contrast.jsonl").read_text().splitlines():
+        assert f"{100 * json.loads(line)['kept_share']:.1f} %" in page.sections["contrast"]
+    statistics = json.loads((everything / "statistics.json").read_text())
+    assert f"{statistics['kl_mean']:.4f}" in page.sections["contrast"]
+    for words in ("1.1250 .. 1.5000", "2.5000", "1 to 2", "0.0625", "7 traces"):
+        assert words in page.sections["ranking"]
+    for words in ("37.5 %", "62.5 %", "+25.0", "0.625", "3 and 1", "none would"):
+        assert words in page.sections["accuracy"]
+    assert "1.4375" in page.sections["benchmarks"]
+    assert "transformers" in page.sections["provenance"]
+    assert all(page.alts) and len(page.alts) >= 14
+    assert f"lowest {lowest['value']:.4f} at step {lowest['step']}" in page.alts[0]
+
+
+def test_the_numbers_can_be_taken_away(everything, tokenizer):
+    page, _ = page_of(everything)
+    header, *rows = page.files["scores.csv"].splitlines()
+    text = (everything / "hf_proxy" / "predictions.jsonl").read_text()
+    values = [str(json.loads(line)["value"]) for line in text.splitlines()]
+    place = header.split(",").index("value")
+    assert [row.split(",")[place] for row in rows] == values  # to the last digit
+    assert {"training.csv", "contrast.csv", "statistics.csv", "models.csv"} <= set(page.files)
+    assert json.loads(page.files["ranking.json"])["ranking"]["value"] == [1.25, 2.5]
+
+
+def test_hostile_text_stays_text(everything, tokenizer):
+    page, _ = page_of(everything, find_tokenizer=load(tokenizer))
+    assert not {"script", "svg", "iframe", "object", "form"} & set(page.tags)
+    assert not {name for name in page.attributes if name.startswith("on")}
+    text = (everything.parent / "page.html").read_text(encoding="utf-8")
+    assert "{{7*7}}" in text and "49" not in re.findall(r"img&gt;(\d+)", text)
+    assert "\u202e" not in text and "&lt;U+202E&gt;" in text
+    assert not re.search(r"(src|href|srcset)=\"(?!data:|#)", text)
+    assert text.count("<section ") == text.count("</section>")
+
+
+def test_it_reads_well_without_eyes(everything, tokenizer):
+    page, _ = page_of(everything, find_tokenizer=load(tokenizer))
+    assert page.tags.count("h1") == 1 and page.tags.count("h2") == len(page.sections)
+    assert page.tags.count("caption") == page.tags.count("thead") > 8
+    assert page.tags.count("main") == page.tags.count("nav") == 1
+
+
+def test_a_live_run(trained, tmp_path):
+    """Half a line, a checkpoint cut short, a set without its statistics: said, not fatal."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    log = run / "hf_proxy" / "predictions.jsonl"
+    log.write_bytes(log.read_bytes() + b'{"name": "rbridge", "step": 8, "value": 0.\xc3')
+    state = run / "checkpoint-6" / "trainer_state.json"
+    state.write_text(state.read_text()[:200])
+    sets = run / "hf_proxy" / "soft_targets"
+    (sets / "step-00000006" / "statistics.json").unlink()
+    (sets / "step-00000006" / "shards" / "000001.arrow").unlink()
+    page, found = page_of(run)
+    assert "the last line of hf_proxy/predictions.jsonl is half written" in found["notes"][0]
+    assert "checkpoint-6 was not written to its end" in found["notes"][1]
+    assert "From checkpoint-4" in page.sections["training"]
+    assert "1 of 2 batches are there" in page.sections["contrast"]
+    assert "no tokenizer was looked for" in page.sections["trajectories"]
+    assert {"ranking", "curves", "accuracy", "provenance"} & set(found["absent"])
+    assert "no results.json (hf-proxy accuracy)" in page.sections["absent"]
+    own = tmp_path / "accuracy" / "generations" / "0123"
+    (own / "round-000").mkdir(parents=True)
+    for path in (own / "settings.json", own / "round-000" / "000000.json"):
+        path.write_text("{}")
+    page, found = page_of(tmp_path / "accuracy")
+    assert found["sections"] == ["accuracy"]
+    assert "answers of 1 models are begun, 1 batches written" in page.sections["accuracy"]
+    log.write_bytes(b'{"name"')  # the first line is not whole yet
+    assert "scores" in page_of(run)[1]["absent"]
+
+
+def test_the_tokenizer_of_another_model_is_not_taken(trained, tokenizer, other_tokenizer):
+    page, _ = page_of(trained, find_tokenizer=load(other_tokenizer))
+    assert "is not the one that the set was mined with" in page.sections["trajectories"]
+    page, _ = page_of(trained, find_tokenizer=load(tokenizer))
+    assert "KL " in page.sections["trajectories"] and "top-1" in page.sections["trajectories"]
+
+
+def test_scores_of_two_settings_share_no_line(trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    log = run / "hf_proxy" / "predictions.jsonl"
+    line = json.loads(log.read_text().splitlines()[0])
+    other = line | {"step": 9, "setting": "other", "value": 0.0}
+    log.write_text(log.read_text() + json.dumps(other) + "\n")
+    page, _ = page_of(run)
+    assert "rbridge, setting other" in page.sections["best"]
+    assert page.sections["best"].count("checkpoint-") >= 1
+
+
+def test_what_is_nothing_of_ours_or_broken_is_named(trained, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.json").write_text("{}")
+    with pytest.raises(InputError, match=r"empty: nothing of ours is here"):
+        read_run(tmp_path / "empty", num_rows=1)
+    with pytest.raises(InputError, match="this is no folder"):
+        read_run(tmp_path / "absent", num_rows=1)
+    assert main(["report", str(tmp_path / "empty")]) == 2
+    assert "nothing of ours" in capsys.readouterr().err
+    run = tmp_path / "run" / "hf_proxy"
+    run.mkdir(parents=True)
+    good = (trained / "hf_proxy" / "predictions.jsonl").read_text().splitlines(keepends=True)[0]
+    cases = {
+        '{"name": }\n': "line 2: this is no JSON",
+        "[1]\n": "line 2: an object was expected, not list",
+        "\n": "line 2: this is no JSON",
+        good.replace('"step": 0', '"step": "0"'): "line 2, field step: '0' stands here",
+        good.replace('"low"', '"lower"', 1): "line 2, field low: nothing stands here",
+    }
+    for line, message in cases.items():
+        (run / "predictions.jsonl").write_text(good + line + good)
+        with pytest.raises(InputError, match=re.escape(f"predictions.jsonl, {message}")):
+            read_run(tmp_path / "run", num_rows=1)
+    (run / "predictions.jsonl").unlink()
+    (tmp_path / "run" / "ranking.json").write_text('{"ranking":\n\n oh}')
+    with pytest.raises(InputError, match=re.escape("ranking.json, line 3: this is no JSON")):
+        read_run(tmp_path / "run", num_rows=1)
+
+
+def test_the_command(trained, tmp_path, capsys):
+    """The folder stands first or behind its flag; folders inside are read where it holds none."""
+    run = tmp_path / "outer" / "run"
+    shutil.copytree(trained, run)
+    assert main(["report", str(run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["output"] == str(run / "report.html")
+    assert "trajectories" in found["sections"]
+    # the tokenizer is found in the run's own checkpoints
+    assert "top-1" in Page((run / "report.html").read_text()).sections["trajectories"]
+    output = tmp_path / "page.html"
+    assert main(["report", "--run_dir", str(run.parent), "--output", str(output)]) == 0
+    assert "run: rbridge" in Page(output.read_text()).sections["scores"]
+
+
+def test_what_the_commands_write(everything, tmp_path):
+    """Folders as rank and score leave them, not as this test would write them."""
+    lines = (everything / "scores.jsonl").read_text().splitlines()
+    scores = [json.loads(line) | {"model_id": f"model-{i}"} for i, line in enumerate(lines)]
+    (tmp_path / "scores.jsonl").write_text("".join(json.dumps(s) + "\n" for s in scores))
+    out = tmp_path / "ranked"
+    command = ["rank", "--scores", str(tmp_path / "scores.jsonl"), "--output_dir", str(out)]
+    assert main(command) == 0
+    page, found = page_of(out)
+    assert found["sections"] == ["ranking", "provenance"]
+    ranking = json.loads((out / "ranking.json").read_text())["ranking"]
+    for name, value in zip(ranking["order"], ranking["value"], strict=True):
+        assert name in page.sections["ranking"] and f"{value:.4f}" in page.sections["ranking"]
+    page, found = page_of(tmp_path)
+    assert found["sections"] == ["ranking"]
+    assert "model-0 minus model-1" in page.sections["ranking"]
+
+
+def test_in_a_real_browser(everything, tokenizer, tmp_path):
+    """No complaint in its console, every section in its document, nothing of the hostile text run.
+
+    The same document without our policy against scripts runs nothing either: the text is escaped,
+    and a script that is let in on purpose shows that the test would see one.
+    """
+    found = [os.environ.get("HF_PROXY_CHROMIUM"), *map(shutil.which, BROWSERS)]
+    browser = next((path for path in found if path), None)
+    if browser is None:
+        pytest.skip(
+            "no headless browser: put chromium on PATH (Debian: apt-get install chromium) or name "
+            "it in HF_PROXY_CHROMIUM"
+        )
+    write_report(everything, tmp_path / "page.html", find_tokenizer=load(tokenizer))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    bare = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    assert bare != page
+    (tmp_path / "bare.html").write_text(bare, encoding="utf-8")
+    script = "<script>document.title='run'; console.log('hf')</script>"
+    (tmp_path / "caught.html").write_text(bare + script, encoding="utf-8")
+    titles, said = {}, {}
+    for name in ("page", "bare", "caught"):
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
+        flags += [f"--user-data-dir={tmp_path / 'home'}", "--virtual-time-budget=2000"]
+        done = subprocess.run(
+            [browser, *flags, "--dump-dom", (tmp_path / f"{name}.html").as_uri()],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        titles[name] = re.search(r"<title>(.*?)</title>", done.stdout)[1]
+        said[name] = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        for section in (*SECTIONS, "downloads"):
+            assert f'<section id="{section}"' in done.stdout, section
+        assert ("<script" in done.stdout) == (name == "caught")
+    assert titles == {"page": "Report of run", "bare": "Report of run", "caught": "run"}
+    assert said["page"] == said["bare"] == [] and len(said["caught"]) == 1
