@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from tqdm.auto import tqdm
 
@@ -96,9 +97,14 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
         prompts = _prompts(config, names, questions, tokenizers)
     items: dict[str, list[dict[str, Any]]] = {}
     for spec, checkpoint in checkpoints.items():
+        weights: list[Any] = [None]
+        with stop_together(accelerator):
+            if is_main(accelerator):  # gigabytes, read once
+                weights = [weights_fingerprint(checkpoint)]
+        broadcast_object_list(weights)
         with stop_together(accelerator):
             content = {
-                "weights": weights_fingerprint(checkpoint),
+                "weights": weights[0],
                 "dtype": config.dtype,
                 "tokenizer": tokenizer_fingerprint(tokenizers[spec]),
                 "ends": _ends(checkpoint, tokenizers[spec]),
@@ -115,13 +121,15 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
             load, tokenizers[spec], prompts[spec], config, folder, content, accelerator
         )
         with stop_together(accelerator):
-            items[spec] = [
-                _item(spec, name, ids, ended, gold[name], tokenizers[spec])
-                for name, (ids, ended) in answers.items()
-            ]
+            if is_main(accelerator):
+                items[spec] = [
+                    _item(spec, name, ids, ended, gold[name], tokenizers[spec])
+                    for name, (ids, ended) in answers.items()
+                ]
+    result: dict[str, Any] = {}  # the main process's to tell
     with stop_together(accelerator):
-        result = _result(config, items, prompts[config.models[0]])
         if is_main(accelerator):
+            result = _result(config, items, prompts[config.models[0]])
             lines = (json.dumps(item) + "\n" for own in items.values() for item in own)
             write_text(folder / "items.jsonl", "".join(lines))
             write_text(folder / "results.json", json.dumps(result, indent=2))
