@@ -16,7 +16,7 @@ import torch
 from datasets import Dataset
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_proxy.recipes.demo import problems, train_tokenizer
+from hf_proxy.recipes.small_world import problems, train_tokenizer
 from hf_proxy.schemas import TRACE_FEATURES
 
 

@@ -12,6 +12,7 @@ import yaml
 from trl import ModelConfig, SFTConfig, TrlParser
 
 from hf_proxy.cli import COMMANDS
+from hf_proxy.recipes.build_small_world import BuildConfig
 from hf_proxy.recipes.closed_loop import LoopConfig
 from hf_proxy.recipes.demo import DemoConfig
 from hf_proxy.recipes.evaluate_accuracy import AccuracyConfig
@@ -69,7 +70,8 @@ CORRIDOR = (
 ORDER = (*CORRIDOR, "callbacks", "recipes", "cli")
 # what may be imported by whom inside the recipes package
 CALLBACK_LIBRARIES = ("prediction_log", "watching")
-RECIPE_LIBRARIES = ("checkpoints", "points", "rows", "training")
+RECIPE_LIBRARIES = ("checkpoints", "points", "rows", "small_world", "training")
+RECIPES_OF_RECIPES = ("hf_proxy.recipes.demo",)  # runs commands one after the other
 
 
 def place_of(module: str) -> str:
@@ -90,6 +92,10 @@ def imported(source: str) -> set[str]:
                 found |= {f"hf_proxy.{alias.name}" for alias in node.names}
             else:
                 found.add(node.module)
+                if node.module in ("hf_proxy.callbacks", "hf_proxy.recipes"):
+                    folder = ROOT / node.module.split(".")[1]
+                    names = [alias.name for alias in node.names]
+                    found |= {f"{node.module}.{n}" for n in names if (folder / f"{n}.py").exists()}
     return {name for name in found if name.split(".")[0] in ("hf_proxy", "callbacks", "recipes")}
 
 
@@ -110,7 +116,8 @@ def violations(module: str, source: str) -> list[str]:
             if name.split(".")[-1] not in CALLBACK_LIBRARIES:
                 wrong.append(f"{module} imports the callback {name}")
         elif theirs == mine == "recipes":
-            if name != "hf_proxy.recipes" and name.split(".")[-1] not in RECIPE_LIBRARIES:
+            library = name == "hf_proxy.recipes" or name.split(".")[-1] in RECIPE_LIBRARIES
+            if not library and module not in RECIPES_OF_RECIPES:
                 wrong.append(f"{module} imports the recipe {name}")
         elif ORDER.index(theirs) >= ORDER.index(mine):
             wrong.append(f"{module} imports {name}, which comes after it")
@@ -148,7 +155,8 @@ def test_imports_go_one_way():
         ("hf_proxy.scoring", "from hf_proxy import cli"),
         ("hf_proxy.callbacks.x", "from hf_proxy.recipes import run"),
         ("hf_proxy.callbacks.x", "from hf_proxy.callbacks.proxy_score import ProxyScoreCallback"),
-        ("hf_proxy.recipes.demo", "from hf_proxy.recipes.traces import annotate"),
+        ("hf_proxy.recipes.x", "from hf_proxy.recipes.traces import annotate"),
+        ("hf_proxy.recipes.x", "from hf_proxy.recipes import RecipeConfig, traces"),
         ("hf_proxy.recipes.demo", "import callbacks"),
         ("hf_proxy.recipes.demo", "from recipes.checkpoints import load_model"),
         ("hf_proxy.scoring", "from hf_proxy.utils import everything"),
@@ -218,6 +226,7 @@ def test_public_names_exist_and_are_documented():
 
 
 CONFIGS = {
+    "build_small_world": (BuildConfig,),
     "demo": (DemoConfig,),
     "mine_soft_targets": (MineConfig,),
     "fit_predictor": (FitConfig,),

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from test_small_world import short
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,19 +63,16 @@ def run_elsewhere(command, tmp_path, **environment):
     )
 
 
-SHORT = ["--frontier_steps", "6", "--proxy_steps", "4", "--score_every", "2", "--num_traces", "5"]
-
-
 def test_the_demo_runs_from_the_wheel(wheel, tmp_path):
     target = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(target)
     where = [sys.executable, "-c", "import hf_proxy.recipes as r; print(r.__file__)"]
     found = run_elsewhere(where, tmp_path, PYTHONPATH=str(target)).stdout
     assert found.startswith(str(target))
-    command = [sys.executable, "-m", "hf_proxy.recipes.demo", *SHORT, "--json"]
+    command = [sys.executable, "-m", "hf_proxy.recipes.demo", *short(), "--json"]
     done = run_elsewhere(command, tmp_path, PYTHONPATH=str(target))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines()[-1].startswith('{"scores": [{"run_id": ')
+    assert done.stdout.splitlines()[-1].startswith('{"rows": [{"eval_loss": ')
 
 
 @pytest.mark.parametrize("how", ["script", "module", "command"])

@@ -24,7 +24,7 @@ from trl import SFTConfig, SFTTrainer
 
 from hf_proxy import align_traces, fit_curve, score_traces
 from hf_proxy.callbacks import ProxyScoreCallback
-from hf_proxy.recipes.demo import problems
+from hf_proxy.recipes.small_world import problems
 from hf_proxy.scoring import setting_of
 
 KEYS = [

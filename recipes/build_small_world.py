@@ -1,0 +1,259 @@
+"""The files in recipes/assets, made anew: models, traces and the curve of the small world."""
+
+import dataclasses
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+
+from hf_proxy.alignment import align_traces
+from hf_proxy.answers import accuracy_interval
+from hf_proxy.callbacks import ProxyScoreCallback
+from hf_proxy.prediction import Curve, fit_curve
+from hf_proxy.recipes import RecipeConfig, run
+from hf_proxy.recipes.small_world import (
+    CHAT_TEMPLATE,
+    answers,
+    make_model,
+    pretrain,
+    problems,
+    take,
+    train_tokenizer,
+)
+from hf_proxy.schemas import TRACE_FEATURES, InputError, Setting, provenance_of, write_text
+from hf_proxy.scoring import annotate_traces, score_traces
+from hf_proxy.traces import load_traces
+
+CONTROLS = ("tokens", "trace_nll", "proxy_accuracy")
+TOLERANCE = 0.05  # relative
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig(RecipeConfig):
+    """Fields are flags and YAML keys."""
+
+    output_dir: str = field(metadata={"help": "Runs and assets go there; the runs may be deleted."})
+    compare: str | None = field(
+        default=None,
+        metadata={"help": "Folder of earlier assets: stop if the new ones reach other numbers."},
+    )
+    proxy: list[int] = field(metadata={"help": "Width and layers of the proxy."})
+    target: list[int] = field(metadata={"help": "Width and layers of target and frontier."})
+    amateur: list[int] = field(metadata={"help": "Width and layers of the amateur."})
+    num_steps: int = field(metadata={"help": "Training steps of each model."})
+    amateur_steps: int = field(metadata={"help": "Those of the amateur."})
+    expert_step: int = field(metadata={"help": "The proxy's checkpoint that becomes the expert."})
+    save_steps: int = field(metadata={"help": "Steps between two points of the curve."})
+    batch_size: int = field(metadata={"help": "Problems per step."})
+    learning_rate: float = field(metadata={"help": "Peak, then falling linearly to 0."})
+    num_traces: int = field(metadata={"help": "Problems of the trace set."})
+    num_problems: int = field(metadata={"help": "Problems that accuracies are measured on."})
+    seed: int = field(default=0, metadata={"help": "Of problems and models."})
+
+    def __post_init__(self) -> None:
+        if self.expert_step % self.save_steps or not 0 < self.expert_step <= self.num_steps:
+            raise ValueError("expert_step must be one of the steps that are saved")
+
+
+def main(config: BuildConfig) -> dict[str, Any]:
+    """Train frontier, proxy, target and amateur; write traces, curve, models, and their numbers."""
+    folder = Path(config.output_dir)
+    assets = folder / "assets"
+    if folder.exists():
+        raise InputError.at(
+            "the folder is there already", remedy="name another output_dir", source=folder
+        )
+    assets.mkdir(parents=True)
+    # streams of their own: what is trained on, by the frontier, what is held out
+    streams = [problems(random.Random(f"{config.seed}-{name}")) for name in ("own", "far", "test")]
+    own = take(streams[0], config.num_steps * config.batch_size + 64)
+    far = take(streams[1], config.num_steps * config.batch_size + 64)
+    seen = {*own["prompt"], *far["prompt"]}
+    unseen = (row for row in streams[2] if row["prompt"] not in seen)
+    tests = take(unseen, config.num_problems)
+    texts = [f"{row['prompt']}\n{row['trace']}" for row in own.select(range(min(2000, len(own))))]
+    tokenizer = train_tokenizer(texts)
+    tokenizer.chat_template = CHAT_TEMPLATE
+
+    losses: dict[str, float] = {}
+    right: dict[str, dict[int, int]] = {"proxy": {}, "target": {}}
+
+    def train(name: str, size: list[int], rows: Dataset, seed: int, attach: Any = ()) -> Any:
+        print(f"training the {name}: width {size[0]}, {size[1]} layers", flush=True)
+        set_seed(seed)
+        model = make_model(tokenizer, *size)
+
+        def measure(step: int) -> None:
+            if name in right:
+                right[name][step] = sum(answers(model, tokenizer, tests)[1])
+
+        losses[name] = pretrain(
+            model,
+            tokenizer,
+            rows,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            save_steps=config.save_steps,
+            output_dir=folder / name,
+            seed=seed,
+            attach=attach,
+            measure=measure,
+        )
+        return model
+
+    frontier = train("frontier", config.target, far, config.seed + 1)
+    traces = _frontier_traces(frontier, tokenizer, unseen, config.num_traces)
+    traces.to_parquet(assets / "traces.parquet")
+    traces = load_traces(assets / "traces.parquet")  # a score is of the file, not of the memory
+    score = ProxyScoreCallback(traces)
+    proxy = train("proxy", config.proxy, own, config.seed, attach=[score])
+    train("target", config.target, own, config.seed)
+    few = own.select(range(config.amateur_steps * config.batch_size + 64))
+    amateur = train("amateur", config.amateur, few, config.seed)
+
+    points = _points(folder / "proxy", right, config.num_problems)
+    curve = fit_curve(
+        [point["value"] for point in points],
+        [point["target_accuracy"] for point in points],
+        y_unit="fraction",
+        setting=Setting(points[0]["setting_parts"]),
+        proxy="proxy",
+        num_parameters=proxy.num_parameters(),
+        target="target",
+        controls={name: [point[name] for point in points] for name in CONTROLS},
+    )
+    curve.save(assets / "curve" / "target.json")
+    write_text(assets / "curve" / "points.jsonl", _point_lines(points, curve))
+    expert = LlamaForCausalLM.from_pretrained(folder / "proxy" / f"checkpoint-{config.expert_step}")
+    aligned = align_traces(traces, tokenizer)
+    scores = {}
+    for name, model in {"expert": expert, "amateur": amateur}.items():
+        model.save_pretrained(assets / name)
+        tokenizer.save_pretrained(assets / name)
+        scores[name] = score_traces(model, aligned).value
+    stamp = provenance_of(
+        settings=dataclasses.asdict(config) | {"output_dir": None, "compare": None},
+        losses=losses,
+        scores=scores,
+        points=points,
+    )
+    write_text(assets / "curve" / "provenance.json", json.dumps(stamp, indent=1))
+    print(_table(points))
+    size = sum(path.stat().st_size for path in assets.rglob("*") if path.is_file())
+    print(f"{size / 2**20:.1f} MiB in {assets}")
+    if config.compare is not None:
+        compare_builds(stamp, Path(config.compare) / "curve" / "provenance.json")
+    return {"losses": losses, "scores": scores, "output_dir": str(assets)}
+
+
+def _frontier_traces(
+    frontier: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, unseen: Any, number: int
+) -> Dataset:
+    """Solutions the frontier wrote itself, where right, with its confidence in each token."""
+    asked = take(unseen, 2 * number)
+    written, right = answers(frontier, tokenizer, asked, temperature=1.0)
+    rows = [
+        {
+            "example_id": f"problem-{i:03d}",
+            "prompt": asked[i]["prompt"],
+            "trace": text,
+            "weighting": "none",
+            "frontier_spans": [],
+            "frontier_logprobs": [],
+        }
+        for i, text in enumerate(written)
+        if right[i]
+    ]
+    if len(rows) < number:
+        raise ValueError(
+            f"the frontier solved {len(rows)} of {len(asked)} problems; train it for more steps"
+        )
+    blank = Dataset.from_list(rows[:number], features=TRACE_FEATURES)
+    return annotate_traces(blank, frontier, tokenizer)
+
+
+def _points(folder: Path, right: dict[str, dict[int, int]], num_problems: int) -> list[dict]:
+    """One row for each checkpoint: the proxy's score and both accuracies, with their intervals."""
+    text = (folder / "hf_proxy" / "predictions.jsonl").read_text()
+    points = []
+    for line in map(json.loads, text.splitlines()):
+        if line["step"] == 0:
+            continue  # random weights are no point of a training
+        row = {key: line[key] for key in ("step", "value", "low", "high", "trace_nll")}
+        row |= {"tokens": line["tokens_seen"], "setting_parts": line["setting_parts"]}
+        for name, counts in right.items():
+            number = counts[line["step"]]
+            row[f"{name}_accuracy"] = number / num_problems
+            row[f"{name}_low"], row[f"{name}_high"] = accuracy_interval(number, num_problems)
+        points.append(row)
+    return points
+
+
+def _point_lines(points: list[dict], curve: Curve) -> str:
+    """The same as `hf-proxy fit --points` reads it."""
+    assert isinstance(curve.setting, Setting)
+    alike = {"run": "proxy", "target": curve.target, "metric": curve.metric, "proxy": curve.proxy}
+    alike |= {"setting": curve.setting.hash, "num_parameters": curve.num_parameters}
+    lines = (
+        alike
+        | {"tokens": row["tokens"], "score": row["value"]}
+        | {name: row[name] for name in ("target_accuracy", "trace_nll", "proxy_accuracy")}
+        for row in points
+    )
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def _table(points: list[dict]) -> str:
+    lines = ["  step   tokens  proxy's rBridge  proxy's accuracy     target's accuracy"]
+    for row in points:
+        cells = [
+            f"{row[f'{name}_accuracy']:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+            for name in ("proxy", "target")
+        ]
+        lines.append(
+            f"{row['step']:6d} {row['tokens']:8d}  {row['value']:15.4f}  {'  '.join(cells)}"
+        )
+    return "\n".join(lines)
+
+
+def compare_builds(stamp: dict[str, Any], path: Path) -> None:
+    """Hold the numbers of two builds against each other.
+
+    Raises:
+        InputError: one is further from the other than `TOLERANCE`, or the settings differ.
+    """
+    earlier = json.loads(path.read_text())
+    for name, value in stamp["settings"].items():
+        if earlier["settings"].get(name) != value:
+            raise InputError.at(
+                f"it was built with {earlier['settings'].get(name)}, this one with {value}",
+                remedy="compare builds of the same settings",
+                source=path,
+                field=name,
+            )
+    for kind in ("losses", "scores"):
+        for name, value in stamp[kind].items():
+            off = value / earlier[kind][name] - 1
+            print(
+                f"{name}'s {kind[:-1]}: {value:.5f}, before {earlier[kind][name]:.5f} ({off:+.2%})"
+            )
+            if not abs(off) <= TOLERANCE:
+                raise InputError.at(
+                    f"{off:+.2%} off, beyond {TOLERANCE:.0%}",
+                    remedy="look at what changed in the libraries, and commit the new assets",
+                    source=path,
+                    field=f"{kind}.{name}",
+                )
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """`python recipes/build_small_world.py`."""
+    return run(BuildConfig, main, argv, prog="build_small_world")
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())
