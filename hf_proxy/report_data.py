@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from numbers import Real
@@ -82,7 +82,8 @@ class MinedSet:
         settings: what `mining.json` says.
         statistics: of the whole set; None where its mining has not ended.
         rows: the first ones.
-        num_batches, num_there: files that make the set, and how many of them there are.
+        num_batches: files that make the set.
+        shards: those that are there.
         tokenizer_at: where its tokenizer may be, the likeliest first.
     """
 
@@ -91,8 +92,16 @@ class MinedSet:
     statistics: dict[str, Any] | None
     rows: list[dict[str, Any]]
     num_batches: int
-    num_there: int
+    shards: list[Path]
     tokenizer_at: list[str]
+
+    def all_rows(self) -> Iterator[dict[str, Any]]:
+        """Every row that is there, one after another.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        return _rows(self.shards)
 
 
 @dataclass
@@ -217,7 +226,8 @@ def _read_sets(folder: Path, part: Part, num_rows: int) -> None:
         if stamp:
             part.provenance[str((place / "provenance.json").relative_to(folder))] = stamp
         _check(settings, {"settings": dict, "num_prompts": int}, place / "mining.json", None)
-        _check(settings["settings"], {"batch_size": int}, place / "mining.json", None)
+        kinds = {"batch_size": int, "divergence_beta": Real}
+        _check(settings["settings"], kinds, place / "mining.json", None)
         size = max(1, settings["settings"]["batch_size"])
         shards = sorted(place.glob("shards/[0-9]*.arrow"))
         own = [folder, *sorted(folder.glob("checkpoint-*")), folder / "merged"]
@@ -227,25 +237,21 @@ def _read_sets(folder: Path, part: Part, num_rows: int) -> None:
             name="" if place == folder else str(place.relative_to(folder)),
             settings=settings,
             statistics=_json(place / "statistics.json", folder, part) or None,
-            rows=_first_rows(shards, num_rows),
+            rows=list(islice(_rows(shards), num_rows)),
             num_batches=-(-settings["num_prompts"] // size),
-            num_there=len(shards),
+            shards=shards,
             tokenizer_at=([str(expert)] if place == folder and expert else []) + tokenizers,
         )
 
 
-def _first_rows(shards: list[Path], num_rows: int) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _rows(shards: list[Path]) -> Iterator[dict[str, Any]]:
     for shard in shards:
-        if len(rows) >= num_rows:
-            break
         try:
-            rows += islice(Dataset.from_file(str(shard)), num_rows - len(rows))
+            yield from Dataset.from_file(str(shard))
         except (OSError, ValueError) as error:
             raise InputError.at(
                 f"it cannot be read ({type(error).__name__})", remedy="mine it anew", source=shard
             ) from error
-    return rows
 
 
 def _read_results(folder: Path, part: Part) -> None:

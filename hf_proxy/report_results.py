@@ -23,7 +23,7 @@ from hf_proxy.report_blocks import (
     told,
 )
 from hf_proxy.report_data import Part
-from hf_proxy.report_plots import draw_intervals
+from hf_proxy.report_plots import draw_fit, draw_intervals
 from hf_proxy.schemas import InputError
 
 _MOST_COMPARED = 20  # models held against the first: each takes a bootstrap
@@ -163,7 +163,15 @@ def curve_section(parts: Sequence[Part], downloads: list[Download]) -> Section:
                 for x, p in zip(at, read, strict=True)
             ]
             level = f"{read[0].level:.0%}".replace("%", " %")
-            head = (METRIC_NAMES[curve.metric], "accuracy", f"{level} interval")
+            label = METRIC_NAMES[curve.metric]
+            caption = f"{curve.form} curve, band {level}, pale beyond the points"
+            if not curve.points:
+                caption += ", which its record does not hold"
+            alt = f"{curve.form} curve of accuracy with {len(curve.points)} points: " + "; ".join(
+                f"{row[1]} at {row[0]}, {level} interval {row[2]}" for row in (rows[0], rows[-1])
+            )
+            block.figures.append(Shown(caption, alt, draw_fit(curve, x_label=label)))
+            head = (label, "accuracy", f"{level} interval")
             block.tables.append(Table(f"The curve of {curve.target or name}", head, rows))
             blocks.append(block)
             flat = [{"x": x} | dataclasses.asdict(p) for x, p in zip(at, read, strict=True)]

@@ -38,6 +38,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.tags, self.sections, self.alts, self.files, self.open = [], {}, [], {}, []
+        self.figures = {}  # alternative: the SVG for light pages and the one for dark ones
         self.attributes = set()
         self.feed(text)
         self.close()
@@ -51,13 +52,19 @@ class Page(HTMLParser):
             self.sections[attrs["id"]] = ""
         if tag == "img":
             self.alts.append(attrs["alt"])
+            self.figures[attrs["alt"]] = [decoded(attrs["src"]), decoded(self.dark)]
+        if tag == "source":
+            self.dark = attrs["srcset"]
         if "download" in attrs:
-            coded = attrs["href"].partition("base64,")[2]
-            self.files[attrs["download"]] = base64.b64decode(coded).decode()
+            self.files[attrs["download"]] = decoded(attrs["href"])
 
     def handle_data(self, data):
         if self.open:
             self.sections[self.open[0]] += data
+
+
+def decoded(link):
+    return base64.b64decode(link.partition("base64,")[2]).decode()
 
 
 def page_of(folder, **options):
@@ -185,6 +192,36 @@ def test_every_section_holds_the_numbers_of_the_files(everything, tokenizer):
     assert "transformers" in page.sections["provenance"]
     assert all(page.alts) and len(page.alts) >= 14
     assert f"lowest {lowest['value']:.4f} at step {lowest['step']}" in page.alts[0]
+
+
+def test_a_curve_is_drawn_with_its_points_and_a_set_in_four_panels(everything, tmp_path):
+    curve, statistics = (
+        json.loads((everything / name).read_text()) for name in ("curve.json", "statistics.json")
+    )
+    page, _ = page_of(everything)
+    (alt,) = [alt for alt in page.alts if "curve of accuracy" in alt]
+    assert alt.startswith(f"{curve['form']} curve of accuracy with {len(curve['points'])} points: ")
+    light, dark = page.figures[alt]
+    # the points are copies of one mark, the line and its band are paths of their own
+    assert light.count("<use ") == dark.count("<use ")
+    assert "rBridge, nats per token" in light
+    kept = f"{statistics['num_kept']:,} of {statistics['num_steps']:,} steps of 1 rows"
+    assert f"kept: {kept}" in (everything.parent / "page.html").read_text(encoding="utf-8")
+    alts = [alt for alt in page.alts if alt.startswith(("KL of", "kept by", "kept steps by"))]
+    assert len(alts) == 4
+    assert f"{statistics['num_kept']:,} kept, from 0.05 on" in alts[0]
+    for svgs in page.figures.values():
+        assert svgs[0] != svgs[1] and not any("mathdefault" in svg for svg in svgs)
+    # a record from before the points were kept
+    bare = tmp_path / "run"
+    bare.mkdir()
+    (bare / "curve.json").write_text(json.dumps(curve | {"points": []}))
+    page, _ = page_of(bare)
+    (alone,) = page.alts
+    assert "with 0 points" in alone
+    assert light.count("<use ") - page.figures[alone][0].count("<use ") >= len(curve["points"])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "pale beyond the points, which its record does not hold" in text
 
 
 def test_the_numbers_can_be_taken_away(everything, tokenizer):
