@@ -1,7 +1,6 @@
 """What a folder of one of our runs holds, read while the run may still be writing into it."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,10 +12,9 @@ from typing import Any
 from datasets import Dataset
 
 from hf_proxy.prediction import Curve
+from hf_proxy.run_folders import checkpoints_of, step_of
 from hf_proxy.schemas import InputError, ProxyScore
 
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_STEP_FOLDER = re.compile(r"step-(\d+)(?:-[0-9a-f]+)?")
 _MAYBE = (Real, NoneType)
 # field: its kinds, of the lines that we show
 _SCORE_LINE: dict[str, Any] = {
@@ -185,36 +183,32 @@ def _read_part(folder: Path, name: str, num_rows: int) -> Part:
 
 
 def _read_state(folder: Path, part: Part) -> None:
-    """The newest checkpoint whose state is whole: Trainer writes that file last, not by rename."""
-    found = {
-        int(match[1]): path
-        for path in folder.iterdir()
-        if path.is_dir() and (match := _CHECKPOINT.fullmatch(path.name))
-    }
-    for step, path in sorted(found.items(), reverse=True):
-        try:
-            state = json.loads((path / "trainer_state.json").read_text())
-            rows = state.get("log_history", [])
-            if not all(isinstance(row.get("step", 0), int) for row in rows):
-                raise ValueError
-        except (OSError, ValueError, AttributeError, TypeError):
+    """The newest checkpoint whose state is whole."""
+    for step, path, state in checkpoints_of(folder):
+        if state is None or not _is_log(state.get("log_history", [])):
             part.notes.append(f"{path.name} was not written to its end and is left out")
             continue
         part.steps_saved.append(step)
         if not part.state:
-            part.state = state | {"log_history": rows, "at": path.name}
+            part.state = state | {"at": path.name}
             part.files.append(f"{path.name}/trainer_state.json")
+
+
+def _is_log(rows: Any) -> bool:
+    return isinstance(rows, list) and all(
+        isinstance(row, dict) and isinstance(row.get("step", 0), int) for row in rows
+    )
 
 
 def _read_sets(folder: Path, part: Part, num_rows: int) -> None:
     """The set that the folder is, or the newest that a callback wrote with anything in it."""
     homes = [home / "soft_targets" for home in (folder / "hf_proxy", folder)]
     steps = [
-        (int(match[1]), path.name, path)
+        (step, path.name, path)
         for home in homes
         if home.is_dir()
         for path in home.iterdir()
-        if (match := _STEP_FOLDER.fullmatch(path.name))
+        if (step := step_of(path)) is not None
     ]
     newest = [path for _, _, path in sorted(steps, reverse=True)]
     places = [folder, *newest, folder / "hf_proxy" / "eval_soft_targets"]

@@ -122,7 +122,8 @@ def draw_fit(curve: Curve, *, x_label: str) -> Drawing:
     def draw(figure: Figure, palette: _Palette) -> None:
         axes = figure.subplots()
         draw_curve(axes, curve.fits, *curve.x_range, unit=100, colour=palette.colours[0])
-        x, y = np.array(curve.points or [(x, curve.fits[0](x)) for x in curve.x_range]).T
+        x = np.array([x for x, _ in curve.points] or curve.x_range)
+        y = np.array([y for _, y in curve.points] or curve.fits[0](x))
         if curve.points:
             axes.scatter(x, 100 * y, s=14, color=palette.ink, alpha=0.8, lw=0, zorder=3)
         frame_points(axes, 100 * y)
