@@ -58,6 +58,10 @@ _OF_PAIR: dict[str, Any] = {
     "only_a": int,
 }
 _OF_PAIR |= {"only_b": int, "p_value": Real, "detectable": _MAYBE}
+_BENCHMARK: dict[str, Any] = dict.fromkeys(("benchmark", "date", "device", "processor"), str)
+_BENCHMARK |= {"dtype": str, "threads": int, "models": list, "tables": list, "bars": list}
+_BAR: dict[str, Any] = {"what": str, "measured": Real, "rule": str, "bar": Real, "unit": str}
+_BAR |= {"met": bool, "model": str}
 # written beside a model or a tokenizer, by others
 _FOREIGN: tuple[str, ...] = (
     "tokenizer",
@@ -294,15 +298,13 @@ def _read_results(folder: Path, part: Part) -> None:
         if {"fits", "form", "y_unit"} <= set(content):
             part.curves[path.stem] = Curve.load(path)
             part.files.append(name)
-        elif "score_to_bare" in content or _is_scoring_benchmark(content.get("results")):
+        elif {"benchmark", "tables", "bars"} <= set(content):
+            _check(content, _BENCHMARK, path, None)
+            for key, kinds in (("tables", {"caption": str, "rows": list}), ("bars", _BAR)):
+                for number, one in enumerate(content[key], 1):
+                    _check(one, kinds, path, f"{key}, number {number}")
             part.benchmarks[name] = content
             part.files.append(name)
-
-
-def _is_scoring_benchmark(results: Any) -> bool:
-    return isinstance(results, list) and all(
-        isinstance(row, dict) and {"model", "median_s", "bars"} <= set(row) for row in results
-    )
 
 
 def _lines(path: Path, folder: Path, part: Part, kinds: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -149,7 +149,12 @@ def everything(tmp_path_factory, trained, tokenizer):
     item = {"model": HOSTILE, "example_id": HOSTILE, "correct": False, "answer": None}
     item |= {"gold": "4", "text": HOSTILE + "\ud800", "num_tokens": 3, "ended": True}
     (folder / "items.jsonl").write_text(json.dumps(item) + "\n")
-    bench = {"score_to_bare": 1.4375, "train_s": 7.75, "device": HOSTILE, "versions": {}}
+    bench = {"benchmark": HOSTILE, "date": "today", "processor": HOSTILE, "threads": 2}
+    bench |= {"device": "cpu", "dtype": "float32", "models": [HOSTILE]}
+    rows = [{"way": HOSTILE, "rounds, s": [1.25, 1.5], HOSTILE: None}, {"way": "b", "median": 3.5}]
+    bench["tables"] = [{"caption": HOSTILE, "rows": rows}]
+    bar = {"what": HOSTILE, "measured": 1.4375, "rule": "at most", "bar": 2, "unit": "times"}
+    bench["bars"] = [bar | {"met": True, "model": "tiny"}]
     (folder / "callback.json").write_text(json.dumps(bench))
     return folder
 
@@ -188,7 +193,8 @@ def test_every_section_holds_the_numbers_of_the_files(everything, tokenizer):
         assert words in page.sections["ranking"]
     for words in ("37.5 %", "62.5 %", "+25.0", "0.625", "3 and 1", "none would"):
         assert words in page.sections["accuracy"]
-    assert "1.4375" in page.sections["benchmarks"]
+    for words in ("1.4375 times", "at most 2 times", "met", "1.2500, 1.5000", "3.5000", "tiny"):
+        assert words in page.sections["benchmarks"]
     assert "transformers" in page.sections["provenance"]
     assert all(page.alts) and len(page.alts) >= 14
     assert f"lowest {lowest['value']:.4f} at step {lowest['step']}" in page.alts[0]
@@ -328,6 +334,12 @@ def test_what_is_nothing_of_ours_or_broken_is_named(trained, tmp_path, capsys):
     (run / "predictions.jsonl").unlink()
     (tmp_path / "run" / "ranking.json").write_text('{"ranking":\n\n oh}')
     with pytest.raises(InputError, match=re.escape("ranking.json, line 3: this is no JSON")):
+        read_run(tmp_path / "run", num_rows=1)
+    (tmp_path / "run" / "ranking.json").unlink()
+    bench = dict.fromkeys(("benchmark", "date", "device", "processor", "dtype"), "x")
+    bench |= {"threads": 2, "models": [], "tables": [], "bars": [{"what": "speed"}]}
+    (tmp_path / "run" / "scoring.json").write_text(json.dumps(bench))
+    with pytest.raises(InputError, match="scoring.json, bars, number 1, field measured: nothing"):
         read_run(tmp_path / "run", num_rows=1)
 
 
