@@ -64,9 +64,11 @@ def train(args: argparse.Namespace, model: Any, tokenizer: Any, traces: Any, fol
             save_strategy="no",
             bf16=False,
             disable_tqdm=True,
+            report_to="none",
+            dataloader_pin_memory=torch.cuda.is_available(),
         ),
         train_dataset=rows,
-        eval_dataset=rows.select(range(8)),
+        eval_dataset=rows.select(range(min(8, len(rows)))),
         processing_class=tokenizer,
     )
     ProxyScoreCallback(traces).attach(trainer)
@@ -92,7 +94,8 @@ def alignment_seconds(traces: Any, tokenizer: Any) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     args = parse_args()
-    content = begin("callback", args, dtype="float32", models=[args.model])
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # as Trainer chooses
+    content = begin("callback", args, dtype="float32", device=device, models=[args.model])
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
     traces = load_traces(args.traces)
