@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -26,6 +25,7 @@ from hf_proxy.mining import (
 )
 from hf_proxy.parallel import is_main, stop_together
 from hf_proxy.prompts import SYSTEM_PROMPT, Prompts, read_prompts
+from hf_proxy.run_folders import step_of
 from hf_proxy.schemas import InputError
 from hf_proxy.sft_rows import FedRows, with_kept_steps
 from hf_proxy.spelling import tokenizer_fingerprint
@@ -40,7 +40,6 @@ KEYS = {
     "contrast_flip_rate": "flip_rate",
 }
 EXPERTS = ("live", "base")
-_STEP_FOLDER = re.compile(r"step-(\d+)(?:-[0-9a-f]+)?")
 
 
 class ContrastCallback(WatchingCallback):
@@ -277,8 +276,8 @@ class ContrastCallback(WatchingCallback):
             folder.rename(aside)
             return
         for path in folder.iterdir():
-            found = _STEP_FOLDER.fullmatch(path.name)
-            if found and int(found[1]) > step:
+            found = step_of(path)
+            if found is not None and found > step:
                 shutil.rmtree(path)
 
     def _step_folder(self, args, state, model) -> Path:

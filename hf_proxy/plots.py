@@ -5,20 +5,20 @@ Each is written as PNG and as SVG. Drawn without pyplot, so nothing of a user's 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hf_proxy.curves import fit_forms, predict
+from hf_proxy.curves import Fit, fit_forms, predict
 from hf_proxy.prediction import Y_UNITS, Curve
 from hf_proxy.ranking import Ranking, compute_saving
 from hf_proxy.validation import LEVEL, MEAN
 
 _WIDTH = 8.6  # inches; 860 pixels
-_BLUE, _GREY, _RED = "#2b6cb0", "#718096", "#c05621"
 _STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8.5,
@@ -33,6 +33,18 @@ _METRIC_NAMES = {
     "trace_nll": "R_phi (nats per token)",
     "bits_per_byte": "bits per byte",
 }
+
+
+class Colours(NamedTuple):
+    """Of a figure: what it is about, what stands behind it, what is held against it."""
+
+    main: str
+    soft: str
+    other: str
+
+
+COLOURS = Colours("#2b6cb0", "#718096", "#c05621")
+_BLUE, _GREY, _RED = COLOURS
 
 
 @rc_context(_STYLE)
@@ -74,21 +86,8 @@ def plot_curve(
             else fit_forms([f.form for f in curve.fits], values, y_percent)[0]
         )
         if fits:
-            unit = 100.0 if number == 0 else 1.0
-            margin = 0.08 * np.ptp(values)
-            at = np.linspace(values.min() - margin, values.max() + margin, 300)
-            if fits[0].form == "logarithmic" or any(f.form == "logarithmic" for f in fits):
-                at = at[at > 0]
-            value, low, high, outside = predict(fits, at, LEVEL)
-            colour = _BLUE if number == 0 else _GREY
-            axes.plot(at, unit * value, color=colour, lw=1.6)
-            axes.fill_between(
-                at, unit * low, unit * high, where=~outside, color=colour, alpha=0.22, lw=0
-            )
-            for side in (at < values.min(), at > values.max()):
-                axes.fill_between(
-                    at, unit * low, unit * high, where=side, color=colour, alpha=0.08, lw=0
-                )
+            unit, colour = (100.0, _BLUE) if number == 0 else (1.0, _GREY)
+            draw_curve(axes, fits, values.min(), values.max(), unit=unit, colour=colour)
         for run in sorted(set(groups or [""])):
             own = np.array([True] * len(values) if groups is None else [g == run for g in groups])
             axes.scatter(
@@ -105,13 +104,39 @@ def plot_curve(
         form = fits[0].form if fits else "no form fits"
         axes.set_title(f"{form}{mae}")
         axes.set_xlabel(name)
-    spread = np.ptp(y_percent)
-    figure.axes[0].set_ylim(y_percent.min() - 0.25 * spread, y_percent.max() + 0.25 * spread)
+    frame_points(figure.axes[0], y_percent)
     figure.axes[0].set_ylabel(f"{curve.target or 'target'} accuracy, %")
     if MEAN in maes:
         note = f"error of the mean {maes[MEAN]:.2f} points; band 90 %, pale beyond the points"
         figure.suptitle(note, fontsize=7.5, color=_GREY)
     return _save(figure, path)
+
+
+def draw_curve(
+    axes: Axes, fits: Sequence[Fit], low: float, high: float, *, unit: float, colour: str
+) -> None:
+    """The best form over the points' range and a little beyond, with its 90 % band, pale beyond.
+
+    Args:
+        low, high: smallest and largest x of the points.
+        unit: what one of the fits' y is on these axes: 100 for fractions in percent.
+    """
+    margin = 0.08 * (high - low)
+    at = np.linspace(low - margin, high + margin, 300)
+    if any(fit.form == "logarithmic" for fit in fits):
+        at = at[at > 0]
+    value, lower, upper, outside = predict(fits, at, LEVEL)
+    axes.plot(at, unit * value, color=colour, lw=1.6)
+    for where, alpha in ((~outside, 0.22), (at < low, 0.08), (at > high, 0.08)):
+        axes.fill_between(
+            at, unit * lower, unit * upper, where=where, color=colour, alpha=alpha, lw=0
+        )
+
+
+def frame_points(axes: Axes, y: np.ndarray) -> None:
+    """Show y and a quarter of its range around it; a band beyond the points may reach anywhere."""
+    spread = np.ptp(y)
+    axes.set_ylim(y.min() - 0.25 * spread, y.max() + 0.25 * spread)
 
 
 @rc_context(_STYLE)

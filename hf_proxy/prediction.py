@@ -65,6 +65,8 @@ class Curve:
         y_unit: unit that y came in; predictions are fractions whatever it was.
         runs: names of the training runs behind the points.
         num_points: how many there were.
+        points: x and accuracy, in fractions, of each in the order of training; none in a file that
+            was written before they were kept.
         statistics: sound cross-validation with its controls, in y's own unit; None where there
             were too few points for it.
     """
@@ -79,6 +81,7 @@ class Curve:
     y_unit: str
     runs: tuple[str, ...]
     num_points: int
+    points: tuple[tuple[float, float], ...]
     statistics: CrossValidation | None
 
     @property
@@ -197,6 +200,7 @@ class Curve:
             del content["form"]
             content["fits"] = tuple(_read_fit(fit) for fit in content["fits"])
             content["runs"] = tuple(content["runs"])
+            content["points"] = tuple(map(tuple, content.get("points", ())))
             if isinstance(content["setting"], dict):
                 content["setting"] = Setting(content["setting"])
             if content["statistics"] is not None:
@@ -274,6 +278,7 @@ def fit_curve(
         y_unit=y_unit,
         runs=tuple(sorted(set(map(str, arrays.groups)))) if groups is not None else (),
         num_points=len(arrays.x),
+        points=tuple(zip(arrays.x.tolist(), (arrays.y / Y_UNITS[y_unit]).tolist(), strict=True)),
         statistics=statistics,
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from hf_proxy.contrast_plots import contrast_panels
 from hf_proxy.report_blocks import (
     Block,
     Download,
@@ -19,7 +20,7 @@ from hf_proxy.report_blocks import (
     told,
 )
 from hf_proxy.report_data import MinedSet, Part
-from hf_proxy.report_plots import Series, draw_steps
+from hf_proxy.report_plots import Series, draw_panel, draw_steps
 from hf_proxy.soft_targets import FLAT_SUPPORT, PUBLISHED
 from hf_proxy.spelling import tokenizer_fingerprint
 from hf_proxy.trajectories import _view
@@ -84,9 +85,13 @@ def contrast_section(parts: Sequence[Part], downloads: list[Download]) -> Sectio
         if part.mined is None:
             continue
         block = Block(told(part.name, part.mined.name))
+        if part.mined.shards:
+            beta = part.mined.settings["settings"]["divergence_beta"]
+            panels = contrast_panels(part.mined.all_rows(), divergence_beta=beta)
+            block.figures = [Shown(one.title, one.alt, draw_panel(one)) for one in panels]
         if part.mined.statistics is None:
             block.said.append(
-                f"Its mining has not ended: {part.mined.num_there} of {part.mined.num_batches} "
+                f"Its mining has not ended: {len(part.mined.shards)} of {part.mined.num_batches} "
                 "batches are there, and no statistics yet."
             )
         else:

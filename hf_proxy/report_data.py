@@ -1,8 +1,7 @@
 """What a folder of one of our runs holds, read while the run may still be writing into it."""
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from numbers import Real
@@ -13,10 +12,9 @@ from typing import Any
 from datasets import Dataset
 
 from hf_proxy.prediction import Curve
+from hf_proxy.run_folders import checkpoints_of, step_of
 from hf_proxy.schemas import InputError, ProxyScore
 
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_STEP_FOLDER = re.compile(r"step-(\d+)(?:-[0-9a-f]+)?")
 _MAYBE = (Real, NoneType)
 # field: its kinds, of the lines that we show
 _SCORE_LINE: dict[str, Any] = {
@@ -60,6 +58,10 @@ _OF_PAIR: dict[str, Any] = {
     "only_a": int,
 }
 _OF_PAIR |= {"only_b": int, "p_value": Real, "detectable": _MAYBE}
+_BENCHMARK: dict[str, Any] = dict.fromkeys(("benchmark", "date", "device", "processor"), str)
+_BENCHMARK |= {"dtype": str, "threads": int, "models": list, "tables": list, "bars": list}
+_BAR: dict[str, Any] = {"what": str, "measured": Real, "rule": str, "bar": Real, "unit": str}
+_BAR |= {"met": bool, "model": str}
 # written beside a model or a tokenizer, by others
 _FOREIGN: tuple[str, ...] = (
     "tokenizer",
@@ -82,7 +84,8 @@ class MinedSet:
         settings: what `mining.json` says.
         statistics: of the whole set; None where its mining has not ended.
         rows: the first ones.
-        num_batches, num_there: files that make the set, and how many of them there are.
+        num_batches: files that make the set.
+        shards: those that are there.
         tokenizer_at: where its tokenizer may be, the likeliest first.
     """
 
@@ -91,8 +94,16 @@ class MinedSet:
     statistics: dict[str, Any] | None
     rows: list[dict[str, Any]]
     num_batches: int
-    num_there: int
+    shards: list[Path]
     tokenizer_at: list[str]
+
+    def all_rows(self) -> Iterator[dict[str, Any]]:
+        """Every row that is there, one after another.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        return _rows(self.shards)
 
 
 @dataclass
@@ -176,36 +187,32 @@ def _read_part(folder: Path, name: str, num_rows: int) -> Part:
 
 
 def _read_state(folder: Path, part: Part) -> None:
-    """The newest checkpoint whose state is whole: Trainer writes that file last, not by rename."""
-    found = {
-        int(match[1]): path
-        for path in folder.iterdir()
-        if path.is_dir() and (match := _CHECKPOINT.fullmatch(path.name))
-    }
-    for step, path in sorted(found.items(), reverse=True):
-        try:
-            state = json.loads((path / "trainer_state.json").read_text())
-            rows = state.get("log_history", [])
-            if not all(isinstance(row.get("step", 0), int) for row in rows):
-                raise ValueError
-        except (OSError, ValueError, AttributeError, TypeError):
+    """The newest checkpoint whose state is whole."""
+    for step, path, state in checkpoints_of(folder):
+        if state is None or not _is_log(state.get("log_history", [])):
             part.notes.append(f"{path.name} was not written to its end and is left out")
             continue
         part.steps_saved.append(step)
         if not part.state:
-            part.state = state | {"log_history": rows, "at": path.name}
+            part.state = state | {"at": path.name}
             part.files.append(f"{path.name}/trainer_state.json")
+
+
+def _is_log(rows: Any) -> bool:
+    return isinstance(rows, list) and all(
+        isinstance(row, dict) and isinstance(row.get("step", 0), int) for row in rows
+    )
 
 
 def _read_sets(folder: Path, part: Part, num_rows: int) -> None:
     """The set that the folder is, or the newest that a callback wrote with anything in it."""
     homes = [home / "soft_targets" for home in (folder / "hf_proxy", folder)]
     steps = [
-        (int(match[1]), path.name, path)
+        (step, path.name, path)
         for home in homes
         if home.is_dir()
         for path in home.iterdir()
-        if (match := _STEP_FOLDER.fullmatch(path.name))
+        if (step := step_of(path)) is not None
     ]
     newest = [path for _, _, path in sorted(steps, reverse=True)]
     places = [folder, *newest, folder / "hf_proxy" / "eval_soft_targets"]
@@ -217,7 +224,8 @@ def _read_sets(folder: Path, part: Part, num_rows: int) -> None:
         if stamp:
             part.provenance[str((place / "provenance.json").relative_to(folder))] = stamp
         _check(settings, {"settings": dict, "num_prompts": int}, place / "mining.json", None)
-        _check(settings["settings"], {"batch_size": int}, place / "mining.json", None)
+        kinds = {"batch_size": int, "divergence_beta": Real}
+        _check(settings["settings"], kinds, place / "mining.json", None)
         size = max(1, settings["settings"]["batch_size"])
         shards = sorted(place.glob("shards/[0-9]*.arrow"))
         own = [folder, *sorted(folder.glob("checkpoint-*")), folder / "merged"]
@@ -227,25 +235,21 @@ def _read_sets(folder: Path, part: Part, num_rows: int) -> None:
             name="" if place == folder else str(place.relative_to(folder)),
             settings=settings,
             statistics=_json(place / "statistics.json", folder, part) or None,
-            rows=_first_rows(shards, num_rows),
+            rows=list(islice(_rows(shards), num_rows)),
             num_batches=-(-settings["num_prompts"] // size),
-            num_there=len(shards),
+            shards=shards,
             tokenizer_at=([str(expert)] if place == folder and expert else []) + tokenizers,
         )
 
 
-def _first_rows(shards: list[Path], num_rows: int) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _rows(shards: list[Path]) -> Iterator[dict[str, Any]]:
     for shard in shards:
-        if len(rows) >= num_rows:
-            break
         try:
-            rows += islice(Dataset.from_file(str(shard)), num_rows - len(rows))
+            yield from Dataset.from_file(str(shard))
         except (OSError, ValueError) as error:
             raise InputError.at(
                 f"it cannot be read ({type(error).__name__})", remedy="mine it anew", source=shard
             ) from error
-    return rows
 
 
 def _read_results(folder: Path, part: Part) -> None:
@@ -294,15 +298,13 @@ def _read_results(folder: Path, part: Part) -> None:
         if {"fits", "form", "y_unit"} <= set(content):
             part.curves[path.stem] = Curve.load(path)
             part.files.append(name)
-        elif "score_to_bare" in content or _is_scoring_benchmark(content.get("results")):
+        elif {"benchmark", "tables", "bars"} <= set(content):
+            _check(content, _BENCHMARK, path, None)
+            for key, kinds in (("tables", {"caption": str, "rows": list}), ("bars", _BAR)):
+                for number, one in enumerate(content[key], 1):
+                    _check(one, kinds, path, f"{key}, number {number}")
             part.benchmarks[name] = content
             part.files.append(name)
-
-
-def _is_scoring_benchmark(results: Any) -> bool:
-    return isinstance(results, list) and all(
-        isinstance(row, dict) and {"model", "median_s", "bars"} <= set(row) for row in results
-    )
 
 
 def _lines(path: Path, folder: Path, part: Part, kinds: Mapping[str, Any]) -> list[dict[str, Any]]:

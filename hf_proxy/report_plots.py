@@ -11,6 +11,10 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from hf_proxy.contrast_plots import Panel
+from hf_proxy.plots import Colours, draw_curve, frame_points
+from hf_proxy.prediction import Curve
+
 _WIDTH, _HEIGHT = 4.4, 2.5  # inches; so narrow that a phone shows the letters at their size
 _MOST_NAME = 28  # letters of a name beside an interval
 
@@ -82,7 +86,7 @@ def draw_steps(series: Sequence[Series], *, y_label: str) -> Drawing:
         axes.locator_params(axis="x", integer=True)
         axes.grid(axis="y", color=palette.line, lw=0.6)
         if len(series) > 1:
-            axes.legend(labelcolor=palette.ink)
+            axes.legend()
 
     return _drawn(draw, _HEIGHT)
 
@@ -112,6 +116,34 @@ def draw_intervals(
     return _drawn(draw, 0.7 + 0.28 * len(names))
 
 
+def draw_fit(curve: Curve, *, x_label: str) -> Drawing:
+    """A curve in percent with its band and, where its record holds them, its points."""
+
+    def draw(figure: Figure, palette: _Palette) -> None:
+        axes = figure.subplots()
+        draw_curve(axes, curve.fits, *curve.x_range, unit=100, colour=palette.colours[0])
+        x = np.array([x for x, _ in curve.points] or curve.x_range)
+        y = np.array([y for _, y in curve.points] or curve.fits[0](x))
+        if curve.points:
+            axes.scatter(x, 100 * y, s=14, color=palette.ink, alpha=0.8, lw=0, zorder=3)
+        frame_points(axes, 100 * y)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel("accuracy, %")
+        axes.grid(axis="y", color=palette.line, lw=0.6)
+
+    return _drawn(draw, _HEIGHT)
+
+
+def draw_panel(panel: Panel) -> Drawing:
+    """One of the figures of a mined set."""
+
+    def draw(figure: Figure, palette: _Palette) -> None:
+        own = Colours(palette.colours[0], palette.soft, palette.colours[1])
+        panel.draw(figure.subplots(), own)
+
+    return _drawn(draw, _HEIGHT)
+
+
 def _drawn(draw: Callable[[Figure, _Palette], None], height: float) -> Drawing:
     pages = {}
     for name, palette in _PALETTES.items():
@@ -119,6 +151,7 @@ def _drawn(draw: Callable[[Figure, _Palette], None], height: float) -> Drawing:
             "font.size": 8,
             "axes.spines.top": False,
             "axes.spines.right": False,
+            "text.color": palette.ink,
             "axes.edgecolor": palette.soft,
             "axes.labelcolor": palette.ink,
             "xtick.color": palette.soft,

@@ -15,6 +15,7 @@ from hf_proxy.report_blocks import (
     Shown,
     Table,
     as_csv,
+    cell,
     file_name,
     interval,
     number,
@@ -23,7 +24,7 @@ from hf_proxy.report_blocks import (
     told,
 )
 from hf_proxy.report_data import Part
-from hf_proxy.report_plots import draw_intervals
+from hf_proxy.report_plots import draw_fit, draw_intervals
 from hf_proxy.schemas import InputError
 
 _MOST_COMPARED = 20  # models held against the first: each takes a bootstrap
@@ -163,7 +164,15 @@ def curve_section(parts: Sequence[Part], downloads: list[Download]) -> Section:
                 for x, p in zip(at, read, strict=True)
             ]
             level = f"{read[0].level:.0%}".replace("%", " %")
-            head = (METRIC_NAMES[curve.metric], "accuracy", f"{level} interval")
+            label = METRIC_NAMES[curve.metric]
+            caption = f"{curve.form} curve, band {level}, pale beyond the points"
+            if not curve.points:
+                caption += ", which its record does not hold"
+            alt = f"{curve.form} curve of accuracy with {len(curve.points)} points: " + "; ".join(
+                f"{row[1]} at {row[0]}, {level} interval {row[2]}" for row in (rows[0], rows[-1])
+            )
+            block.figures.append(Shown(caption, alt, draw_fit(curve, x_label=label)))
+            head = (label, "accuracy", f"{level} interval")
             block.tables.append(Table(f"The curve of {curve.target or name}", head, rows))
             blocks.append(block)
             flat = [{"x": x} | dataclasses.asdict(p) for x, p in zip(at, read, strict=True)]
@@ -249,49 +258,33 @@ def _answers(items: list[dict[str, Any]], num_answers: int) -> list[tuple[str, s
 
 
 def benchmark_section(parts: Sequence[Part]) -> Section:
-    """What `tests/benchmarks` wrote; where there is nothing, nothing is said."""
+    """What `tests/benchmarks` wrote, whichever it was; where there is nothing, nothing is said."""
     blocks = []
     for part in parts:
-        for name, content in part.benchmarks.items():
-            block = Block(told(part.name, name))
-            where = [
-                str(content[key]) for key in ("device", "processor", "dtype") if key in content
-            ]
-            where += [f"{content['threads']} threads"] if "threads" in content else []
-            block.said.append(f"{', '.join(where)}; {content.get('date', 'no date')}.")
-            if "score_to_bare" in content:
-                block.tables.append(_callback_table(content))
-            for result in content.get("results", []):
-                block.tables += _scoring_tables(result)
+        for content in part.benchmarks.values():
+            block = Block(told(part.name, content["benchmark"]))
+            where = [*content["models"], content["device"], content["processor"], content["dtype"]]
+            where += [f"{content['threads']} threads", content["date"]]
+            block.said.append(f"{', '.join(map(str, where))}.")
+            if bars := content["bars"]:
+                rows = [
+                    [bar["what"], bar["model"], f"{cell(bar['measured'])} {bar['unit']}"]
+                    + [f"{bar['rule']} {cell(bar['bar'])} {bar['unit']}"]
+                    + ["met" if bar["met"] else "missed"]
+                    for bar in bars
+                ]
+                block.tables.append(Table("Bars", ("what", "model", "measured", "bar", "is"), rows))
+            block.tables += [_measured(table) for table in content["tables"]]
             blocks.append(block)
     return Section("benchmarks", "Benchmarks", "", blocks)
 
 
-def _callback_table(content: dict[str, Any]) -> Table:
-    rows = [
-        [name, number(content[key])]
-        for key, name in {
-            "train_s": "training, seconds",
-            "share_of_training": "scoring, share of training",
-            "score_to_bare": "a score, in bare forwards of the same traces",
-        }.items()
-        if key in content
-    ]
-    return Table("ProxyScoreCallback in a training", ("what", "measured"), rows)
+def _measured(table: dict[str, Any]) -> Table:
+    """A table as a benchmark wrote it; a list holds the rounds of one cell."""
+    head = list(dict.fromkeys(name for row in table["rows"] for name in row))
+    rows = [[_cells(row.get(name)) for name in head] for row in table["rows"]]
+    return Table(table["caption"], head, rows)
 
 
-def _scoring_tables(result: dict[str, Any]) -> list[Table]:
-    model = str(result["model"])
-    labels = result.get("num_labels")
-    rows = [
-        [name, number(seconds, 3), number(labels / seconds, 0) if labels and seconds else "-"]
-        for name, seconds in result["median_s"].items()
-    ]
-    bars = [
-        [name, str(bar["text"]), "met" if bar["met"] else "missed"]
-        for name, bar in result["bars"].items()
-    ]
-    return [
-        Table(f"Scoring {model}", ("way", "median, seconds", "predicted tokens a second"), rows),
-        Table(f"Bars for {model}", ("bar", "measured", "is"), bars),
-    ]
+def _cells(value: Any) -> str:
+    return ", ".join(map(cell, value)) if isinstance(value, list) else cell(value)

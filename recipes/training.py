@@ -1,21 +1,17 @@
 """What the recipes that train have in common: the model, the rows held out, where to go on."""
 
-import json
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
 
-logger = logging.getLogger(__name__)
+from hf_proxy.run_folders import checkpoints_of
 
-_CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+logger = logging.getLogger(__name__)
 
 
 def load_trainable(model_config: ModelConfig) -> tuple[Any, Any]:
@@ -52,22 +48,14 @@ def hold_out(rows: Dataset, num_eval: int) -> tuple[Dataset, Dataset | None]:
 def last_checkpoint(folder: Path, *, resume: bool) -> str | None:
     """The newest checkpoint that was written to its end, if any.
 
-    Trainer writes `trainer_state.json` last, and not by rename: a folder where it is missing or cut
-    is what a killed run had begun. The run writes it anew when it comes by that step again.
+    One that was not is written anew when the run comes by its step again.
     """
     if not resume or not folder.is_dir():
         return None
-    found = [match for path in folder.iterdir() if (match := _CHECKPOINT.fullmatch(path.name))]
-    for match in sorted(found, key=lambda match: int(match[1]), reverse=True):
-        checkpoint = folder / match[0]
-        try:
-            json.loads((checkpoint / TRAINER_STATE_NAME).read_text())
-        except (OSError, ValueError):
-            logger.warning(
-                "%s was not written to its end; going on from the one before", checkpoint
-            )
-            continue
-        return str(checkpoint)
+    for _, checkpoint, state in checkpoints_of(folder):
+        if state is not None:
+            return str(checkpoint)
+        logger.warning("%s was not written to its end; going on from the one before", checkpoint)
     return None
 
 

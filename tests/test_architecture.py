@@ -29,6 +29,7 @@ ROOT = Path(__file__).parent.parent
 # each may import those before it; callbacks, recipes and cli come after, in this order
 CORRIDOR = (
     "schemas",
+    "run_folders",
     "parallel",
     "batching",
     "logprobs",

@@ -1,5 +1,6 @@
 """Curves: the paper's numbers, intervals that cover what they say, and no silent fit."""
 
+import dataclasses
 import json
 import logging
 import math
@@ -260,6 +261,11 @@ def test_a_curve_read_back_is_equal_to_the_last_bit(tmp_path):
         assert again.predict(0.85) == curve.predict(0.85)
     assert json.loads((tmp_path / "0.json").read_text())["form"] == "quadratic"
     assert fit_curve(ARC_X[:5], ARC_Y[:5] / 100).statistics is None  # nothing left to hold out
+    assert curve.points == tuple(zip(ARC_X[:5], ARC_Y[:5] / 100, strict=True))
+    content = json.loads(path.read_text())
+    del content["points"]  # as files were written before
+    path.write_text(json.dumps(content))
+    assert Curve.load(path) == dataclasses.replace(curve, points=())
 
 
 def test_files_that_are_no_curves_are_named(tmp_path):

@@ -38,6 +38,7 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.tags, self.sections, self.alts, self.files, self.open = [], {}, [], {}, []
+        self.figures = {}  # alternative: the SVG for light pages and the one for dark ones
         self.attributes = set()
         self.feed(text)
         self.close()
@@ -51,13 +52,19 @@ class Page(HTMLParser):
             self.sections[attrs["id"]] = ""
         if tag == "img":
             self.alts.append(attrs["alt"])
+            self.figures[attrs["alt"]] = [decoded(attrs["src"]), decoded(self.dark)]
+        if tag == "source":
+            self.dark = attrs["srcset"]
         if "download" in attrs:
-            coded = attrs["href"].partition("base64,")[2]
-            self.files[attrs["download"]] = base64.b64decode(coded).decode()
+            self.files[attrs["download"]] = decoded(attrs["href"])
 
     def handle_data(self, data):
         if self.open:
             self.sections[self.open[0]] += data
+
+
+def decoded(link):
+    return base64.b64decode(link.partition("base64,")[2]).decode()
 
 
 def page_of(folder, **options):
@@ -142,7 +149,12 @@ def everything(tmp_path_factory, trained, tokenizer):
     item = {"model": HOSTILE, "example_id": HOSTILE, "correct": False, "answer": None}
     item |= {"gold": "4", "text": HOSTILE + "\ud800", "num_tokens": 3, "ended": True}
     (folder / "items.jsonl").write_text(json.dumps(item) + "\n")
-    bench = {"score_to_bare": 1.4375, "train_s": 7.75, "device": HOSTILE, "versions": {}}
+    bench = {"benchmark": HOSTILE, "date": "today", "processor": HOSTILE, "threads": 2}
+    bench |= {"device": "cpu", "dtype": "float32", "models": [HOSTILE]}
+    rows = [{"way": HOSTILE, "rounds, s": [1.25, 1.5], HOSTILE: None}, {"way": "b", "median": 3.5}]
+    bench["tables"] = [{"caption": HOSTILE, "rows": rows}]
+    bar = {"what": HOSTILE, "measured": 1.4375, "rule": "at most", "bar": 2, "unit": "times"}
+    bench["bars"] = [bar | {"met": True, "model": "tiny"}]
     (folder / "callback.json").write_text(json.dumps(bench))
     return folder
 
@@ -181,10 +193,41 @@ def test_every_section_holds_the_numbers_of_the_files(everything, tokenizer):
         assert words in page.sections["ranking"]
     for words in ("37.5 %", "62.5 %", "+25.0", "0.625", "3 and 1", "none would"):
         assert words in page.sections["accuracy"]
-    assert "1.4375" in page.sections["benchmarks"]
+    for words in ("1.4375 times", "at most 2 times", "met", "1.2500, 1.5000", "3.5000", "tiny"):
+        assert words in page.sections["benchmarks"]
     assert "transformers" in page.sections["provenance"]
     assert all(page.alts) and len(page.alts) >= 14
     assert f"lowest {lowest['value']:.4f} at step {lowest['step']}" in page.alts[0]
+
+
+def test_a_curve_is_drawn_with_its_points_and_a_set_in_four_panels(everything, tmp_path):
+    curve, statistics = (
+        json.loads((everything / name).read_text()) for name in ("curve.json", "statistics.json")
+    )
+    page, _ = page_of(everything)
+    (alt,) = [alt for alt in page.alts if "curve of accuracy" in alt]
+    assert alt.startswith(f"{curve['form']} curve of accuracy with {len(curve['points'])} points: ")
+    light, dark = page.figures[alt]
+    # the points are copies of one mark, the line and its band are paths of their own
+    assert light.count("<use ") == dark.count("<use ")
+    assert "rBridge, nats per token" in light
+    kept = f"{statistics['num_kept']:,} of {statistics['num_steps']:,} steps of 1 rows"
+    assert f"kept: {kept}" in (everything.parent / "page.html").read_text(encoding="utf-8")
+    alts = [alt for alt in page.alts if alt.startswith(("KL of", "kept by", "kept steps by"))]
+    assert len(alts) == 4
+    assert f"{statistics['num_kept']:,} kept, from 0.05 on" in alts[0]
+    for svgs in page.figures.values():
+        assert svgs[0] != svgs[1] and not any("mathdefault" in svg for svg in svgs)
+    # a record from before the points were kept
+    bare = tmp_path / "run"
+    bare.mkdir()
+    (bare / "curve.json").write_text(json.dumps(curve | {"points": []}))
+    page, _ = page_of(bare)
+    (alone,) = page.alts
+    assert "with 0 points" in alone
+    assert light.count("<use ") - page.figures[alone][0].count("<use ") >= len(curve["points"])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "pale beyond the points, which its record does not hold" in text
 
 
 def test_the_numbers_can_be_taken_away(everything, tokenizer):
@@ -291,6 +334,12 @@ def test_what_is_nothing_of_ours_or_broken_is_named(trained, tmp_path, capsys):
     (run / "predictions.jsonl").unlink()
     (tmp_path / "run" / "ranking.json").write_text('{"ranking":\n\n oh}')
     with pytest.raises(InputError, match=re.escape("ranking.json, line 3: this is no JSON")):
+        read_run(tmp_path / "run", num_rows=1)
+    (tmp_path / "run" / "ranking.json").unlink()
+    bench = dict.fromkeys(("benchmark", "date", "device", "processor", "dtype"), "x")
+    bench |= {"threads": 2, "models": [], "tables": [], "bars": [{"what": "speed"}]}
+    (tmp_path / "run" / "scoring.json").write_text(json.dumps(bench))
+    with pytest.raises(InputError, match="scoring.json, bars, number 1, field measured: nothing"):
         read_run(tmp_path / "run", num_rows=1)
 
 

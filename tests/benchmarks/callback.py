@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 from datasets import load_dataset
-from scoring import Work, bare_way, make_batches  # the benchmark beside this one
+from results import add, begin, table  # beside this one
+from scoring import Work, bare_way, make_batches
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from hf_proxy import align_traces, load_traces, schemas, score_traces
 from hf_proxy.callbacks import ProxyScoreCallback
-from hf_proxy.schemas import provenance_of, write_text
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,7 +38,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=2, help="rows of a training step")
     parser.add_argument("--num_traces", type=int, default=40, help="traces to score on")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of score beside forward")
-    parser.add_argument("--output", default="outputs/benchmarks/callback.json", help="JSON file")
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs/benchmarks/callback.json"), help="JSON file"
+    )
     return parser.parse_args()
 
 
@@ -62,9 +64,11 @@ def train(args: argparse.Namespace, model: Any, tokenizer: Any, traces: Any, fol
             save_strategy="no",
             bf16=False,
             disable_tqdm=True,
+            report_to="none",
+            dataloader_pin_memory=torch.cuda.is_available(),
         ),
         train_dataset=rows,
-        eval_dataset=rows.select(range(8)),
+        eval_dataset=rows.select(range(min(8, len(rows)))),
         processing_class=tokenizer,
     )
     ProxyScoreCallback(traces).attach(trainer)
@@ -90,13 +94,15 @@ def alignment_seconds(traces: Any, tokenizer: Any) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     args = parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # as Trainer chooses
+    content = begin("callback", args, dtype="float32", device=device, models=[args.model])
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
     traces = load_traces(args.traces)
     order = sorted(range(len(traces)), key=traces["example_id"].__getitem__)
     traces = traces.select(order[: args.num_traces])
     with tempfile.TemporaryDirectory() as folder:
-        found: dict[str, Any] = train(args, model, tokenizer, traces, folder)
+        found = train(args, model, tokenizer, traces, folder)
     aligned = align_traces(traces, tokenizer)
     model.eval()
     work = Work(model, tokenizer, traces, aligned, make_batches(model, aligned, 4096), model.device)
@@ -108,24 +114,44 @@ def main() -> None:
         score_traces(model, aligned)
         if number:  # the first is the warm-up
             rounds.append((middle - start, time.perf_counter() - middle))
-    found["bare_s"] = [bare for bare, _ in rounds]
-    found["score_alone_s"] = [ours for _, ours in rounds]
-    found["alignment_s"] = alignment_seconds(traces, tokenizer)
-    spent = sum(found["score_s"])
-    forward = statistics.median(found["bare_s"]) * len(found["score_s"])
-    found |= {
-        "share_of_training": spent / found["train_s"],
-        "score_to_bare": statistics.median(ours / bare for bare, ours in rounds),
-    }
-    print(f"training              {found['train_s']:8.1f} s")
-    print(f"scoring, {len(found['score_s'])} times      {spent:8.1f} s")
-    print(f"share of training     {found['share_of_training']:8.1%}")
-    print(f"bare forwards of it   {forward:8.1f} s")
-    print(f"score / bare forward  {found['score_to_bare']:8.3f}  (median of {args.repeats} rounds)")
-    for name, seconds in found["alignment_s"].items():
-        print(f"alignment, {name:<10} {seconds:8.3f} s")
-    stamp = provenance_of(parameters=vars(args), threads=torch.get_num_threads())
-    write_text(Path(args.output), json.dumps(stamp | found, indent=2))
+    bare, alone = ([one[i] for one in rounds] for i in (0, 1))
+    rows = [
+        {"what": "training", "unit": "s", "measured": found["train_s"]},
+        {
+            "what": f"scoring within it, {len(found['score_s'])} times",
+            "unit": "s",
+            "measured": sum(found["score_s"]),
+            "one by one": found["score_s"],
+        },
+        {
+            "what": "scoring, share of training",
+            "unit": "",
+            "measured": sum(found["score_s"]) / found["train_s"],
+        },
+        {
+            "what": "bare forward of the same traces, median",
+            "unit": "s",
+            "measured": statistics.median(bare),
+            "one by one": bare,
+        },
+        {
+            "what": "score_traces alone, median",
+            "unit": "s",
+            "measured": statistics.median(alone),
+            "one by one": alone,
+        },
+        {
+            "what": "score_traces alone, median over rounds",
+            "unit": "bare forwards",
+            "measured": statistics.median(ours / bare for bare, ours in rounds),
+        },
+    ]
+    rows += [
+        {"what": f"alignment, {name}", "unit": "s", "measured": seconds}
+        for name, seconds in alignment_seconds(traces, tokenizer).items()
+    ]
+    caption = f"ProxyScoreCallback in {args.max_steps} steps, {len(traces)} traces"
+    add(content, [table(caption, rows)], [], args.output)
 
 
 if __name__ == "__main__":

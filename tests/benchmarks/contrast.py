@@ -18,17 +18,18 @@ The ways:
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
-from scoring import EXACT_MALLOC, MIB, peak_bytes
+from results import MIB, add, bar, begin, table  # beside this one
+from scoring import EXACT_MALLOC, peak_bytes
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_proxy import logprobs, mining
+from hf_proxy import generation, logprobs, mining
 from hf_proxy.batching import group_by_tokens, token_batch
 from hf_proxy.mined_sets import load_soft_targets
 from hf_proxy.prompts import Prompts, read_prompts
@@ -62,29 +63,19 @@ def prepare(args):
 
 def generate(miner, ids, max_new_tokens=None):
     with logprobs.scoring_mode(miner.expert) as expert:
-        if max_new_tokens is None:
-            return miner._generate(expert, ids, 0)
-        own = miner.settings
-        miner.settings = mining.MiningSettings(max_new_tokens=max_new_tokens)
-        try:
-            return miner._generate(expert, ids, 0)
-        finally:
-            miner.settings = own
+        return generation.generate(
+            expert,
+            ids,
+            processing_class=miner.processing_class,
+            max_new_tokens=max_new_tokens or miner.settings.max_new_tokens,
+            temperature=0.0,
+            seed=[0, 0],
+        )
 
 
 def ours(miner, prompts, trajectories):
-    names = prompts.example_id[: len(trajectories)]
-    with (
-        logprobs.scoring_mode(miner.expert) as expert,
-        logprobs.scoring_mode(miner.amateur) as amateur,
-    ):
-        found = miner._contrast(expert, amateur, names, prompts.input_ids, trajectories)
-    return [
-        mining._row(name, prompt, trajectory, steps)
-        for name, prompt, trajectory, steps in zip(
-            names, prompts.input_ids, trajectories, found, strict=False
-        )
-    ]
+    number = len(trajectories)
+    return miner.rows(prompts.example_id[:number], prompts.input_ids[:number], trajectories)
 
 
 def batches_of(prompts, trajectories):
@@ -167,10 +158,6 @@ def memory_in_subprocess(args, way):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def bar(text, met):
-    print(f"{text}: {'met' if met else 'NOT met'}", flush=True)
-
-
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -188,26 +175,36 @@ def main():
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--trajectories", help="folder of a mined set to take them from")
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs/benchmarks/contrast.json"), help="JSON file"
+    )
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory_of:
         memory(args)
         return
+    models = (args.expert, args.amateur)
+    content = begin("contrast", args, dtype=args.dtype, device=args.device, models=models)
+    pair = " - ".join(content["models"])
     miner, prompts = prepare(args)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {args.device}")
 
     number, alone = len(prompts.input_ids), prompts.input_ids[: args.generated_alone]
     generate(miner, alone[:1], 2)
-    ratios = []
+    rounds = []
     for _ in range(args.repeats):
         batched = seconds_of(lambda: generate(miner, prompts.input_ids, 24)) / number
         single = seconds_of(lambda: [generate(miner, [ids], 24) for ids in alone]) / len(alone)
-        ratios.append(single / batched)
-    bar(
-        f"generation, batches of {number}: {statistics.median(ratios):.2f} times one at a time, "
-        f"bar {GENERATION_BAR}",
-        statistics.median(ratios) >= GENERATION_BAR,
+        rounds.append({"batched, s per prompt": batched, "one at a time": single})
+        rounds[-1]["times"] = single / batched
+    generated = bar(
+        f"generation in batches of {number} against one at a time",
+        statistics.median(one["times"] for one in rounds),
+        "at least",
+        GENERATION_BAR,
+        unit="times",
+        model=content["models"][0],
     )
+    add(content, [table("Generation of 24 tokens, by round", rounds)], [generated], args.output)
     if args.trajectories is None:
         trajectories = generate(miner, prompts.input_ids)
     else:
@@ -220,45 +217,60 @@ def main():
     models = (miner.expert, miner.amateur)
     forwards(models, batches, head=True)
     ours(miner, prompts, trajectories)
-    ratios, times = [], []
+    rounds = []
     for _ in range(args.repeats):
         bare = seconds_of(lambda: forwards(models, batches, head=True))
-        times.append(seconds_of(lambda: ours(miner, prompts, trajectories)))
-        ratios.append(times[-1] / bare)
-        print(f"  two forwards {bare:.2f} s, ours {times[-1]:.2f} s", file=sys.stderr)
-    bar(
-        f"contrast of {steps} steps of {len(trajectories)} trajectories: "
-        f"{statistics.median(times):.2f} s, {statistics.median(ratios):.3f} times the two "
-        f"forwards, bar {CONTRAST_BAR}",
-        statistics.median(ratios) <= CONTRAST_BAR,
+        spent = seconds_of(lambda: ours(miner, prompts, trajectories))
+        rounds.append({"two forwards, s": bare, "ours, s": spent, "times": spent / bare})
+        print(f"  two forwards {bare:.2f} s, ours {spent:.2f} s", file=sys.stderr)
+    contrasted = bar(
+        "contrast after generation against the two bare forwards",
+        statistics.median(one["times"] for one in rounds),
+        "at most",
+        CONTRAST_BAR,
+        unit="times",
+        model=pair,
     )
-    ratios = []
+    caption = f"Contrast of {steps} steps of {len(trajectories)} trajectories, by round"
+    add(content, [table(caption, rounds)], [contrasted], args.output)
+    rounds = []
     for i in range(min(args.prefix_prompts, len(trajectories))):
         prompt, trajectory = prompts.input_ids[i], trajectories[i]
         own = Prompts([prompts.example_id[i]], [prompt], "", None)
         published = seconds_of(
             lambda p=prompt, t=trajectory: prefixes(
-                miner.amateur, p, t, args.prefix_batch_size, miner.processing_class.pad_token_id
+                miner.amateur, p, t, args.prefix_batch_size, miner.end_ids[0]
             )
         )
         whole = seconds_of(lambda o=own, t=trajectory: ours(miner, o, [t]))
-        ratios.append(published / whole)
+        rounds.append({"prefixes, s": published, "ours, s": whole, "times": published / whole})
         print(f"  prefixes {published:.1f} s, ours {whole:.2f} s", file=sys.stderr)
-    if ratios:
-        bar(
-            f"prefixes against both passes of ours, {len(ratios)} prompts: "
-            f"{statistics.median(ratios):.1f} times, bar {PREFIX_BAR}",
-            statistics.median(ratios) >= PREFIX_BAR,
+    if rounds:
+        anew = bar(
+            "contrast (both models) against the published amateur stage, every prefix anew",
+            statistics.median(one["times"] for one in rounds),
+            "at least",
+            PREFIX_BAR,
+            unit="times as fast",
+            model=pair,
         )
+        add(content, [table("Prefixes anew, by prompt", rounds)], [anew], args.output)
     peaks = {way: memory_in_subprocess(args, way) for way in ("headless", "ours")}
     above = (peaks["ours"]["peak_bytes"] - peaks["headless"]["peak_bytes"]) / MIB
     chunk = logprobs.LABELS_PER_CHUNK * peaks["ours"]["vocabulary"] * 4 / MIB
-    limit = MEMORY_BAR_MIB + MEMORY_BAR_CHUNKS * chunk
-    bar(
-        f"memory at {peaks['ours']['num_tokens']} tokens: {above:.1f} MiB above headless "
-        f"({peaks['headless']['peak_bytes'] / MIB:.1f}), bar {limit:.1f}",
-        above <= limit,
+    rows = [
+        {"way": way, "tokens": peak["num_tokens"], "peak MiB": peak["peak_bytes"] / MIB}
+        for way, peak in peaks.items()
+    ]
+    memory_bar = bar(
+        f"contrast of {peaks['ours']['num_tokens']:,} tokens, peak memory above headless forwards",
+        above,
+        "at most",
+        MEMORY_BAR_MIB + MEMORY_BAR_CHUNKS * chunk,
+        unit="MiB",
+        model=pair,
     )
+    add(content, [table("Peak above the loaded models", rows)], [memory_bar], args.output)
 
 
 if __name__ == "__main__":

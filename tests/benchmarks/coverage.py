@@ -15,6 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from published import ARC_X, ARC_Y
+from results import add, begin, table  # beside this one
 
 from hf_proxy.curves import FORMS, fit_form, fit_forms, predict
 
@@ -47,17 +48,26 @@ def coverage(form, draws, *, outside=False, correlation=0.0, seed=11):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=2000)
-    draws = parser.parse_args().draws
-    print(f"nominal 90 %, n = 15, {draws} draws each; coverage (median half-width, points)")
-    print(f"{'true form':<14}{'inside':>18}{'beyond the points':>22}{'inside, AR(1) 0.5':>22}")
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs/benchmarks/coverage.json"), help="JSON file"
+    )
+    args = parser.parse_args()
+    content = begin("coverage", args, dtype="float64")
+    cases = {
+        "inside": {},
+        "beyond the points": {"outside": True},
+        "inside, AR(1) 0.5": {"correlation": 0.5},
+    }
+    rows = []
     for form in FORMS:
-        cells = (
-            coverage(form, draws),
-            coverage(form, draws, outside=True),
-            coverage(form, draws, correlation=0.5),
-        )
-        texts = [f"{100 * share:.1f} % ({width:.2f})" for share, width in cells]
-        print(f"{form:<14}{texts[0]:>18}{texts[1]:>22}{texts[2]:>22}", flush=True)
+        row = {"true form": form}
+        for name, case in cases.items():
+            share, width = coverage(form, args.draws, **case)
+            row |= {f"{name}, share": share, f"{name}, half-width in points": width}
+        rows.append(row)
+        print(f"{form} done", file=sys.stderr)
+    caption = f"Nominal 0.90, 15 points, {args.draws} draws each; median half-widths"
+    add(content, [table(caption, rows)], [], args.output)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from results import add, begin, table  # beside this one
 
 from hf_proxy import cross_validate, fit_curve, fit_ladder
-from hf_proxy.cli import main as hf_proxy
+from hf_proxy.recipes.fit_predictor import FitConfig, fit
 
 PROXY_RUN = "1B-10xC"
 TARGETS = ("7B", "13B")
@@ -26,15 +27,15 @@ SHARES = np.arange(1, 21) / 20
 
 def read(path):
     """Task to run to columns, in the order of training."""
-    table = defaultdict(lambda: defaultdict(list))
+    runs_of = defaultdict(lambda: defaultdict(list))
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
-            table[row["task"]][row["run"]].append(
+            runs_of[row["task"]][row["run"]].append(
                 tuple(float(row[name]) for name in ("tokens", "bits_per_byte", "accuracy"))
             )
     return {
         task: {run: np.array(sorted(rows)) for run, rows in runs.items()}
-        for task, runs in table.items()
+        for task, runs in runs_of.items()
     }
 
 
@@ -48,7 +49,7 @@ def at_share(rows, share):
     return rows[np.argmin(np.abs(rows[:, 0] - share * rows[-1, 0]))]
 
 
-def one_run(table, folder):
+def one_run(runs_of, folder):
     """(a): a table of points, then `hf-proxy fit` as a user would run it."""
     folder.mkdir(parents=True, exist_ok=True)
     points = folder / "points.csv"
@@ -58,7 +59,7 @@ def one_run(table, folder):
             ["run", "tokens", "score", "target", "target_accuracy", "metric"]
             + ["proxy", "num_parameters", "proxy_accuracy"]
         )
-        for task, runs in table.items():
+        for task, runs in runs_of.items():
             for target in TARGETS:
                 for share in SHARES:
                     tokens, bits, accuracy = at_share(runs[PROXY_RUN], share)
@@ -68,14 +69,32 @@ def one_run(table, folder):
                         + [at_share(runs[target], share)[2], "bits_per_byte", "1B"]
                         + [int(size_of(PROXY_RUN)), accuracy]
                     )
-    print(f"(a) {PROXY_RUN} -> {', '.join(TARGETS)}, {len(SHARES)} points paired by share of run")
-    assert hf_proxy(["fit", "--points", str(points), "--output_dir", str(folder / "curves")]) == 0
+    found = fit(FitConfig(points=str(points), output_dir=str(folder / "curves")))
+    rows = []
+    for curve in found["curves"]:
+        for name, cv in curve["held_out"].items():
+            against = curve["against"].get(name, {})
+            rows.append(
+                {
+                    "target": curve["target"],
+                    "from": name,
+                    "held-out error, points": cv["test_mae_points"],
+                    "in 90 %": cv["coverage"],
+                    "proxy minus it, points": against.get("mae_points"),
+                    "low": against.get("low"),
+                    "high": against.get("high"),
+                }
+            )
+    caption = (
+        f"(a) {PROXY_RUN} -> {', '.join(TARGETS)}, {len(SHARES)} points paired by share of run"
+    )
+    return [table(caption, rows)]
 
 
-def ladder(table):
+def ladder(runs_of):
     """(b): two steps, each one's error, beside compute alone."""
-    print("\n(b) last points of the ladder; sizes are nominal")
-    for task, runs in table.items():
+    steps, held_out, targets = [], [], []
+    for task, runs in runs_of.items():
         small = [run for run in runs if run not in TARGETS]
         size = np.array([size_of(run) for run in small])
         tokens, bits, accuracy = np.array([runs[run][-1] for run in small]).T
@@ -84,39 +103,61 @@ def ladder(table):
         groups = [run.split("-")[0] for run in small]
         second = fit_curve(bits, accuracy, forms=("sigmoid",), metric="bits_per_byte", target=task)
         clock = fit_curve(compute, accuracy, forms=("sigmoid",), metric="bits_per_byte")
-        print(f"{task}, {len(small)} runs")
-        print(
-            f"  step 1: E {first.irreducible:.3f}, a {first.size_exponent:.3f}, "
-            f"b {first.data_exponent:.3f}, mean relative error {100 * first.relative_error:.2f} %"
+        steps.append(
+            {
+                "task": task,
+                "runs": len(small),
+                "E": first.irreducible,
+                "a": first.size_exponent,
+                "b": first.data_exponent,
+                "mean relative error, %": 100 * first.relative_error,
+                "step 2": second.form,
+                "R2": second.fits[0].r2,
+            }
         )
-        print(f"  step 2: {second.form}, R2 {second.fits[0].r2:.3f}")
         found = cross_validate(
             bits, accuracy, groups=groups, folds=5, controls={"log10 FLOPs": compute}
         )
-        for name, cv in {"bits per byte": found, **found.controls}.items():
-            print(
-                f"  sizes held out, {name}: test R2 {cv.test_r2:.3f}, MAE {100 * cv.test_mae:.2f} "
-                f"points, in 90 % {cv.coverage:.2f}, forms {', '.join(cv.forms)}"
-            )
+        held_out += [
+            {
+                "task": task,
+                "from": name,
+                "test R2": cv.test_r2,
+                "error, points": 100 * cv.test_mae,
+                "in 90 %": cv.coverage,
+                "forms": ", ".join(cv.forms),
+            }
+            for name, cv in {"bits per byte": found, **found.controls}.items()
+        ]
         for target in TARGETS:
             last_tokens, last_bits, last_accuracy = runs[target][-1]
             predicted = first.predict(size_of(target), last_tokens)
-            rows = {
+            ways = {
                 "both steps": second.predict(predicted),
                 "step 2 from true bits per byte": second.predict(last_bits),
                 "compute alone": clock.predict(np.log10(6 * size_of(target) * last_tokens)),
             }
-            print(
-                f"  {target}: bits per byte {predicted:.4f}, true {last_bits:.4f} "
-                f"({100 * (predicted / last_bits - 1):+.1f} %); accuracy {100 * last_accuracy:.2f}"
-            )
-            for name, row in rows.items():
-                inside = row.low <= last_accuracy <= row.high
-                print(
-                    f"    {name}: {100 * row.value:.2f} [{100 * row.low:.1f}, "
-                    f"{100 * row.high:.1f}], error {100 * (row.value - last_accuracy):+.2f} "
-                    f"points, {'inside' if inside else 'outside'}"
-                )
+            targets += [
+                {
+                    "task, target": f"{task}, {target}",
+                    "bits per byte": predicted,
+                    "true": last_bits,
+                    "off, %": 100 * (predicted / last_bits - 1),
+                    "true accuracy, %": 100 * last_accuracy,
+                    "from": name,
+                    "predicted, %": 100 * way.value,
+                    "low": 100 * way.low,
+                    "high": 100 * way.high,
+                    "error, points": 100 * (way.value - last_accuracy),
+                    "inside": "yes" if way.low <= last_accuracy <= way.high else "no",
+                }
+                for name, way in ways.items()
+            ]
+    return [
+        table("(b) size and data to bits per byte, bits per byte to accuracy", steps),
+        table("(b) whole sizes held out inside the ladder", held_out),
+        table("(b) last checkpoints of the large runs; sizes are nominal", targets),
+    ]
 
 
 if __name__ == "__main__":
@@ -124,7 +165,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--output_dir", default="outputs/ladder")
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs/benchmarks/olmo_ladder.json"), help="JSON file"
+    )
     arguments = parser.parse_args()
+    content = begin("olmo_ladder", arguments, dtype="float64", models=[PROXY_RUN, *TARGETS])
     everything = read(arguments.data)
-    one_run(everything, Path(arguments.output_dir))
-    ladder(everything)
+    tables = one_run(everything, Path(arguments.output_dir)) + ladder(everything)
+    add(content, tables, [], arguments.output)

@@ -13,13 +13,17 @@ import json
 import os
 import random
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from results import add, bar, begin, table  # beside this one
+
 HERE = Path(__file__).parent
+PARTS = ("read", "align", "score")
 
 
 def one_size(size, folder):
@@ -62,7 +66,7 @@ def one_size(size, folder):
 
 
 def two_processes(model, traces, repeats):
-    """Seconds of `hf-proxy score` itself, as it prints them, interleaved."""
+    """Seconds of `hf-proxy score` itself, as it prints them, interleaved; and their bar."""
     recipe = HERE.parent.parent / "recipes" / "score_checkpoints.py"
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     arguments = ["--models", model, "--traces", traces, "--use_score_cache", "false", "--json"]
@@ -81,9 +85,19 @@ def two_processes(model, traces, repeats):
             (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
             seconds[number].append(json.loads(line)["scores"][0]["seconds"])
             print(f"  {number} processes {seconds[number][-1]:.1f} s", file=sys.stderr)
-    ratios = sorted(a / b for a, b in zip(seconds[1], seconds[2], strict=True))
-    ratio = ratios[len(ratios) // 2]
-    print(f"two processes: {ratio:.2f} times one, bar 1.7: {'met' if ratio >= 1.7 else 'NOT met'}")
+    ratios = [a / b for a, b in zip(seconds[1], seconds[2], strict=True)]
+    rows = [{"processes": number, "rounds, s": values} for number, values in seconds.items()]
+    for row in rows:
+        row["median s"] = statistics.median(row["rounds, s"])
+    times = bar(
+        "hf-proxy score, two processes of one thread against one",
+        statistics.median_low(ratios),
+        "at least",
+        1.7,
+        unit="times as fast",
+        model=model,
+    )
+    return table("hf-proxy score, one thread a process", rows), times
 
 
 def main():
@@ -92,25 +106,31 @@ def main():
     parser.add_argument("--model")
     parser.add_argument("--traces")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs/benchmarks/scale.json"), help="JSON file"
+    )
     parser.add_argument("--one_size", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one_size:
         with tempfile.TemporaryDirectory() as folder:
             one_size(args.one_size, Path(folder))
         return
+    models = [args.model] if args.model else []
+    dtype = "auto" if args.model else "float32"
+    content, rows = begin("scale", args, dtype=dtype, models=models), []
     for size in args.sizes:
         command = [sys.executable, __file__, "--one_size", str(size)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
-        per = {name: 1e3 * found[name] / size for name in ("read", "align", "score")}
-        print(
-            f"{size} traces, {found['labels']} labels: ms per trace "
-            + ", ".join(f"{name} {value:.3f}" for name, value in per.items())
-            + f"; peak {found['peak_mib']:.0f} MiB",
-            flush=True,
-        )
+        rows.append({"traces": size, "labels": found["labels"]})
+        rows[-1] |= {f"{n}, ms per trace": 1e3 * found[n] / size for n in PARTS}
+        rows[-1]["peak MiB"] = found["peak_mib"]
+        print(f"{size} traces done", file=sys.stderr)
+    if rows:
+        add(content, [table("Tiny model, by size of the set", rows)], [], args.output)
     if args.model:
-        two_processes(args.model, args.traces, args.repeats)
+        processes, times = two_processes(args.model, args.traces, args.repeats)
+        add(content, [processes], [times], args.output)
 
 
 if __name__ == "__main__":

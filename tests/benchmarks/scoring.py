@@ -20,19 +20,17 @@ import gc
 import json
 import logging
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
+from results import MIB, add, bar, begin, table  # beside this one
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -43,8 +41,6 @@ from hf_proxy.parallel import balanced_shards
 
 SPEED_BAR = 0.90  # of the tokens/s of bare
 MEMORY_BAR_MIB, MEMORY_BAR_CHUNKS = 64, 2  # 64 MiB + k * C * V * 4 bytes above headless
-MIB = 2**20
-PACKAGES = ("torch", "transformers", "accelerate", "datasets", "lm_eval")
 # glibc raises its mmap threshold as it goes and keeps freed blocks in per-thread arenas, so that
 # the resident set holds what no tensor uses any more. A fixed low threshold gives every tensor back
 # at once; it costs page faults, so only the memory measurement runs with it, never the clock.
@@ -395,18 +391,11 @@ def memory_in_subprocess(args: argparse.Namespace, model_name: str, way: str) ->
 
 
 def add_memory(result: dict[str, Any], args: argparse.Namespace) -> None:
-    """Measure the peak of each way and hold ours against the bar."""
+    """Measure the peak of each way."""
     ways = ["headless", "bare", "ours", *filter(None, [result["best_lm_eval"]])]
     memory = {way: memory_in_subprocess(args, result["model"], way) for way in ways}
-    chunk_bytes = logprobs.LABELS_PER_CHUNK * result["vocabulary"] * 4
-    bar_mib = MEMORY_BAR_MIB + MEMORY_BAR_CHUNKS * chunk_bytes / MIB
-    above = (memory["ours"]["peak_bytes"] - memory["headless"]["peak_bytes"]) / MIB
-    result["memory"] = memory
-    result["memory_above_headless_mib"] = above
-    result["bars"]["memory"] = {
-        "text": f"ours {above:.1f} MiB above headless, bar {bar_mib:.1f} MiB",
-        "met": above <= bar_mib,
-    }
+    above = memory["ours"]["peak_bytes"] - memory["headless"]["peak_bytes"]
+    result |= {"memory": memory, "memory_above_headless_mib": above / MIB}
 
 
 def ratios(seconds: dict[str, list[float]], way: str) -> dict[str, Any]:
@@ -448,20 +437,8 @@ def measure(args: argparse.Namespace, model_name: str) -> dict[str, Any]:
         "best_lm_eval": best,
         "ours_over_bare": ratios(seconds, "bare"),
     }
-    over_bare = result["ours_over_bare"]["median"]
-    result["bars"] = {
-        "bare": {
-            "text": f"ours at {over_bare:.3f} of bare, bar {SPEED_BAR:.2f}",
-            "met": over_bare >= SPEED_BAR,
-        }
-    }
     if best is not None:
         result["ours_over_best_lm_eval"] = ratios(seconds, best)
-        over_lm_eval = result["ours_over_best_lm_eval"]["median"]
-        result["bars"]["lm_eval"] = {
-            "text": f"ours {over_lm_eval:.2f} times {best}, its best; bar: more than 1",
-            "met": over_lm_eval > 1,
-        }
         lm = lm_eval_model(work, 1, torch.float32)
         result["lm_eval_own_tokenization"] = lm_eval_own_pairs(lm, work)
         # left alone it takes the softmax in the model's dtype, whose error would hide all others
@@ -476,69 +453,88 @@ def measure(args: argparse.Namespace, model_name: str) -> dict[str, Any]:
     return result
 
 
-def print_result(result: dict[str, Any]) -> None:
-    """The figures of one model as a table."""
-    columns = (
-        "way",
-        "median s",
-        "least s",
-        "tokens/s",
-        "labels",
-        "sum of logprobs",
-        "vs ours",
-        "peak MiB",
-    )
-    line = "{:<24}{:>10}{:>9}{:>10}{:>9}{:>18}{:>11}{:>10}".format
-    print("\n" + line(*columns))
+def tables_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of one model."""
+    ways = []
     for way in dict.fromkeys([*result["seconds"], *result["checks"]]):
-        median, check = result["median_s"].get(way), result["checks"].get(way)
-        memory = result.get("memory", {}).get(way)
-        print(
-            line(
-                way + " (best)" * (way == result["best_lm_eval"]),
-                f"{median:.2f}" if median else "-",
-                f"{min(result['seconds'][way]):.2f}" if median else "-",
-                f"{result['num_tokens'] / median:.1f}" if median else "-",
-                f"{check['num_labels']:,}" if check else "-",
-                f"{check['logprob_sum']:.3f}" if check else "-",
-                f"{check['relative_to_ours']:+.1e}" if check else "-",
-                f"{memory['peak_bytes'] / MIB:.1f}" if memory else "-",
+        median, check = result["median_s"].get(way), result["checks"].get(way, {})
+        memory = result.get("memory", {}).get(way, {})
+        ways.append(
+            {
+                "way": way + " (best)" * (way == result["best_lm_eval"]),
+                "median s": median,
+                "tokens/s": result["num_tokens"] / median if median else None,
+                "labels": check.get("num_labels"),
+                "sum of logprobs": check.get("logprob_sum"),
+                "relative to ours": check.get("relative_to_ours"),
+                "peak MiB": memory["peak_bytes"] / MIB if memory else None,
+                "rounds, s": result["seconds"].get(way, []),
+            }
+        )
+    names = ("model", "num_parameters", "vocabulary", "attention", "num_traces", "num_tokens")
+    names += ("num_labels", "num_batches", "num_forward_tokens")
+    work = [{"what": name, "is": result[name]} for name in names]
+    if "memory" in result:
+        batch = result["memory"]["ours"]
+        sizes = [{"what": f"peak's batch, {k}", "is": batch[k]} for k in batch if k != "peak_bytes"]
+        work += sizes
+    if own := result.get("lm_eval_own_tokenization"):
+        # it was given our ids
+        work += [{"what": f"lm-eval from text, {name}", "is": own[name]} for name in own]
+    compared = [
+        {"ours, tokens/s, against": way, "median": found["median"], "rounds": found["rounds"]}
+        for way, found in (
+            ("bare", result["ours_over_bare"]),
+            (result["best_lm_eval"], result.get("ours_over_best_lm_eval")),
+        )
+        if found
+    ]
+    return [
+        table(f"{result['model']}: ways", ways),
+        table(f"{result['model']}: ours against the others, round by round", compared),
+        table(f"{result['model']}: work", work),
+    ]
+
+
+def bars_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of one model against what they must reach."""
+    model, best = result["model"], result["best_lm_eval"]
+    found = [
+        bar(
+            "score_traces, tokens/s against the bare forward, head at the label positions",
+            result["ours_over_bare"]["median"],
+            "at least",
+            SPEED_BAR,
+            unit="times",
+            model=model,
+        )
+    ]
+    if best is not None:
+        found.append(
+            bar(
+                "score_traces, tokens/s against lm-evaluation-harness at its best batch size "
+                f"({best.removeprefix('lm_eval_')})",
+                result["ours_over_best_lm_eval"]["median"],
+                "more than",
+                1,
+                unit="times",
+                model=model,
             )
         )
     if "memory" in result:
-        batch = result["memory"]["ours"]
-        print(
-            f"peak above the loaded model, one batch of {batch['num_rows']} equal rows, "
-            f"{batch['num_tokens']:,} tokens, {batch['num_labels']:,} labels"
+        chunk_bytes = logprobs.LABELS_PER_CHUNK * result["vocabulary"] * 4
+        found.append(
+            bar(
+                "score_traces, peak memory above the headless forward, one batch of "
+                f"{result['memory']['ours']['num_tokens']:,} tokens",
+                result["memory_above_headless_mib"],
+                "at most",
+                MEMORY_BAR_MIB + MEMORY_BAR_CHUNKS * chunk_bytes / MIB,
+                unit="MiB",
+                model=model,
+            )
         )
-    if own := result.get("lm_eval_own_tokenization"):
-        print(
-            f"from text, lm-eval would score {own['num_labels']:,} labels, "
-            f"{own['num_differing_pairs']} pairs cut differently; it was given our ids"
-        )
-    for bar in result["bars"].values():
-        print(f"{'met    ' if bar['met'] else 'NOT met'}  {bar['text']}")
-
-
-def processor() -> str:
-    """The name of the CPU, or of the GPU where there is one."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str | None]:
-    """What was installed; None where it was not."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found | {"hf_proxy": hf_proxy.__version__}
+    return found
 
 
 def main() -> None:
@@ -547,38 +543,21 @@ def main() -> None:
     if args.memory_of:
         print(json.dumps(measure_memory(args)))
         return
-    cuda = args.device == "cuda"
-    report: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "device": args.device,
-        "processor": torch.cuda.get_device_name() if cuda else processor(),
-        "dtype": args.dtype,
-        "threads": torch.get_num_threads(),
-        # another busy process holds up every barrier of a threaded kernel: ratios go astray by half
-        "load_average_before": os.getloadavg()[0],
-        "tokens_per_batch": args.tokens_per_batch,
-        "repeats": args.repeats,
-        "traces": str(args.traces),
-        "results": [],
-    }
+    content = begin("scoring", args, dtype=args.dtype, device=args.device, models=args.models)
     print(
-        f"{report['processor']}, {report['threads']} threads, {args.dtype}, "
+        f"{content['processor']}, {content['threads']} threads, {args.dtype}, "
         f"torch {torch.__version__}, {args.repeats} interleaved rounds, "
-        f"load average before: {report['load_average_before']:.1f}"
+        f"load average before: {content['load_average']:.1f}"
     )
-    args.output.parent.mkdir(parents=True, exist_ok=True)
     for model_name in args.models:
         result = measure(args, model_name)
         gc.collect()  # the model is gone before its peaks are measured in other processes
-        if cuda:
+        if args.device == "cuda":
             torch.cuda.empty_cache()
         if not args.no_memory:
             add_memory(result, args)
-        print_result(result)
-        report["results"].append(result)
-        args.output.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"\nwritten to {args.output}")
+        result["model"] = Path(model_name).name
+        add(content, tables_of(result), bars_of(result), args.output)
 
 
 if __name__ == "__main__":

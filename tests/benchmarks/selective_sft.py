@@ -21,7 +21,10 @@ import threading
 import time
 from pathlib import Path
 
+from results import add, bar, begin, table  # beside this one
+
 VARIANTS = ("ours", "records", "full logits", "distillation")
+TOKENS_BAR = 8  # times fewer forward tokens than one record per step
 
 
 def rows_of(args):
@@ -216,11 +219,15 @@ def main():
     parser.add_argument("--num_steps", type=int, default=1, help="Timed, after one that is not.")
     parser.add_argument("--rounds", type=int, default=2, help="Variants in turn, so many times.")
     parser.add_argument("--output_dir", default="outputs/benchmark-sft")
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs/benchmarks/selective_sft.json"), help="JSON"
+    )
     parser.add_argument("--variant", choices=VARIANTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.variant:
         measure(args)
         return
+    content = begin("selective_sft", args, dtype="bfloat16", models=[args.model])
     found = {name: [] for name in VARIANTS}
     for _ in range(args.rounds):
         for name in VARIANTS:
@@ -233,12 +240,26 @@ def main():
             )
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
     head = ("forward tokens per 1,000", "seconds per 1,000", "peak MiB")
-    print(f"{'':14}" + "".join(f"{name:>26}" for name in head) + "   times ours")
-    ours = {key: min(run[key] for run in found["ours"]) for key in head}
-    for name, runs in found.items():
-        best = {key: min(run[key] for run in runs) for key in head}
-        times = ", ".join(f"{best[key] / ours[key]:.2f}" for key in head)
-        print(f"{name:14}" + "".join(f"{best[key]:26.0f}" for key in head) + f"   {times}")
+    best = {
+        name: {key: min(run[key] for run in runs) for key in head} for name, runs in found.items()
+    }
+    rows = [
+        {"variant": name}
+        | best[name]
+        | {f"{key}, times ours": best[name][key] / best["ours"][key] for key in head}
+        | {f"{key}, by round": [run[key] for run in runs] for key in head}
+        for name, runs in found.items()
+    ]
+    fewer = bar(
+        "selective SFT, forward tokens of one record per step against ours",
+        best["records"][head[0]] / best["ours"][head[0]],
+        "at least",
+        TOKENS_BAR,
+        unit="times",
+        model=args.model,
+    )
+    caption = f"A thousand kept steps, least of {args.rounds} rounds"
+    add(content, [table(caption, rows)], [fewer], args.output)
 
 
 if __name__ == "__main__":

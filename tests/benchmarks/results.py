@@ -1,0 +1,151 @@
+"""What the benchmarks share: one JSON of one shape, which reports and README's table read.
+
+    {"benchmark", "date", "device", "processor", "threads", "load_average", "dtype", "versions",
+     "models", "settings": {flag: value},
+     "tables": [{"caption", "rows": [{column: value}]}],
+     "bars": [{"what", "measured", "rule", "bar", "unit", "met", "model"}]}
+
+A column names its unit; a list is what was measured round by round.
+"""
+
+import json
+import operator
+import os
+import platform
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("hf-proxy", "torch", "transformers", "accelerate", "datasets", "trl", "peft", "lm_eval")
+RULES = {"at least": operator.ge, "at most": operator.le, "more than": operator.gt}
+MIB = 2**20
+
+
+def begin(
+    benchmark: str,
+    args: Namespace,
+    *,
+    dtype: str,
+    device: str = "cpu",
+    models: Sequence[str] = (),
+) -> dict[str, Any]:
+    """All but what is measured; taken before the first measurement.
+
+    Args:
+        args: flags; of paths only the name is kept.
+        models: folders or hub ids.
+    """
+    import torch  # a benchmark may measure in other processes, and keep its own light till here
+
+    cuda = device == "cuda"
+    settings = {name: _name(value) for name, value in vars(args).items() if value is not None}
+    settings.pop("output", None)
+    return {
+        "benchmark": benchmark,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device,
+        "processor": torch.cuda.get_device_name() if cuda else processor(),
+        "threads": torch.get_num_threads(),
+        # another busy process holds up every barrier of a threaded kernel: ratios go astray by half
+        "load_average": os.getloadavg()[0],
+        "dtype": dtype,
+        "versions": versions(),
+        "models": [_name(model) for model in models],
+        "settings": settings,
+        "tables": [],
+        "bars": [],
+    }
+
+
+def bar(
+    what: str, measured: float, rule: str, limit: float, *, unit: str, model: str = ""
+) -> dict[str, Any]:
+    """A measured number against what it must reach; `rule` is one of `RULES`."""
+    met = bool(RULES[rule](measured, limit))
+    named = {"what": what, "measured": measured, "rule": rule, "bar": limit}
+    return named | {"unit": unit, "met": met, "model": _name(model)}
+
+
+def table(caption: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows of one table, each with the columns that it has."""
+    return {"caption": caption, "rows": list(rows)}
+
+
+def add(content: dict[str, Any], tables: Sequence[dict], bars: Sequence[dict], path: Path) -> None:
+    """Show these, and write the file with them: what comes later may fail."""
+    for one in tables:
+        _print_table(one)
+    for one in bars:
+        print(f"{'met    ' if one['met'] else 'NOT met'}  {told(one)}", flush=True)
+    content["tables"] += tables
+    content["bars"] += bars
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"written to {path}", flush=True)
+
+
+def told(one: Mapping[str, Any]) -> str:
+    """A bar in words."""
+    return f"{one['what']}: {measured_of(one)}, bar: {limit_of(one)}"
+
+
+def measured_of(one: Mapping[str, Any]) -> str:
+    """What was measured, with its unit."""
+    return f"{one['measured']:.4g} {one['unit']}"
+
+
+def limit_of(one: Mapping[str, Any]) -> str:
+    """What it must reach, with its unit."""
+    return f"{one['rule']} {one['bar']:.4g} {one['unit']}"
+
+
+def processor() -> str:
+    """The name of the CPU."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str | None]:
+    """What was installed; None where it was not."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _name(value: Any) -> Any:
+    """Without the folders of this machine, in which nobody else can look."""
+    if isinstance(value, list):
+        return [_name(one) for one in value]
+    if isinstance(value, Path) or (isinstance(value, str) and value and Path(value).exists()):
+        return Path(value).resolve().name
+    return value
+
+
+def _print_table(one: Mapping[str, Any]) -> None:
+    rows = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in one["rows"]]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    print(f"\n{one['caption']}")
+    for row in cells:
+        aligned = [text.rjust(width) for text, width in zip(row, widths, strict=True)]
+        print("  ".join([row[0].ljust(widths[0]), *aligned[1:]]))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,79 @@
+"""The benchmarks run, on models so small that their numbers mean nothing, and fill their JSON."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import make_traces
+from mining_worker import sharp_pair
+
+from hf_proxy.report import write_report
+
+FOLDER = Path(__file__).parent / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, tokenizer):
+    """Two models with their tokenizer, traces, prompts."""
+    folder = tmp_path_factory.mktemp("inputs")
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    for name, model in zip(("expert", "amateur"), sharp_pair(len(tokenizer)), strict=True):
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    tokenizer.chat_template = None
+    make_traces(5).save_to_disk(folder / "traces")
+    rows = [{"question": f"How much is {i} and 2?", "answer": str(i + 2)} for i in range(8)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "rows.jsonl").write_text(text)
+    return folder
+
+
+def run(name, arguments, monkeypatch):
+    """The benchmark's own main in this process; the module, for what a case replaces."""
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setattr("sys.argv", [name, *map(str, arguments)])
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if name == "contrast":  # measured in a process of its own each, which takes long to start
+        peak = {"peak_bytes": 0, "num_tokens": 7, "vocabulary": 300}
+        module.memory_in_subprocess = lambda args, way: peak
+    module.main()
+
+
+CASES = {
+    "scoring": "--models {0}/expert --traces {0}/traces --lm_eval_batch_sizes --no_memory "
+    "--repeats 1 --num_traces 3",
+    "callback": "--model {0}/expert --traces {0}/traces --train_data {0}/rows.jsonl --max_steps 2 "
+    "--eval_steps 1 --num_traces 3 --repeats 1",
+    "contrast": "--expert {0}/expert --amateur {0}/amateur --prompts {0}/rows.jsonl "
+    "--prompt_column question --num_prompts 3 --max_new_tokens 4 --repeats 1 --prefix_prompts 1",
+    "coverage": "--draws 1",
+}
+BARS = {"scoring": 1, "callback": 0, "contrast": 4, "coverage": 0}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_benchmark_runs_and_its_file_can_be_shown(name, inputs, tmp_path, monkeypatch, capsys):
+    arguments = [word.format(inputs) for word in CASES[name].split()]
+    path = tmp_path / "run" / f"{name}.json"
+    run(name, [*arguments, "--output", path], monkeypatch)
+    assert f"written to {path}" in capsys.readouterr().out
+    content = json.loads(path.read_text())
+    assert content["benchmark"] == name and content["settings"] and content["tables"]
+    assert len(content["bars"]) == BARS[name]
+    assert str(inputs) not in path.read_text()  # no folders of a machine
+    write_report(path.parent, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for table in content["tables"]:
+        assert table["caption"] in page
+
+
+def test_committed_results_can_be_shown_and_name_no_folder(tmp_path):
+    found = write_report(FOLDER / "results", tmp_path / "page.html")
+    files = sorted(path.name for path in (FOLDER / "results").iterdir())
+    assert found["sections"] == ["benchmarks"] and found["files"] == files
+    for name in files:
+        assert not re.search(r"/(home|root|work|tmp)/", (FOLDER / "results" / name).read_text())
