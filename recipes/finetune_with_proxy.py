@@ -67,7 +67,6 @@ class FinetuneConfig:
         default=True, metadata={"help": "Go on from the last checkpoint in output_dir, if any."}
     )
     json: bool = field(default=False, metadata={"help": "End with one machine-readable line."})
-    show_traceback: bool = field(default=False, metadata={"help": "Show where an error arose."})
 
 
 def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig) -> dict[str, Any]:

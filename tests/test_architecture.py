@@ -69,7 +69,7 @@ CORRIDOR = (
 ORDER = (*CORRIDOR, "callbacks", "recipes", "cli")
 # what may be imported by whom inside the recipes package
 CALLBACK_LIBRARIES = ("prediction_log", "watching")
-RECIPE_LIBRARIES = ("checkpoints", "points", "rows", "training")
+RECIPE_LIBRARIES = ("checkpoints", "flags", "points", "rows", "training")
 
 
 def place_of(module: str) -> str:
