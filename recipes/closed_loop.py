@@ -15,7 +15,7 @@ from hf_proxy.mined_sets import mine_soft_targets
 from hf_proxy.mining import BATCH_SIZE
 from hf_proxy.parallel import stop_together
 from hf_proxy.prompts import SYSTEM_PROMPT
-from hf_proxy.recipes import newlines, run
+from hf_proxy.recipes import at_least, newlines, run
 from hf_proxy.recipes.rows import load_prompts
 from hf_proxy.recipes.training import (
     check_world_size,
@@ -85,6 +85,10 @@ class LoopConfig:
         default=True, metadata={"help": "Go on from the last checkpoint in output_dir, if any."}
     )
     json: bool = field(default=False, metadata={"help": "End with one machine-readable line."})
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "temperature")
+        at_least(self, 1, "num_prompts", "mine_steps", "max_new_tokens", "mine_batch_size")
 
 
 def main(

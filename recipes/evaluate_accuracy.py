@@ -18,7 +18,7 @@ from hf_proxy.generation import check_lengths, end_ids_of, generate, window_of
 from hf_proxy.logprobs import scoring_mode
 from hf_proxy.parallel import is_main, num_processes, require_equal, stop_together
 from hf_proxy.prompts import SYSTEM_PROMPT, Prompts, read_prompts
-from hf_proxy.recipes import RecipeConfig, newlines, run
+from hf_proxy.recipes import RecipeConfig, at_least, newlines, pattern, run
 from hf_proxy.recipes.checkpoints import (
     Checkpoint,
     find_checkpoints,
@@ -26,7 +26,7 @@ from hf_proxy.recipes.checkpoints import (
     load_tokenizer,
     weights_fingerprint,
 )
-from hf_proxy.recipes.rows import load_rows
+from hf_proxy.recipes.rows import check_text, load_rows
 from hf_proxy.schemas import InputError, fingerprint, provenance_of, write_text
 from hf_proxy.spelling import tokenizer_fingerprint
 
@@ -80,10 +80,11 @@ class AccuracyConfig(RecipeConfig):
     )
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.batch_size < 1:
-            raise ValueError("max_new_tokens and batch_size must be at least 1")
+        at_least(self, 1, "num_problems", "max_new_tokens", "batch_size")
+        if self.answer_pattern is not None:
+            pattern(self.answer_pattern, "answer_pattern")
         if len(set(self.models)) < len(self.models):
-            raise ValueError("models names one twice")
+            raise InputError.at("one is named twice", remedy="name each once", field="models")
 
 
 def main(config: AccuracyConfig) -> dict[str, Any]:
@@ -145,6 +146,7 @@ def _problems(config: AccuracyConfig) -> tuple[list[str], list[str], dict[str, l
     rows = load_rows(config.problems, columns)
     if config.num_problems is not None:
         rows = rows.select(range(min(config.num_problems, len(rows))))
+    check_text(rows, config.problems, config.question_column)
     named = "example_id" in rows.column_names
     names = [str(i) for i in (rows["example_id"] if named else range(len(rows)))]
     gold = {

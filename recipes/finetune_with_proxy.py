@@ -1,7 +1,6 @@
 """Fine-tune with TRL's SFTTrainer and watch the rBridge score beside the loss."""
 
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +11,8 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import newlines, run
-from hf_proxy.recipes.rows import load_rows
+from hf_proxy.recipes import at_least, newlines, pattern, run
+from hf_proxy.recipes.rows import check_text, load_rows
 from hf_proxy.recipes.training import (
     check_world_size,
     hold_out,
@@ -67,6 +66,10 @@ class FinetuneConfig:
         default=True, metadata={"help": "Go on from the last checkpoint in output_dir, if any."}
     )
     json: bool = field(default=False, metadata={"help": "End with one machine-readable line."})
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "num_eval")
+        at_least(self, 1, "score_steps", "score_tokens_per_batch", "world_size")
 
 
 def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig) -> dict[str, Any]:
@@ -126,13 +129,14 @@ def _rows(config: FinetuneConfig) -> Dataset:
         config.completion_column: "completion_column",
     }
     rows = load_rows(config.train_data, columns)
-    pattern = None if config.remove is None else re.compile(config.remove)
+    check_text(rows, config.train_data, *columns)
+    cut = None if config.remove is None else pattern(config.remove, "remove")
 
     def example(row: dict) -> dict[str, str]:
         completion = row[config.completion_column]
         return {
             "prompt": newlines(config.context).replace("{prompt}", row[config.prompt_column]),
-            "completion": pattern.sub("", completion) if pattern else completion,
+            "completion": cut.sub("", completion) if cut else completion,
         }
 
     return rows.map(example, remove_columns=rows.column_names, desc="Reading")

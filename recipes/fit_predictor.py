@@ -13,7 +13,7 @@ from hf_proxy.curves import FORMS
 from hf_proxy.plots import plot_compute, plot_curve, plot_ranking, plot_residuals
 from hf_proxy.prediction import Y_UNITS, Curve, Prediction, fit_curve
 from hf_proxy.ranking import Ranking, compute_saving, rank
-from hf_proxy.recipes import RecipeConfig, run_action
+from hf_proxy.recipes import RecipeConfig, at_least, run_action
 from hf_proxy.recipes.points import (
     ALIKE,
     CONTROLS,
@@ -79,6 +79,15 @@ class FitConfig(RecipeConfig):
         metadata={"help": "Curves (TARGET.json), figures and provenance.json go there."}
     )
 
+    def __post_init__(self) -> None:
+        at_least(self, 0, "match_within")
+        if self.points is not None and (self.predictions or self.results):
+            raise InputError.at(
+                "points are given, and predictions or results too",
+                remedy="give points alone, or predictions with results and task",
+                field="points",
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig(RecipeConfig):
@@ -129,6 +138,9 @@ class RankConfig(RecipeConfig):
     output_dir: str | None = field(
         default=None, metadata={"help": "ranking.json and figures go there."}
     )
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "seed")
 
 
 def fit(config: FitConfig) -> dict[str, Any]:

@@ -49,6 +49,8 @@ class RecipeParser(TrlParser):
         self.needed += [name for name in HOST_NEEDED if self.hosts and name in self.hints]
         for action in self._actions:
             action.required = False  # said by us, after what was typed is known to be right
+            if action.nargs is None and _kind(self.hints[action.dest])[0] is bool:
+                action.nargs, action.const = "?", True  # --bf16 alone is --bf16 true
             if action.nargs != 0:
                 # mypy: argparse takes any callable, its stubs do not
                 action.type = self._reader(action)  # type: ignore[assignment]
@@ -238,7 +240,7 @@ class RecipeParser(TrlParser):
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """` (did you mean ...?)` if something known is near to `word`, else nothing."""
-    near = get_close_matches(word, known, n=1)
+    near = get_close_matches(word, known, n=1, cutoff=0.7)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

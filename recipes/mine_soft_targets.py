@@ -17,7 +17,7 @@ from hf_proxy.mined_sets import load_soft_targets, mine_soft_targets
 from hf_proxy.mining import BATCH_SIZE
 from hf_proxy.parallel import stop_together
 from hf_proxy.prompts import SYSTEM_PROMPT
-from hf_proxy.recipes import RecipeConfig, newlines, run_action
+from hf_proxy.recipes import RecipeConfig, at_least, newlines, run_action
 from hf_proxy.recipes.checkpoints import find_checkpoints, load_model, load_tokenizer
 from hf_proxy.recipes.rows import load_prompts
 from hf_proxy.schemas import InputError
@@ -79,6 +79,10 @@ class MineConfig(RecipeConfig):
         default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
     )
 
+    def __post_init__(self) -> None:
+        at_least(self, 0, "temperature", "divergence_beta")
+        at_least(self, 1, "num_prompts", "max_new_tokens", "batch_size")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShowConfig(RecipeConfig):
@@ -99,6 +103,9 @@ class ShowConfig(RecipeConfig):
     figure: str | None = field(
         default=None, metadata={"help": "Write FIGURE.png and FIGURE.svg of the whole set."}
     )
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "num_rows", "max_targets")
 
 
 def mine(config: MineConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from hf_proxy.recipes import RecipeConfig, run
+from hf_proxy.recipes import RecipeConfig, at_least, run
 from hf_proxy.recipes.checkpoints import find_checkpoints, load_tokenizer
 from hf_proxy.report import write_report
 
@@ -31,8 +31,7 @@ class ReportConfig(RecipeConfig):
     )
 
     def __post_init__(self) -> None:
-        if self.num_rows < 0:
-            raise ValueError("num_rows must be at least 0")
+        at_least(self, 0, "num_rows")
 
 
 def main(config: ReportConfig) -> dict[str, Any]:
@@ -45,6 +44,8 @@ def main(config: ReportConfig) -> dict[str, Any]:
             return AutoTokenizer.from_pretrained(folder)
         return load_tokenizer(find_checkpoints(folder)[-1])
 
+    if config.tokenizer is not None:
+        find_tokenizer(config.tokenizer)  # one that was asked for is not passed over in silence
     found = write_report(
         config.run_dir,
         output,

@@ -14,7 +14,7 @@ from hf_proxy import __version__
 from hf_proxy.alignment import align_traces
 from hf_proxy.comparison import Comparison, compare
 from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import RecipeConfig, newlines, run
+from hf_proxy.recipes import RecipeConfig, at_least, newlines, run
 from hf_proxy.recipes.checkpoints import (
     Checkpoint,
     find_checkpoints,
@@ -47,9 +47,8 @@ class ScoreConfig(RecipeConfig):
     traces: str = field(
         metadata={"help": "Trace set: file, save_to_disk folder or hub id; see `hf-proxy traces`."}
     )
-    traces_format: str | None = field(
-        default=None,
-        metadata={"help": "trace, text or openai; recognised from the columns if unset."},
+    traces_format: Literal["auto", "trace", "text", "openai"] = field(
+        default="auto", metadata={"help": "auto: recognised from the columns."}
     )
     num_traces: int | None = field(
         default=None, metadata={"help": "Score the first so many traces only, for a quick look."}
@@ -95,12 +94,17 @@ class ScoreConfig(RecipeConfig):
         default=None, metadata={"help": "Write scores.jsonl (all rows) and provenance.json there."}
     )
 
+    def __post_init__(self) -> None:
+        at_least(self, 1, "num_traces", "max_length", "tokens_per_batch")
+
 
 def main(config: ScoreConfig) -> dict[str, Any]:
     """Score models on a frontier's reasoning traces (rBridge; nats per token, lower is better)."""
     accelerator = Accelerator()
     with stop_together(accelerator):
-        traces = load_traces(config.traces, format=config.traces_format)
+        traces = load_traces(
+            config.traces, format=None if config.traces_format == "auto" else config.traces_format
+        )
         if config.num_traces is not None:
             traces = traces.select(range(min(config.num_traces, len(traces))))
         checkpoints = [found for spec in config.models for found in find_checkpoints(spec)]

@@ -1,7 +1,6 @@
 """Trace sets: import from other formats, annotate with a local frontier's confidence, check."""
 
 import dataclasses
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import RecipeConfig, newlines, run_action
+from hf_proxy.recipes import RecipeConfig, at_least, newlines, pattern, run_action
 from hf_proxy.recipes.checkpoints import (
     find_checkpoints,
     load_model,
@@ -21,7 +20,7 @@ from hf_proxy.recipes.checkpoints import (
 from hf_proxy.schemas import InputError, save_dataset
 from hf_proxy.scoring import TOKENS_PER_BATCH, annotate_traces
 from hf_proxy.spelling import tokenizer_fingerprint
-from hf_proxy.traces import load_traces, read_traces, traces_fingerprint
+from hf_proxy.traces import check_trace, load_traces, read_traces, traces_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +53,10 @@ class ImportConfig(ReadConfig):
         metadata={"help": "Regular expression cut out of traces without probabilities."},
     )
     num_traces: int | None = field(default=None, metadata={"help": "Keep the first so many."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace output_dir."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace the set in output_dir."})
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "num_traces")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,10 @@ class AnnotateConfig(RecipeConfig):
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = field(
         default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
     )
-    overwrite: bool = field(default=False, metadata={"help": "Replace output_dir."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace the set in output_dir."})
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "max_length", "tokens_per_batch")
 
 
 def import_traces(config: ImportConfig) -> dict[str, Any]:
@@ -98,8 +103,10 @@ def import_traces(config: ImportConfig) -> dict[str, Any]:
                 remedy="import them without --remove",
                 source=config.source,
             )
-        pattern = re.compile(config.remove)
-        traces = traces.map(lambda row: {"trace": pattern.sub("", row["trace"])}, desc="Removing")
+        cut = pattern(config.remove, "remove")
+        traces = traces.map(lambda row: {"trace": cut.sub("", row["trace"])}, desc="Removing")
+        for index, row in enumerate(traces):  # nothing may be left of one
+            check_trace(row, source=config.source, index=index)
     counts = {"in": num_read + sum(dropped.values()), "kept": len(traces), "dropped": dropped}
     _save(traces, config, counts)
     print(f"{len(traces)} traces in {config.output_dir}, dropped {dropped or 'none'}")
@@ -181,7 +188,11 @@ def _read(config: ReadConfig) -> tuple[Dataset, dict[str, int]]:
     for pair in config.columns:
         ours, equals, theirs = pair.partition("=")
         if not equals:
-            raise ValueError(f"--columns takes ours=theirs, as prompt=question, not {pair!r}")
+            raise InputError.at(
+                f"{pair!r} is no pair",
+                remedy="write OURS=THEIRS, as prompt=question trace=answer",
+                field="columns",
+            )
         columns[ours] = theirs
     return read_traces(
         config.source,

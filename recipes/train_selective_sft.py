@@ -11,7 +11,7 @@ from trl import ModelConfig, get_peft_config
 
 from hf_proxy.mined_sets import load_soft_targets
 from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import run
+from hf_proxy.recipes import at_least, run
 from hf_proxy.recipes.training import hold_out, last_checkpoint, load_trainable
 from hf_proxy.schemas import provenance_of, write_text
 from hf_proxy.sft import SelectiveSFTConfig, SelectiveSFTTrainer
@@ -49,6 +49,9 @@ class TrainConfig:
         default=True, metadata={"help": "Go on from the last checkpoint in output_dir, if any."}
     )
     json: bool = field(default=False, metadata={"help": "End with one machine-readable line."})
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "num_eval")
 
 
 def main(
