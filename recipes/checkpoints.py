@@ -152,15 +152,16 @@ def loading(what: str, source: str | Path) -> Iterator[None]:
                 remedy="check the path; offline, only models already in the cache are found",
                 source=source,
             ) from error
+        if what == "tokenizer" and not any(Path(source).glob("*token*")):
+            raise InputError.at(
+                "there is no tokenizer here",
+                remedy="tokenizer.save_pretrained(folder) writes it",
+                source=source,
+            ) from error
         said = " ".join(str(error).split())
         raise InputError.at(
             f"no {what} can be loaded ({type(error).__name__}: {said:.200})",
-            remedy="the folder needs "
-            + (
-                "tokenizer.json: tokenizer.save_pretrained(folder) writes it"
-                if what == "tokenizer"
-                else "its config and whole .safetensors weights"
-            ),
+            remedy="the folder needs its config, whole .safetensors weights and the tokenizer",
             source=source,
         ) from error
 

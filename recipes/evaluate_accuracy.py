@@ -53,28 +53,32 @@ class AccuracyConfig(RecipeConfig):
         default=None,
         metadata={
             "help": "Regular expression whose first group is the gold answer (GSM8K: '#### (.+)'); "
-            "None: the whole column."
+            "unset: the whole column."
         },
     )
     num_problems: int | None = field(
-        default=None, metadata={"help": "Take the first so many; None: all."}
+        default=None, metadata={"help": "Take the first so many; unset: all."}
     )
     output_dir: str = field(
-        metadata={"help": "Folder of generations, items.jsonl and results.json; gone on with."}
+        metadata={"help": "Folder of the answers, items.jsonl and results.json."}
     )
     context: str = field(
         default="chat",
         metadata={
-            "help": "'chat': the first model's template; or text, {prompt} replaced, \\n a newline."
+            "help": "Text before the answer: {prompt} is replaced, \\n is a newline; or 'chat': "
+            "the first model's chat template."
         },
     )
     system_prompt: str | None = field(
         default=SYSTEM_PROMPT, metadata={"help": "System turn under context=chat."}
     )
     max_new_tokens: int = field(
-        default=512, metadata={"help": "An answer that does not end by then is graded as it is."}
+        default=512,
+        metadata={"help": "Most tokens of an answer; one that is cut is graded as it is."},
     )
-    batch_size: int = field(default=32, metadata={"help": "Problems answered together."})
+    batch_size: int = field(
+        default=32, metadata={"help": "Problems answered together; fewer take less memory."}
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = field(
         default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
     )
@@ -88,7 +92,15 @@ class AccuracyConfig(RecipeConfig):
 
 
 def main(config: AccuracyConfig) -> dict[str, Any]:
-    """Greedy answers of each model to the same problems, graded; each pair compared by McNemar."""
+    """Greedy answers of each model to the same problems, graded; each pair compared by McNemar.
+
+    Reads:   models, and problems with an answer that can be checked.
+    Writes:  every answer, items.jsonl and results.json in output_dir, a table to the screen. The
+             same line again goes on where it stopped.
+    Example: hf-proxy accuracy --models Qwen/Qwen2.5-Coder-1.5B-Instruct outputs/selective-sft
+             --problems gsm8k_test.jsonl --answer_pattern '#### (.+)' --num_problems 100
+             --output_dir outputs/accuracy
+    """
     accelerator = Accelerator()
     folder = Path(config.output_dir)
     with stop_together(accelerator):

@@ -5,6 +5,7 @@ hundreds of the trainer's flags among our own, and its messages name neither fil
 """
 
 import argparse
+import inspect
 import json
 import re
 import shutil
@@ -42,7 +43,7 @@ class RecipeParser(TrlParser):
         super().__init__(
             dataclass_types=list(classes), prog=prog, add_help=False, allow_abbrev=False
         )
-        self.about = textwrap.dedent(about).strip()
+        self.about = inspect.cleandoc(about)
         self.own, *self.hosts = classes
         self.hints = {name: hint for c in classes for name, hint in get_type_hints(c).items()}
         self.needed = [action.dest for action in self._actions if action.required]
@@ -114,10 +115,9 @@ class RecipeParser(TrlParser):
         helps = {field.name: field.metadata.get("help", "") for field in own}
         helps = {n: HOST_NEEDED[n] for n in self.needed if n not in helps} | helps
         defaults = {field.name: field for field in own}
-        needed = [self._flag(name) for name in self.needed]
-        lines = [f"usage: {self.prog} {' '.join(needed)} [FLAGS]", "", self.about, "", "needed:"]
-        if not needed:
-            lines.pop()
+        usage = " ".join(["usage:", str(self.prog), *map(self._flag, self.needed), "[FLAGS]"])
+        lines = textwrap.wrap(usage, _width(), subsequent_indent=" " * 7)
+        lines += ["", self.about, *(["", "needed:"] if self.needed else [])]
         for name in self.needed:
             lines += _entry(self._flag(name), helps[name])
         lines += ["", "further flags:"]
@@ -131,10 +131,8 @@ class RecipeParser(TrlParser):
         if self.hosts and not every_flag:
             names = " and ".join(host.__name__ for host in self.hosts)
             lines += ["", f"All flags of {names} (TRL, transformers) are flags here too, as"]
-            lines += [
-                "--max_steps, --learning_rate, --per_device_train_batch_size, --eval_strategy,"
-            ]
-            lines += [f"--bf16, --use_peft; {self.prog} --help_all lists them."]
+            lines += ["--max_steps, --learning_rate, --per_device_train_batch_size, --eval_steps,"]
+            lines += [f"--bf16, --use_cpu, --use_peft; {self.prog} --help_all lists them."]
         for host in self.hosts if every_flag else ():
             lines += ["", f"of {host.__name__} (TRL, transformers):"]
             for field in fields(host):
@@ -270,9 +268,12 @@ def _with_default(text: str, field: Any) -> str:
 
 def _entry(flag: str, text: str) -> list[str]:
     """A flag and its help, beside each other where there is room."""
-    width = min(shutil.get_terminal_size().columns, 100)
-    lines = textwrap.wrap(text, max(width - 26, 40)) or [""]
+    lines = textwrap.wrap(text, max(_width() - 26, 40)) or [""]
     head = f"  {flag}"
     if len(head) > 24:
         return [head, *(" " * 26 + line for line in lines)]
     return [f"{head:<26}{lines[0]}", *(" " * 26 + line for line in lines[1:])]
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size().columns, 100)

@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import ModelConfig
@@ -76,6 +76,20 @@ def last_checkpoint(folder: Path, *, resume: bool) -> str | None:
             continue
         return str(checkpoint)
     return None
+
+
+def check_evaluation(arguments: TrainingArguments, num_eval: int) -> None:
+    """Refuse an evaluation without a row held out for it.
+
+    Raises:
+        InputError: there would be nothing to evaluate on.
+    """
+    if arguments.eval_strategy != "no" and not num_eval:
+        raise InputError.at(
+            f"eval_strategy={arguments.eval_strategy.value} evaluates, on no row",
+            remedy="set num_eval to the number of rows that are held out for it",
+            field="num_eval",
+        )
 
 
 def check_world_size(asked: int | None, recipe: str) -> None:
