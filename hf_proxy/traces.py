@@ -324,8 +324,9 @@ def _file_rows(path: Path) -> Iterator[Mapping]:
             yield _mapping(row, path, index)
     elif path.suffix == ".jsonl":
         with path.open("rb") as file:
-            for index, line in enumerate(line for line in file if line.strip()):
-                yield _mapping(_parse_json(line, path, index), path, index)
+            filled = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+            for index, (number, line) in enumerate(filled):
+                yield _mapping(_parse_json(line, path, index, number), path, index)
     else:
         raise InputError.at(
             f"file type {path.suffix!r} is not read",
@@ -334,7 +335,7 @@ def _file_rows(path: Path) -> Iterator[Mapping]:
         )
 
 
-def _parse_json(data: bytes, path: Path, index: int | None) -> Any:
+def _parse_json(data: bytes, path: Path, index: int | None, line: int | None = None) -> Any:
     try:
         return json.loads(data.decode())
     except UnicodeDecodeError as error:
@@ -345,8 +346,10 @@ def _parse_json(data: bytes, path: Path, index: int | None) -> Any:
             row=index,
         ) from error
     except json.JSONDecodeError as error:
+        # rows count from 0, as everywhere in datasets; an editor's lines do not
+        where = f"line {error.lineno if line is None else line}, character {error.colno}"
         raise InputError.at(
-            f"not JSON at character {error.pos} ({error.msg})",
+            f"no JSON from {where} on ({error.msg})",
             remedy="the file may be cut off: write it again",
             source=path,
             row=index,

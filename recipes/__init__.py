@@ -54,7 +54,9 @@ def run(
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     try:
-        parser = RecipeParser(classes, prog=prog or Path(sys.argv[0]).name, about=main.__doc__)
+        parser = RecipeParser(
+            classes, prog=prog or Path(sys.argv[0]).name, about=main.__doc__ or ""
+        )
         if {"-h", "--help", "--help_all"} & set(argv):
             print(parser.format_help(every_flag="--help_all" in argv), end="")
             return 0

@@ -92,7 +92,7 @@ class FinetuneConfig:
 
 
 def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig) -> dict[str, Any]:
-    """Fine-tune with SFTTrainer; the proxy score stands in the row of each evaluation.
+    """Fine-tune with SFTTrainer; the rBridge score stands in the row of each evaluation.
 
     Reads:   a model, rows of prompt and completion to learn from, and trace sets to score on.
     Writes:  checkpoints and the tuned model in output_dir, and one line per score to

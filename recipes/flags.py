@@ -53,8 +53,7 @@ class RecipeParser(TrlParser):
             if action.nargs is None and _kind(self.hints[action.dest])[0] is bool:
                 action.nargs, action.const = "?", True  # --bf16 alone is --bf16 true
             if action.nargs != 0:
-                # mypy: argparse takes any callable, its stubs do not
-                action.type = self._reader(action)  # type: ignore[assignment]
+                action.type = self._reader(action)
                 action.choices = None
 
     def parse(self, argv: Sequence[str]) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy
 from trl import ModelConfig
 
 from hf_proxy.recipes.checkpoints import loading
@@ -84,9 +84,10 @@ def check_evaluation(arguments: TrainingArguments, num_eval: int) -> None:
     Raises:
         InputError: there would be nothing to evaluate on.
     """
-    if arguments.eval_strategy != "no" and not num_eval:
+    strategy = IntervalStrategy(arguments.eval_strategy).value
+    if strategy != "no" and not num_eval:
         raise InputError.at(
-            f"eval_strategy={arguments.eval_strategy.value} evaluates, on no row",
+            f"eval_strategy={strategy} evaluates, on no row",
             remedy="set num_eval to the number of rows that are held out for it",
             field="num_eval",
         )
