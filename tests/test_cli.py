@@ -14,7 +14,7 @@ from tiny_models import make_model
 from trl import ModelConfig, SFTConfig
 
 from hf_proxy.cli import COMMANDS
-from hf_proxy.recipes import fit_predictor, mine_soft_targets, traces
+from hf_proxy.recipes import RecipeConfig, fit_predictor, mine_soft_targets, run, traces
 from hf_proxy.recipes.closed_loop import LoopConfig
 from hf_proxy.recipes.evaluate_accuracy import AccuracyConfig
 from hf_proxy.recipes.finetune_with_proxy import FinetuneConfig
@@ -289,6 +289,17 @@ def test_a_folder_without_the_right_to_write_stops_before_the_work(folder, capsy
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     code, said, _ = command(capsys, "score", "--models", "m", "--traces", "t", "--output_dir=other")
     assert code == 2 and "no right to write" in said.err
+
+
+def test_a_systems_error_names_its_file(folder, capsys):
+    def work(config):
+        """Read what is not there."""
+        (folder / "nothing").read_text()
+
+    assert run(RecipeConfig, work, [], prog="hf-proxy work") == 2
+    said = capsys.readouterr().err
+    assert said.endswith("nothing: No such file or directory; check path and rights\n")
+    assert "Errno" not in said
 
 
 def test_only_a_set_is_overwritten(folder):
