@@ -192,7 +192,11 @@ def _context(
         return f"function {name}", context
     if context == "chat":
         if not tokenizer.chat_template:
-            raise ValueError("context='chat' needs a tokenizer with a chat template")
+            raise InputError.at(
+                "the tokenizer has no chat template",
+                remedy="pass a context in text, as '{prompt}\\n'",
+                field="context",
+            )
         template = fingerprint(tokenizer.chat_template)
 
         def chat(row: Mapping) -> str:

@@ -1,6 +1,7 @@
 """`hf-proxy COMMAND ...`: finds the recipe of a command and hands it the rest of the line."""
 
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 # command: recipe module, what it does
@@ -27,15 +28,24 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0, 1 failure, 2 bad arguments or input.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] not in COMMANDS:
-        asked = bool(argv) and argv[0] in ("-h", "--help")
-        print("usage: hf-proxy COMMAND [--help] ...\n")
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: hf-proxy COMMAND --FLAG VALUE ...\n")
         for name, (_, purpose) in COMMANDS.items():
             print(f"  {name:<10}{purpose}")
-        print("\nhf-proxy COMMAND --help lists the flags; --config FILE.yaml reads them from YAML.")
-        if argv and not asked:
-            print(f"hf-proxy: error: there is no command {argv[0]!r}", file=sys.stderr)
-        return 0 if asked else 2
+        print(
+            "\nhf-proxy COMMAND --help says what a command reads and writes, and its flags;"
+            "\n--config FILE.yaml reads the flags from YAML. Start with: hf-proxy demo"
+        )
+        if argv:
+            return 0
+        print("hf-proxy: error: name a command", file=sys.stderr)
+        return 2
+    if argv[0] not in COMMANDS:
+        near = get_close_matches(argv[0], COMMANDS, n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        line = f"there is no command {argv[0]!r}{meant}; hf-proxy --help lists them"
+        print(f"hf-proxy: error: {line}", file=sys.stderr)
+        return 2
     recipe = import_module(f"hf_proxy.recipes.{COMMANDS[argv[0]][0]}")
     # a recipe of several commands is told which
     several = [module for module, _ in COMMANDS.values()].count(COMMANDS[argv[0]][0]) > 1

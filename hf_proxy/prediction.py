@@ -207,8 +207,11 @@ class Curve:
                 content["statistics"] = _read_statistics(content["statistics"])
             return cls(**content)
         except (OSError, ValueError, KeyError, TypeError) as error:
+            said = error.strerror if isinstance(error, OSError) else f"{error}"
+            if isinstance(error, KeyError):
+                said = f"it has no {error}"
             raise InputError.at(
-                f"no curve can be read ({type(error).__name__}: {error})",
+                f"no curve can be read ({said})",
                 remedy="name a file that `hf-proxy fit` or Curve.save wrote",
                 source=path,
             ) from error

@@ -77,7 +77,8 @@ def read_prompts(
     if context == "chat":
         if not tokenizer.chat_template:
             raise InputError.at(
-                "the tokenizer has no chat template", remedy="pass a context with {prompt}"
+                "the tokenizer has no chat template",
+                remedy="pass a context with {prompt}, as '{prompt}\\n'",
             )
         head = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
         rendered = [

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -225,13 +226,18 @@ def partial_path(path: Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file by rename, so that no reader ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_path(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
+    except OSError as error:  # its own line names the partial file, which no user knows
+        raise InputError.at(
+            f"cannot be written ({error.strerror})", remedy="check path and rights", source=path
+        ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def cached_path(name: str) -> Path:
@@ -271,7 +277,7 @@ def save_dataset(dataset: Dataset, folder: str | Path, provenance: Mapping, *, o
     """`save_to_disk` with `provenance.json` inside, by rename.
 
     Raises:
-        InputError: `folder` is there already and `overwrite` is False.
+        InputError: `folder` is there already, and `overwrite` is False or it is no saved set.
     """
     folder = Path(folder)
     if folder.exists() and not overwrite:
@@ -280,6 +286,14 @@ def save_dataset(dataset: Dataset, folder: str | Path, provenance: Mapping, *, o
             remedy="name another output_dir, or pass --overwrite",
             source=folder,
         )
+    # a slip of the keyboard must not cost anyone another folder
+    if folder.exists() and not (folder / "dataset_info.json").exists():
+        if not folder.is_dir() or any(folder.iterdir()):
+            raise InputError.at(
+                "something else than a saved set is here",
+                remedy="name another output_dir; only sets are overwritten",
+                source=folder,
+            )
     partial = partial_path(folder)
     try:
         dataset.save_to_disk(str(partial))

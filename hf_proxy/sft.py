@@ -62,14 +62,25 @@ class SelectiveSFTConfig(SFTConfig):
     expert: str | None = field(
         default=None,
         metadata={
-            "help": "Held against the amateur: 'base' (adapters off) or 'live' (the model as it "
-            "stands). None: base under PEFT, else live; live too where a callback feeds (hf-proxy "
-            "loop)."
+            "help": "With an amateur: who is held against it, 'base' (adapters off) or 'live' (the "
+            "model as it stands). Unset: live in hf-proxy loop; else base under PEFT, else live."
         },
     )
-    divergence_beta: float = field(default=0.4, metadata={"help": "With an amateur: nats (0.4)."})
-    plausibility_alpha: float = field(default=0.2, metadata={"help": "With an amateur (0.2)."})
-    contrast_temperature: float = field(default=1.0, metadata={"help": "With an amateur (1)."})
+    divergence_beta: float = field(
+        default=0.4,
+        metadata={
+            "help": "With an amateur (hf-proxy loop): keep steps with KL of at least so many nats "
+            "(paper: 0.4)."
+        },
+    )
+    plausibility_alpha: float = field(
+        default=0.2,
+        metadata={"help": "With an amateur: targets are tokens of p >= alpha * largest p (0.2)."},
+    )
+    contrast_temperature: float = field(
+        default=1.0,
+        metadata={"help": "With an amateur: divides the log-ratio before the softmax (paper: 1)."},
+    )
 
     def __post_init__(self) -> None:
         if self.packing:

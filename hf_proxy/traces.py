@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
 
 from hf_proxy.completions import Dropped, text_of_messages, trace_of_completion, zero_spelt
 from hf_proxy.schemas import (
@@ -227,7 +229,9 @@ def read_traces(
     dropped_counts = json.loads(dropped_path.read_text())
     if not len(traces):
         raise InputError.at(
-            f"no trace is left, dropped: {dropped_counts}", remedy="name another", source=source
+            f"no trace is left, dropped: {dropped_counts}" if dropped_counts else "it is empty",
+            remedy="name another",
+            source=source,
         )
     return traces, dropped_counts
 
@@ -238,23 +242,56 @@ def _open(source: str, split: str | None) -> tuple[str, Iterable[Mapping]]:
     if not path.exists():
         if path.suffix in FILE_TYPES or source.startswith((".", "/", "~")) or source.count("/") > 1:
             raise InputError.at("there is no such file", remedy="check the path", source=source)
-        dataset = _one_split(load_dataset(source, split=split), source)
+        try:
+            found = load_dataset(source, split=split)
+        except (OSError, ValueError, DatasetsError) as error:
+            raise InputError.at(
+                "neither a file, a folder nor a hub data set that can be had "
+                f"({type(error).__name__})",
+                remedy="check path and split; offline, only data sets already in the cache are "
+                "found",
+                source=source,
+            ) from error
+        dataset = _one_split(found, source)
         return dataset._fingerprint, dataset
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         identity = fingerprint([[file.name, file_hash(file)] for file in files])
         if any(file.name in ("state.json", "dataset_dict.json") for file in files):
             dataset = load_from_disk(source)
-            if isinstance(dataset, DatasetDict) and split is not None:
-                dataset = dataset[split]
+            if split is not None:
+                dataset = _split(dataset, split, source)
             return fingerprint([identity, split]), _one_split(dataset, source)
+        _no_split(split, source)
         files = [file for file in files if file.suffix in FILE_TYPES]
         if not files:
             raise InputError.at(
-                "the folder holds no set", remedy=f"expected {FILE_TYPES} files", source=source
+                "the folder holds no set",
+                remedy=f"expected {' or '.join(FILE_TYPES)} files",
+                source=source,
             )
         return identity, (row for file in files for row in _file_rows(file))
+    _no_split(split, source)
     return file_hash(path), _file_rows(path)
+
+
+def _split(dataset: Any, split: str, source: str) -> Dataset:
+    if not isinstance(dataset, DatasetDict):
+        if str(dataset.split) != split:
+            _no_split(split, source)
+        return dataset
+    if split not in dataset:
+        raise InputError.at(
+            f"there is no split {split!r}", remedy=f"it has {', '.join(dataset)}", source=source
+        )
+    return dataset[split]
+
+
+def _no_split(split: str | None, source: str) -> None:
+    if split is not None:
+        raise InputError.at(
+            f"there is no split {split!r} here", remedy="leave split out", source=source
+        )
 
 
 def _one_split(dataset: Any, source: str) -> Dataset:
@@ -269,30 +306,50 @@ def _one_split(dataset: Any, source: str) -> Dataset:
 
 def _file_rows(path: Path) -> Iterator[Mapping]:
     if path.suffix == ".parquet":
-        for batch in pq.ParquetFile(path).iter_batches():
+        try:
+            file = pq.ParquetFile(path)
+        except pa.ArrowException as error:
+            raise InputError.at(
+                "no Parquet file", remedy="write it again, or name another", source=path
+            ) from error
+        for batch in file.iter_batches():
             yield from batch.to_pylist()
     elif path.suffix == ".json":
-        content = _parse_json(path.read_text(), path, None)
+        content = _parse_json(path.read_bytes(), path, None)
         if not isinstance(content, list):
-            raise InputError.at("expected a list of rows", remedy="or use .jsonl", source=path)
+            raise InputError.at(
+                "expected a list of rows", remedy="for one object a line use .jsonl", source=path
+            )
         for index, row in enumerate(content):
             yield _mapping(row, path, index)
     elif path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as file:
-            for index, line in enumerate(line for line in file if line.strip()):
-                yield _mapping(_parse_json(line, path, index), path, index)
+        with path.open("rb") as file:
+            filled = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+            for index, (number, line) in enumerate(filled):
+                yield _mapping(_parse_json(line, path, index, number), path, index)
     else:
         raise InputError.at(
-            f"file type {path.suffix!r} is not read", remedy=f"use {FILE_TYPES}", source=path
+            f"file type {path.suffix!r} is not read",
+            remedy=f"use {' or '.join(FILE_TYPES)}",
+            source=path,
         )
 
 
-def _parse_json(text: str, path: Path, index: int | None) -> Any:
+def _parse_json(data: bytes, path: Path, index: int | None, line: int | None = None) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return json.loads(data.decode())
+    except UnicodeDecodeError as error:
         raise InputError.at(
-            f"not JSON at character {error.pos} ({error.msg})",
+            f"no UTF-8 text at byte {error.start}",
+            remedy="save the file as UTF-8",
+            source=path,
+            row=index,
+        ) from error
+    except json.JSONDecodeError as error:
+        # rows count from 0, as everywhere in datasets; an editor's lines do not
+        where = f"line {error.lineno if line is None else line}, character {error.colno}"
+        raise InputError.at(
+            f"no JSON from {where} on ({error.msg})",
             remedy="the file may be cut off: write it again",
             source=path,
             row=index,
@@ -332,7 +389,8 @@ def _recognise(row: Mapping, source: str) -> str:
         return "trace" if "weighting" in row or "frontier_spans" in row else "text"
     raise InputError.at(
         f"the fields {sorted(row)} fit no format of {FORMATS}",
-        remedy="pass format= and columns=, as columns={'prompt': 'question', 'trace': 'answer'}",
+        remedy="say which are meant: --columns prompt=question trace=answer, in Python "
+        "columns={'prompt': 'question', 'trace': 'answer'}",
         source=source,
         row=0,
     )

@@ -7,16 +7,20 @@ A recipe is a frozen dataclass of documented fields and a function that takes it
 
 import json
 import os
+import re
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import datasets
 import transformers
-from trl import TrlParser
+
+from hf_proxy.recipes.flags import RecipeParser, did_you_mean
+from hf_proxy.schemas import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,6 @@ class RecipeConfig:
     """Fields of every recipe."""
 
     json: bool = field(default=False, metadata={"help": "End with one machine-readable line."})
-    debug: bool = field(default=False, metadata={"help": "Show the traceback of an error."})
 
 
 def run(
@@ -45,19 +48,22 @@ def run(
     Returns:
         0; 2 on bad arguments or input, with one line that says what to do; 1 on any other failure.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in argv or "--show_traceback" in argv
+    argv, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
     classes = config_class if isinstance(config_class, tuple) else (config_class,)
     # one progress bar, our own: not one for each file that is loaded or saved
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     try:
-        parser = TrlParser(dataclass_types=list(classes), prog=prog, description=main.__doc__)
-        parser.epilog = "--config FILE.yaml reads the same names from YAML; flags stand above it."
-        configs = parser.parse_args_and_config(argv)
+        parser = RecipeParser(
+            classes, prog=prog or Path(sys.argv[0]).name, about=main.__doc__ or ""
+        )
+        if {"-h", "--help", "--help_all"} & set(argv):
+            print(parser.format_help(every_flag="--help_all" in argv), end="")
+            return 0
+        configs = parser.parse(argv)
+        for config in configs:
+            _check_folder(getattr(config, "output_dir", None))
         result = main(*configs)
-    except SystemExit as stop:  # argparse: --help, or a flag that it refuses
-        return stop.code if isinstance(stop.code, int) else 2
     except (ValueError, OSError) as error:
         return _failed(error, 2, debug)
     except Exception as error:
@@ -80,11 +86,19 @@ def run_action(
         prog: what stands before the action's name.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] not in actions:
-        print(f"usage: {prog} ACTION [--help] ...\n")
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: {prog} ACTION --FLAG VALUE ...\n")
         for name, (_, action) in actions.items():
             print(f"  {name:<10}{(action.__doc__ or '').splitlines()[0]}")
-        return 0 if argv and argv[0] in ("-h", "--help") else 2
+        print(f"\n{prog} ACTION --help says what an action reads and writes, and its flags.")
+    if not argv:
+        return _failed(InputError(f"name an action: {', '.join(actions)}"), 2, False)
+    if argv[0] in ("-h", "--help"):
+        return 0
+    if argv[0] not in actions:
+        near = did_you_mean(argv[0], list(actions))
+        problem = f"{prog} has no action {argv[0]!r}{near}; the actions are {', '.join(actions)}"
+        return _failed(InputError(problem), 2, False)
     config_class, action = actions[argv[0]]
     return run(config_class, action, argv[1:], prog=f"{prog} {argv[0]}")
 
@@ -94,13 +108,74 @@ def newlines(text: str) -> str:
     return text.replace("\\n", "\n")
 
 
+def pattern(text: str, flag: str) -> re.Pattern:
+    """A flag's regular expression.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InputError.at(
+            f"{text!r} is no regular expression ({error})",
+            remedy="write ( and [ that stand for themselves as \\( and \\[",
+            field=flag,
+        ) from error
+
+
+def at_least(config: Any, least: int, *names: str) -> None:
+    """Refuse a smaller number in these fields of a config; None passes.
+
+    Raises:
+        InputError: naming the field.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value >= least:
+            raise InputError.at(f"{value} is too small", remedy=f"give {least} or more", field=name)
+
+
+def _take_debug(argv: list[str]) -> tuple[list[str], bool]:
+    """`--debug` is ours where nothing follows it; the trainer has a flag of that name too."""
+    for place, word in enumerate(argv):
+        if word == "--debug" and (argv[place + 1 :] or ["-"])[0].startswith("-"):
+            return argv[:place] + argv[place + 1 :], True
+    return argv, False
+
+
+def _check_folder(name: str | None) -> None:
+    """Refuse a folder that cannot be written, before hours are spent on what goes there."""
+    if name is None:
+        return
+    path = Path(name).absolute()
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir():
+        raise InputError.at(
+            f"{there.name} is a file, not a folder",
+            remedy="name another output_dir",
+            source=name,
+            field="output_dir",
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError.at(
+            f"no right to write in {there}",
+            remedy="name another output_dir",
+            source=name,
+            field="output_dir",
+        )
+
+
 def _failed(error: Exception, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     elif _speaks():
         name = "" if code == 2 else f"{type(error).__name__}: "
         hint = "" if code == 2 else " (--debug shows where)"
-        line = " ".join(str(error).split())
+        text = str(error)
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            text = f"{error.filename2 or error.filename}: {error.strerror}; check path and rights"
+        line = " ".join(text.split())
         print(f"hf-proxy: error: {name}{line}{hint}", file=sys.stderr, flush=True)
     else:
         # a launcher kills rank 0 as soon as another rank ends; let it say its line first

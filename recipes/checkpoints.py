@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -79,7 +82,7 @@ def _from_hub(spec: str) -> Path:
 
 
 def _adapter(spec: str, folder: Path) -> Checkpoint:
-    config = json.loads((folder / "adapter_config.json").read_text())
+    config = _read_json(folder / "adapter_config.json")
     name = config.get("base_model_name_or_path")
     if not name:
         raise InputError.at(
@@ -94,7 +97,21 @@ def _adapter(spec: str, folder: Path) -> Checkpoint:
 
 def _step(folder: Path) -> int | None:
     state = folder / "trainer_state.json"
-    return json.loads(state.read_text())["global_step"] if state.exists() else None
+    return _read_json(state).get("global_step") if state.exists() else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("no object")
+        return content
+    except (OSError, ValueError) as error:
+        raise InputError.at(
+            "this is no JSON object",
+            remedy="the folder may be half copied: write or fetch it again",
+            source=path,
+        ) from error
 
 
 def weights_fingerprint(checkpoint: Checkpoint) -> str:
@@ -112,16 +129,49 @@ def weights_fingerprint(checkpoint: Checkpoint) -> str:
         content += [[file.name, file_hash(file)] for file in files]
         for name in ("config.json", "adapter_config.json"):
             if (folder / name).exists():
-                config = json.loads((folder / name).read_text())
+                config = _read_json(folder / name)
                 content.append({k: v for k, v in config.items() if k not in _INCIDENTAL})
     return fingerprint(content)
+
+
+@contextmanager
+def loading(what: str, source: str | Path) -> Iterator[None]:
+    """Name the folder or hub id when the libraries cannot load `what` from it.
+
+    Raises:
+        InputError: the body failed as it does where files are missing, cut or of another kind.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        if not Path(source).exists() and isinstance(error, OSError):
+            raise InputError.at(
+                f"neither a folder nor a hub model that can be had ({type(error).__name__})",
+                remedy="check the path; offline, only models already in the cache are found",
+                source=source,
+            ) from error
+        if what == "tokenizer" and not any(Path(source).glob("*token*")):
+            raise InputError.at(
+                "there is no tokenizer here",
+                remedy="tokenizer.save_pretrained(folder) writes it",
+                source=source,
+            ) from error
+        said = " ".join(str(error).split())
+        raise InputError.at(
+            f"no {what} can be loaded ({type(error).__name__}: {said:.200})",
+            remedy="the folder needs its config, whole .safetensors weights and the tokenizer",
+            source=source,
+        ) from error
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     """The tokenizer beside the weights, for an adapter without one that of its base."""
     has_own = (checkpoint.folder / "tokenizer_config.json").exists()
     folder = checkpoint.folder if has_own or checkpoint.base is None else checkpoint.base
-    return AutoTokenizer.from_pretrained(folder)
+    with loading("tokenizer", folder):
+        return AutoTokenizer.from_pretrained(folder)
 
 
 def load_model(
@@ -132,12 +182,14 @@ def load_model(
     attn_implementation: str | None = None,
 ) -> PreTrainedModel | PeftModel:
     """The weights in `dtype` ("auto": as they were saved) on `device`, in eval mode."""
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        checkpoint.base or checkpoint.folder,
-        dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-        attn_implementation=attn_implementation,
-        use_safetensors=True,
-    )
+    with loading("model", checkpoint.base or checkpoint.folder):
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            checkpoint.base or checkpoint.folder,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            attn_implementation=attn_implementation,
+            use_safetensors=True,
+        )
     if checkpoint.base is not None:
-        model = PeftModel.from_pretrained(model, checkpoint.folder, use_safetensors=True)
+        with loading("adapter", checkpoint.folder):
+            model = PeftModel.from_pretrained(model, checkpoint.folder, use_safetensors=True)
     return model.to(device).eval()

@@ -15,7 +15,7 @@ from hf_proxy.mined_sets import mine_soft_targets
 from hf_proxy.mining import BATCH_SIZE
 from hf_proxy.parallel import stop_together
 from hf_proxy.prompts import SYSTEM_PROMPT
-from hf_proxy.recipes import newlines, run
+from hf_proxy.recipes import at_least, newlines, run
 from hf_proxy.recipes.rows import load_prompts
 from hf_proxy.recipes.training import (
     check_world_size,
@@ -61,21 +61,30 @@ class LoopConfig:
     )
     trace_context: str = field(
         default="{prompt}\n",
-        metadata={"help": "Text before a trace: {prompt} is replaced, \\n a newline; or 'chat'."},
+        metadata={
+            "help": "Text before the trace: {prompt} is replaced, \\n is a newline; or 'chat': "
+            "the model's chat template."
+        },
     )
     prompt_context: str = field(
         default="chat",
-        metadata={"help": "'chat': the model's template; or text, {prompt} replaced."},
+        metadata={
+            "help": "Text before what is mined: {prompt} is replaced, \\n is a newline; or 'chat': "
+            "the model's chat template."
+        },
     )
     system_prompt: str | None = field(
         default=SYSTEM_PROMPT, metadata={"help": "System turn under prompt_context=chat."}
     )
-    max_new_tokens: int = field(default=128, metadata={"help": "Tokens of each trajectory (128)."})
+    max_new_tokens: int = field(
+        default=128, metadata={"help": "Most tokens of each trajectory (paper: 128)."}
+    )
     temperature: float = field(
         default=0.0, metadata={"help": "0: greedy; above: plain sampling, seeded."}
     )
     mine_batch_size: int = field(
-        default=BATCH_SIZE, metadata={"help": "Prompts generated together."}
+        default=BATCH_SIZE,
+        metadata={"help": "Questions answered together; fewer take less memory."},
     )
     world_size: int | None = field(
         default=None,
@@ -85,13 +94,25 @@ class LoopConfig:
         default=True, metadata={"help": "Go on from the last checkpoint in output_dir, if any."}
     )
     json: bool = field(default=False, metadata={"help": "End with one machine-readable line."})
-    show_traceback: bool = field(default=False, metadata={"help": "Show where an error arose."})
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "temperature")
+        at_least(self, 1, "num_prompts", "mine_steps", "max_new_tokens", "mine_batch_size")
 
 
 def main(
     config: LoopConfig, arguments: SelectiveSFTConfig, model_config: ModelConfig
 ) -> dict[str, Any]:
-    """Mine, train on what was mined, score; again from the model as it stands, to the last step."""
+    """Mine, train on what was mined, score; again from the model as it stands, to the last step.
+
+    Reads:   a model to tune, a weaker one (the amateur), questions, and trace sets to score on.
+    Writes:  checkpoints, model and provenance.json in output_dir; scores, minings and soft targets
+             in hf_proxy/ there. The same line again goes on where it stopped.
+    Example: hf-proxy loop --model_name_or_path Qwen/Qwen2.5-Coder-1.5B-Instruct
+             --amateur Qwen/Qwen2.5-Coder-0.5B-Instruct --prompts gsm8k_train.jsonl
+             --prompt_column question --traces outputs/gsm8k-annotated
+             --output_dir outputs/closed-loop --max_steps 200 --use_cpu
+    """
     processes = PartialState()
     check_world_size(config.world_size, "closed_loop")
     if config.num_eval < 1:

@@ -18,7 +18,7 @@ from hf_proxy.generation import check_lengths, end_ids_of, generate, window_of
 from hf_proxy.logprobs import scoring_mode
 from hf_proxy.parallel import is_main, num_processes, require_equal, stop_together
 from hf_proxy.prompts import SYSTEM_PROMPT, Prompts, read_prompts
-from hf_proxy.recipes import RecipeConfig, newlines, run
+from hf_proxy.recipes import RecipeConfig, at_least, newlines, pattern, run
 from hf_proxy.recipes.checkpoints import (
     Checkpoint,
     find_checkpoints,
@@ -26,7 +26,7 @@ from hf_proxy.recipes.checkpoints import (
     load_tokenizer,
     weights_fingerprint,
 )
-from hf_proxy.recipes.rows import load_rows
+from hf_proxy.recipes.rows import check_text, load_rows
 from hf_proxy.schemas import InputError, fingerprint, provenance_of, write_text
 from hf_proxy.spelling import tokenizer_fingerprint
 
@@ -53,41 +53,54 @@ class AccuracyConfig(RecipeConfig):
         default=None,
         metadata={
             "help": "Regular expression whose first group is the gold answer (GSM8K: '#### (.+)'); "
-            "None: the whole column."
+            "unset: the whole column."
         },
     )
     num_problems: int | None = field(
-        default=None, metadata={"help": "Take the first so many; None: all."}
+        default=None, metadata={"help": "Take the first so many; unset: all."}
     )
     output_dir: str = field(
-        metadata={"help": "Folder of generations, items.jsonl and results.json; gone on with."}
+        metadata={"help": "Folder of the answers, items.jsonl and results.json."}
     )
     context: str = field(
         default="chat",
         metadata={
-            "help": "'chat': the first model's template; or text, {prompt} replaced, \\n a newline."
+            "help": "Text before the answer: {prompt} is replaced, \\n is a newline; or 'chat': "
+            "the first model's chat template."
         },
     )
     system_prompt: str | None = field(
         default=SYSTEM_PROMPT, metadata={"help": "System turn under context=chat."}
     )
     max_new_tokens: int = field(
-        default=512, metadata={"help": "An answer that does not end by then is graded as it is."}
+        default=512,
+        metadata={"help": "Most tokens of an answer; one that is cut is graded as it is."},
     )
-    batch_size: int = field(default=32, metadata={"help": "Problems answered together."})
+    batch_size: int = field(
+        default=32, metadata={"help": "Problems answered together; fewer take less memory."}
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = field(
         default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
     )
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.batch_size < 1:
-            raise ValueError("max_new_tokens and batch_size must be at least 1")
+        at_least(self, 1, "num_problems", "max_new_tokens", "batch_size")
+        if self.answer_pattern is not None:
+            pattern(self.answer_pattern, "answer_pattern")
         if len(set(self.models)) < len(self.models):
-            raise ValueError("models names one twice")
+            raise InputError.at("one is named twice", remedy="name each once", field="models")
 
 
 def main(config: AccuracyConfig) -> dict[str, Any]:
-    """Greedy answers of each model to the same problems, graded; each pair compared by McNemar."""
+    """Greedy answers of each model to the same problems, graded; each pair compared by McNemar.
+
+    Reads:   models, and problems with an answer that can be checked.
+    Writes:  every answer, items.jsonl and results.json in output_dir, a table to the screen. The
+             same line again goes on where it stopped.
+    Example: hf-proxy accuracy --models Qwen/Qwen2.5-Coder-1.5B-Instruct outputs/selective-sft
+             --problems gsm8k_test.jsonl --answer_pattern '#### (.+)' --num_problems 100
+             --output_dir outputs/accuracy
+    """
     accelerator = Accelerator()
     folder = Path(config.output_dir)
     with stop_together(accelerator):
@@ -145,6 +158,7 @@ def _problems(config: AccuracyConfig) -> tuple[list[str], list[str], dict[str, l
     rows = load_rows(config.problems, columns)
     if config.num_problems is not None:
         rows = rows.select(range(min(config.num_problems, len(rows))))
+    check_text(rows, config.problems, config.question_column)
     named = "example_id" in rows.column_names
     names = [str(i) for i in (rows["example_id"] if named else range(len(rows)))]
     gold = {

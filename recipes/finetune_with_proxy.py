@@ -1,7 +1,6 @@
 """Fine-tune with TRL's SFTTrainer and watch the rBridge score beside the loss."""
 
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,15 +11,17 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import newlines, run
-from hf_proxy.recipes.rows import load_rows
+from hf_proxy.recipes import at_least, newlines, pattern, run
+from hf_proxy.recipes.rows import check_text, load_rows
 from hf_proxy.recipes.training import (
+    check_evaluation,
     check_world_size,
     hold_out,
     last_checkpoint,
     load_trainable,
     trace_sets,
 )
+from hf_proxy.schemas import InputError
 from hf_proxy.scoring import TOKENS_PER_BATCH
 
 
@@ -28,7 +29,9 @@ from hf_proxy.scoring import TOKENS_PER_BATCH
 class FinetuneConfig:
     """Fields of this recipe; those of TRL's SFTConfig and ModelConfig are flags as well."""
 
-    train_data: str = field(metadata={"help": "Rows to train on: .jsonl, .json, .parquet, hub id."})
+    train_data: str = field(
+        metadata={"help": "Rows to train on: .jsonl, .json, .parquet or .csv file, or hub id."}
+    )
     traces: list[str] = field(
         metadata={"help": "Trace sets to score on: path, or name=path for several."}
     )
@@ -41,23 +44,32 @@ class FinetuneConfig:
         default="completion", metadata={"help": "Column of the text to learn."}
     )
     remove: str | None = field(
-        default=None, metadata={"help": "Regular expression cut out of the completions."}
+        default=None,
+        metadata={"help": "Regular expression cut out of the completions, as '<<.*?>>'."},
     )
     num_eval: int = field(
         default=0, metadata={"help": "Rows taken from the end of train_data for eval_loss."}
     )
     context: str = field(
         default="{prompt}\n",
-        metadata={"help": "Text before completion and trace: {prompt} is replaced, \\n a newline."},
+        metadata={
+            "help": "Text before completion and trace: {prompt} is replaced, \\n is a newline."
+        },
     )
     score_strategy: Literal["auto", "evaluate", "steps", "save"] = field(
-        default="auto", metadata={"help": "When to score; auto: see ProxyScoreCallback."}
+        default="auto",
+        metadata={
+            "help": "When to score; auto: with each evaluation, else with each checkpoint, and "
+            "before the first step and after the last."
+        },
     )
     score_steps: int | None = field(
-        default=None, metadata={"help": "Steps between scores under score_strategy=steps."}
+        default=None,
+        metadata={"help": "Optimizer steps between scores under score_strategy=steps."},
     )
     score_tokens_per_batch: int = field(
-        default=TOKENS_PER_BATCH, metadata={"help": "Tokens of one scoring forward."}
+        default=TOKENS_PER_BATCH,
+        metadata={"help": "Tokens of one forward pass of scoring; fewer take less memory."},
     )
     world_size: int | None = field(
         default=None,
@@ -67,13 +79,31 @@ class FinetuneConfig:
         default=True, metadata={"help": "Go on from the last checkpoint in output_dir, if any."}
     )
     json: bool = field(default=False, metadata={"help": "End with one machine-readable line."})
-    show_traceback: bool = field(default=False, metadata={"help": "Show where an error arose."})
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "num_eval")
+        if (self.score_strategy == "steps") != (self.score_steps is not None):
+            raise InputError.at(
+                "score_steps goes with score_strategy=steps, and only with it",
+                remedy="give both or neither",
+                field="score_steps",
+            )
+        at_least(self, 1, "score_steps", "score_tokens_per_batch", "world_size")
 
 
 def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig) -> dict[str, Any]:
-    """Fine-tune with SFTTrainer; the proxy score stands in the row of each evaluation."""
+    """Fine-tune with SFTTrainer; the rBridge score stands in the row of each evaluation.
+
+    Reads:   a model, rows of prompt and completion to learn from, and trace sets to score on.
+    Writes:  checkpoints and the tuned model in output_dir, and one line per score to
+             hf_proxy/predictions.jsonl there. The same line again goes on where it stopped.
+    Example: hf-proxy finetune --model_name_or_path HuggingFaceTB/SmolLM2-135M-Instruct
+             --train_data train.jsonl --traces outputs/gsm8k-annotated --output_dir outputs/run
+             --max_steps 200 --use_cpu
+    """
     processes = PartialState()
     check_world_size(config.world_size, "finetune_with_proxy")
+    check_evaluation(arguments, config.num_eval)
     with stop_together(processes):
         rows = _rows(config)
         train_rows, eval_rows = hold_out(rows, config.num_eval)
@@ -127,13 +157,14 @@ def _rows(config: FinetuneConfig) -> Dataset:
         config.completion_column: "completion_column",
     }
     rows = load_rows(config.train_data, columns)
-    pattern = None if config.remove is None else re.compile(config.remove)
+    check_text(rows, config.train_data, *columns)
+    cut = None if config.remove is None else pattern(config.remove, "remove")
 
     def example(row: dict) -> dict[str, str]:
         completion = row[config.completion_column]
         return {
             "prompt": newlines(config.context).replace("{prompt}", row[config.prompt_column]),
-            "completion": pattern.sub("", completion) if pattern else completion,
+            "completion": cut.sub("", completion) if cut else completion,
         }
 
     return rows.map(example, remove_columns=rows.column_names, desc="Reading")

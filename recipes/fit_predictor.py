@@ -13,7 +13,7 @@ from hf_proxy.curves import FORMS
 from hf_proxy.plots import plot_compute, plot_curve, plot_ranking, plot_residuals
 from hf_proxy.prediction import Y_UNITS, Curve, Prediction, fit_curve
 from hf_proxy.ranking import Ranking, compute_saving, rank
-from hf_proxy.recipes import RecipeConfig, run_action
+from hf_proxy.recipes import RecipeConfig, at_least, run_action
 from hf_proxy.recipes.points import (
     ALIKE,
     CONTROLS,
@@ -62,22 +62,33 @@ class FitConfig(RecipeConfig):
     )
     task_metric: str | None = field(
         default=None,
-        metadata={"help": "With results: the number, as acc_norm,none; None: the only one."},
+        metadata={"help": "With results: the number, as acc_norm,none; unset: the only one."},
     )
     match_within: float = field(
         default=0.01,
-        metadata={"help": "Relative distance at which two token counts are the same place."},
+        metadata={
+            "help": "With results: relative distance at which two token counts are one place."
+        },
     )
     y_unit: Literal["auto", "fraction", "percent"] = field(
         default="auto",
-        metadata={"help": "Of target_accuracy; auto: all at most 1, or all above."},
+        metadata={"help": "Unit of target_accuracy; auto: fraction where all are at most 1."},
     )
     forms: list[str] = field(
         default_factory=lambda: list(FORMS), metadata={"help": "Forms to choose from."}
     )
     output_dir: str = field(
-        metadata={"help": "Curves (TARGET.json), figures and provenance.json go there."}
+        metadata={"help": "Folder of the curves (TARGET.json), figures and provenance.json."}
     )
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "match_within")
+        if self.points is not None and (self.predictions or self.results):
+            raise InputError.at(
+                "points are given, and predictions or results too",
+                remedy="give points alone, or predictions with results and task",
+                field="points",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +101,12 @@ class PredictConfig(RecipeConfig):
     )
     trace_set: str | None = field(
         default=None,
-        metadata={"help": "Of predictions.jsonl: only lines of this trace set; None: all."},
+        metadata={"help": "Of predictions.jsonl: only lines of this trace set; unset: all."},
     )
-    level: float = field(default=0.90, metadata={"help": "Nominal coverage of the interval."})
+    level: float = field(
+        default=0.90,
+        metadata={"help": "Nominal coverage of the interval, a share between 0 and 1."},
+    )
     run: str | None = field(
         default=None,
         metadata={
@@ -125,14 +139,24 @@ class RankConfig(RecipeConfig):
             "help": "CSV of method,flops,decision_accuracy (proxy and baseline): compute saved."
         },
     )
-    seed: int = field(default=0, metadata={"help": "Of the bootstrap."})
+    seed: int = field(default=0, metadata={"help": "Seed of the intervals."})
     output_dir: str | None = field(
-        default=None, metadata={"help": "ranking.json and figures go there."}
+        default=None, metadata={"help": "Folder of ranking.json and figures; unset: screen only."}
     )
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "seed")
 
 
 def fit(config: FitConfig) -> dict[str, Any]:
-    """Fit one curve for each target, beside its controls; write it, its figures, its record."""
+    """Fit the curve from a small model's scores to a large model's accuracy, beside its controls.
+
+    Reads:   --points, a table of scores and accuracies; or --predictions of a training run with
+             --results and --task of the large model (the target).
+    Writes:  for each target TARGET.json (the curve) and figures, and provenance.json, in
+             output_dir; the errors on points held out to the screen.
+    Example: hf-proxy fit --points points.csv --output_dir outputs/curves
+    """
     said: list[str] = []
     if config.points is not None:
         points = read_points(config.points)
@@ -147,7 +171,9 @@ def fit(config: FitConfig) -> dict[str, Any]:
             within=config.match_within,
         )
     else:
-        raise ValueError("give --points, or --predictions with --results and --task")
+        raise InputError(
+            "nothing to fit; give --points, or --predictions with --results and --task"
+        )
     source = config.points or config.results
     if not points:
         raise InputError.at("it holds no points", remedy="name another", source=source)
@@ -207,7 +233,13 @@ def fit(config: FitConfig) -> dict[str, Any]:
 
 
 def predict(config: PredictConfig) -> dict[str, Any]:
-    """Read curves at scores: the large model's accuracy, with its interval."""
+    """Read curves at scores: the large model's accuracy, with its interval.
+
+    Reads:   curves that `hf-proxy fit` wrote, and scores: numbers, scores.jsonl of `hf-proxy
+             score`, or predictions.jsonl of a training run.
+    Writes:  to the screen only.
+    Example: hf-proxy predict --curves outputs/curves/arc_challenge.json --scores 0.80
+    """
     curves = [Curve.load(path) for path in config.curves]
     scores: list[tuple[str, ProxyScore | float, str | None]] = []
     for text in config.scores:
@@ -232,7 +264,13 @@ def predict(config: PredictConfig) -> dict[str, Any]:
 
 
 def rank_scores(config: RankConfig) -> dict[str, Any]:
-    """Order models or corpora by their scores, with intervals; hold it against the large model."""
+    """Order models or corpora by their scores, with intervals; hold it against the large model.
+
+    Reads:   scores.jsonl files of `hf-proxy score`; tables of the large model's accuracies and of
+             compute, where given.
+    Writes:  the order to the screen; ranking.json and figures in output_dir, where given.
+    Example: hf-proxy rank --scores a=outputs/a/scores.jsonl b=outputs/b/scores.jsonl
+    """
     result: dict[str, Any] = {}
     folder = None if config.output_dir is None else Path(config.output_dir)
     if not config.scores and config.compute is None:

@@ -17,7 +17,7 @@ from hf_proxy.mined_sets import load_soft_targets, mine_soft_targets
 from hf_proxy.mining import BATCH_SIZE
 from hf_proxy.parallel import stop_together
 from hf_proxy.prompts import SYSTEM_PROMPT
-from hf_proxy.recipes import RecipeConfig, newlines, run_action
+from hf_proxy.recipes import RecipeConfig, at_least, newlines, run_action
 from hf_proxy.recipes.checkpoints import find_checkpoints, load_model, load_tokenizer
 from hf_proxy.recipes.rows import load_prompts
 from hf_proxy.schemas import InputError
@@ -38,7 +38,8 @@ class MineConfig(RecipeConfig):
     )
     prompt_column: str = field(default="prompt", metadata={"help": "Column of the question."})
     num_prompts: int | None = field(
-        default=None, metadata={"help": "Take the first so many (paper: 1,000 of GSM8K train)."}
+        default=None,
+        metadata={"help": "Take the first so many (paper: 1,000 of GSM8K); unset: all."},
     )
     output_dir: str = field(
         metadata={"help": "Folder of the set; mining goes on where it was interrupted."}
@@ -46,27 +47,29 @@ class MineConfig(RecipeConfig):
     context: str = field(
         default="chat",
         metadata={
-            "help": "'chat': the expert's template; or text, {prompt} replaced, \\n a newline."
+            "help": "Text before the answer: {prompt} is replaced, \\n is a newline; or 'chat': "
+            "the expert's chat template."
         },
     )
     system_prompt: str | None = field(
         default=SYSTEM_PROMPT, metadata={"help": "System turn under context=chat (paper's own)."}
     )
     max_new_tokens: int = field(
-        default=128, metadata={"help": "Tokens of each trajectory (paper: 128)."}
+        default=128, metadata={"help": "Most tokens of each trajectory (paper: 128)."}
     )
     temperature: float = field(
         default=0.0, metadata={"help": "0: greedy; above: plain sampling, seeded."}
     )
     batch_size: int = field(
-        default=BATCH_SIZE, metadata={"help": "Prompts generated together; one shard each."}
+        default=BATCH_SIZE,
+        metadata={"help": "Questions answered together; fewer take less memory."},
     )
-    seed: int = field(default=0, metadata={"help": "Of the sampling."})
+    seed: int = field(default=0, metadata={"help": "Seed of the sampling."})
     divergence_beta: float = field(
         default=0.4, metadata={"help": "Keep steps with KL of at least so many nats (paper: 0.4)."}
     )
     plausibility_alpha: float = field(
-        default=0.2, metadata={"help": "Plausible: p >= alpha * largest p of the expert (0.2)."}
+        default=0.2, metadata={"help": "Targets: tokens of p >= alpha * largest p (paper: 0.2)."}
     )
     contrast_temperature: float = field(
         default=1.0, metadata={"help": "Divides the log-ratio before the softmax (paper: 1)."}
@@ -79,6 +82,10 @@ class MineConfig(RecipeConfig):
         default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
     )
 
+    def __post_init__(self) -> None:
+        at_least(self, 0, "temperature", "divergence_beta")
+        at_least(self, 1, "num_prompts", "max_new_tokens", "batch_size")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShowConfig(RecipeConfig):
@@ -86,7 +93,7 @@ class ShowConfig(RecipeConfig):
 
     source: str = field(metadata={"help": "Folder that `hf-proxy contrast mine` wrote."})
     tokenizer: str | None = field(
-        default=None, metadata={"help": "Of the expert; None: where the set says it was."}
+        default=None, metadata={"help": "Model of the expert; unset: the one that the set names."}
     )
     num_rows: int = field(default=3, metadata={"help": "Trajectories to show, from the first."})
     example_ids: list[str] = field(
@@ -100,9 +107,23 @@ class ShowConfig(RecipeConfig):
         default=None, metadata={"help": "Write FIGURE.png and FIGURE.svg of the whole set."}
     )
 
+    def __post_init__(self) -> None:
+        at_least(self, 1, "num_rows", "max_targets")
+
 
 def mine(config: MineConfig) -> dict[str, Any]:
-    """Let the expert write, hold the amateur against it, keep the steps where they part."""
+    """Let the expert write, hold the amateur against it, keep the steps where they part.
+
+    The kept steps, with what the expert should say there, are the soft targets that `hf-proxy
+    train` tunes the expert on (LightReasoner).
+
+    Reads:   two models of one tokenizer, and questions.
+    Writes:  soft targets, statistics.json and provenance.json in output_dir. The same line again
+             goes on where it stopped.
+    Example: hf-proxy contrast mine --expert Qwen/Qwen2.5-Coder-1.5B-Instruct
+             --amateur Qwen/Qwen2.5-Coder-0.5B-Instruct --prompts gsm8k_train.jsonl
+             --prompt_column question --num_prompts 100 --output_dir outputs/soft-targets
+    """
     accelerator = Accelerator()
     start = time.perf_counter()
     with stop_together(accelerator):
@@ -145,7 +166,12 @@ def mine(config: MineConfig) -> dict[str, Any]:
 
 
 def show(config: ShowConfig) -> dict[str, Any]:
-    """Print trajectories with their tokens shaded by KL, or write them as a page or a figure."""
+    """Print trajectories with their tokens shaded by KL, or write them as a page or a figure.
+
+    Reads:   soft targets that `hf-proxy contrast mine` wrote, and the expert's tokenizer.
+    Writes:  to the screen; instead the HTML page or the figure that is named.
+    Example: hf-proxy contrast show --source outputs/soft-targets --num_rows 2
+    """
     rows = load_soft_targets(config.source)
     stamp = json.loads((Path(config.source) / "provenance.json").read_text())
     statistics = json.loads((Path(config.source) / "statistics.json").read_text())

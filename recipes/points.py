@@ -1,6 +1,7 @@
 """Where curves come from: tables of points, runs joined with evaluation results, saved scores."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -183,11 +184,9 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Row number and content of each line of a JSONL file."""
     path = Path(path)
     try:
-        text = path.read_text()
-    except OSError as error:
-        raise InputError.at(
-            f"cannot be read ({error.strerror})", remedy="check the path", source=path
-        ) from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(error, path) from error
     for number, line in enumerate(text.splitlines(), start=1):
         try:
             content = json.loads(line)
@@ -221,7 +220,7 @@ def read_scores(
             found.append((ProxyScore(**fields, rows=Dataset.from_dict({})), line["run_id"]))
         except (KeyError, TypeError) as error:
             raise InputError.at(
-                f"no score ({error})",
+                f"no score ({f'it has no {error}' if isinstance(error, KeyError) else error})",
                 remedy="name a scores.jsonl or a predictions.jsonl",
                 source=path,
                 row=number,
@@ -265,22 +264,27 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if path.suffix != ".csv":
         raise InputError.at("no table", remedy="expected a .csv or .jsonl file", source=path)
     try:
-        file = path.open(newline="")
-    except OSError as error:
-        raise InputError.at(
-            f"cannot be read ({error.strerror})", remedy="check the path", source=path
-        ) from error
-    with file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            if None in row or None in row.values():
-                raise InputError.at(
-                    f"other than {len(reader.fieldnames or [])} fields",
-                    remedy="mend the line",
-                    source=path,
-                    row=reader.line_num,
-                )
-            yield reader.line_num, row
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(error, path) from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    for row in reader:
+        if None in row or None in row.values():
+            raise InputError.at(
+                f"other than {len(reader.fieldnames or [])} fields",
+                remedy="mend the line",
+                source=path,
+                row=reader.line_num,
+            )
+        yield reader.line_num, row
+
+
+def _unreadable(error: OSError | UnicodeDecodeError, path: Path) -> InputError:
+    if isinstance(error, OSError):
+        problem, remedy = f"cannot be read ({error.strerror})", "check the path"
+    else:
+        problem, remedy = f"no UTF-8 text at byte {error.start}", "save the file as UTF-8"
+    return InputError.at(problem, remedy=remedy, source=path)
 
 
 def _number(value: Any, path: Path, row: int, field: str) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from hf_proxy.recipes import RecipeConfig, run
+from hf_proxy.recipes import RecipeConfig, at_least, run
 from hf_proxy.recipes.checkpoints import find_checkpoints, load_tokenizer
 from hf_proxy.report import write_report
 
@@ -16,27 +16,31 @@ from hf_proxy.report import write_report
 class ReportConfig(RecipeConfig):
     """Fields are flags and YAML keys."""
 
-    run_dir: str = field(
-        metadata={"help": "output_dir of any command; hf-proxy report DIR names it too."}
-    )
+    run_dir: str = field(metadata={"help": "output_dir of any command."})
     output: str | None = field(
-        default=None, metadata={"help": "The page; None: report.html in run_dir."}
+        default=None, metadata={"help": "The page; unset: report.html in run_dir."}
     )
     tokenizer: str | None = field(
         default=None,
-        metadata={"help": "For trajectories; None: where the set or the run says it is."},
+        metadata={
+            "help": "Model of the tokenizer, for trajectories; unset: the one that the set names."
+        },
     )
     num_rows: int = field(
         default=3, metadata={"help": "Trajectories of a set, and problems, to show."}
     )
 
     def __post_init__(self) -> None:
-        if self.num_rows < 0:
-            raise ValueError("num_rows must be at least 0")
+        at_least(self, 0, "num_rows")
 
 
 def main(config: ReportConfig) -> dict[str, Any]:
-    """Write one HTML page of a run, live or finished, that needs neither network nor script."""
+    """Write one HTML page of a run, live or finished, that needs neither network nor script.
+
+    Reads:   output_dir of any command; it may stand alone, without --run_dir.
+    Writes:  report.html there, or the page that --output names.
+    Example: hf-proxy report --run_dir outputs/run
+    """
     output = Path(config.output or Path(config.run_dir) / "report.html")
 
     def find_tokenizer(folder: str) -> PreTrainedTokenizerBase:
@@ -45,6 +49,8 @@ def main(config: ReportConfig) -> dict[str, Any]:
             return AutoTokenizer.from_pretrained(folder)
         return load_tokenizer(find_checkpoints(folder)[-1])
 
+    if config.tokenizer is not None:
+        find_tokenizer(config.tokenizer)  # one that was asked for is not passed over in silence
     found = write_report(
         config.run_dir,
         output,

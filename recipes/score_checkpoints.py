@@ -14,7 +14,7 @@ from hf_proxy import __version__
 from hf_proxy.alignment import align_traces
 from hf_proxy.comparison import Comparison, compare
 from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import RecipeConfig, newlines, run
+from hf_proxy.recipes import RecipeConfig, at_least, newlines, run
 from hf_proxy.recipes.checkpoints import (
     Checkpoint,
     find_checkpoints,
@@ -47,60 +47,84 @@ class ScoreConfig(RecipeConfig):
     traces: str = field(
         metadata={"help": "Trace set: file, save_to_disk folder or hub id; see `hf-proxy traces`."}
     )
-    traces_format: str | None = field(
-        default=None,
-        metadata={"help": "trace, text or openai; recognised from the columns if unset."},
+    traces_format: Literal["auto", "trace", "text", "openai"] = field(
+        default="auto", metadata={"help": "auto: recognised from the columns."}
     )
     num_traces: int | None = field(
-        default=None, metadata={"help": "Score the first so many traces only, for a quick look."}
+        default=None,
+        metadata={"help": "Score the first so many traces, for a quick look; unset: all."},
     )
     context: str = field(
         default="{prompt}\n",
         metadata={
-            "help": "Text before the trace, {prompt} is replaced, \\n is a newline; or 'chat'."
+            "help": "Text before the trace: {prompt} is replaced, \\n is a newline; or 'chat': "
+            "the model's chat template."
         },
     )
     unit: Literal["letter", "byte"] = field(
-        default="letter", metadata={"help": "What a token's weight is averaged over."}
+        default="letter",
+        metadata={"help": "A token's weight is averaged over its letters (paper) or bytes."},
     )
     minmax_over: Literal["trace", "dataset", "none"] = field(
-        default="trace", metadata={"help": "Where min and max of the weights are taken."}
+        default="trace",
+        metadata={
+            "help": "Weights are stretched to 0..1 within each trace (paper), over the whole set, "
+            "or not at all (none)."
+        },
     )
     divisor: Literal["tokens", "weights"] = field(
-        default="tokens", metadata={"help": "Weighted sums are divided by this (paper: tokens)."}
+        default="tokens",
+        metadata={"help": "Weighted sums are divided by tokens (paper) or by weights."},
     )
     max_length: int | None = field(
-        default=None, metadata={"help": "Most tokens of context and trace; None: the window."}
+        default=None,
+        metadata={"help": "Most tokens of context and trace; unset: the model's window."},
     )
     too_long: Literal["error", "drop"] = field(
         default="error", metadata={"help": "What to do with traces beyond max_length."}
     )
     tokens_per_batch: int = field(
-        default=TOKENS_PER_BATCH, metadata={"help": "Tokens of one forward pass, with padding."}
+        default=TOKENS_PER_BATCH,
+        metadata={"help": "Tokens of one forward pass, with padding; fewer take less memory."},
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = field(
         default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
     )
     attn_implementation: str | None = field(
         default=None,
-        metadata={"help": "eager, sdpa, flash_attention_2, ...; None: the model's own."},
+        metadata={"help": "eager, sdpa, flash_attention_2, ...; unset: the model's own."},
     )
     use_score_cache: bool = field(
         default=True,
         metadata={
-            "help": "Reuse scores of equal weights, setting and precision, wherever they lie."
+            "help": "Take scores of equal weights, setting and precision from an earlier run; "
+            "--no_use_score_cache scores anew."
         },
     )
     output_dir: str | None = field(
-        default=None, metadata={"help": "Write scores.jsonl (all rows) and provenance.json there."}
+        default=None,
+        metadata={"help": "Folder of scores.jsonl and provenance.json; unset: screen only."},
     )
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "num_traces", "max_length", "tokens_per_batch")
 
 
 def main(config: ScoreConfig) -> dict[str, Any]:
-    """Score models on a frontier's reasoning traces (rBridge; nats per token, lower is better)."""
+    """Score models on a frontier's reasoning traces (rBridge; nats per token, lower is better).
+
+    The score is the model's loss on worked solutions of a stronger model (the frontier), each token
+    weighted by how sure the frontier was of it. Several models are compared on the same traces.
+
+    Reads:   models, and a trace set (see hf-proxy traces).
+    Writes:  a table to the screen; scores.jsonl and provenance.json in output_dir, where given.
+    Example: hf-proxy score --models outputs/demo/proxy --traces outputs/demo/traces
+    """
     accelerator = Accelerator()
     with stop_together(accelerator):
-        traces = load_traces(config.traces, format=config.traces_format)
+        traces = load_traces(
+            config.traces, format=None if config.traces_format == "auto" else config.traces_format
+        )
         if config.num_traces is not None:
             traces = traces.select(range(min(config.num_traces, len(traces))))
         checkpoints = [found for spec in config.models for found in find_checkpoints(spec)]

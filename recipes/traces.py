@@ -1,7 +1,6 @@
 """Trace sets: import from other formats, annotate with a local frontier's confidence, check."""
 
 import dataclasses
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 
 from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import RecipeConfig, newlines, run_action
+from hf_proxy.recipes import RecipeConfig, at_least, newlines, pattern, run_action
 from hf_proxy.recipes.checkpoints import (
     find_checkpoints,
     load_model,
@@ -21,7 +20,7 @@ from hf_proxy.recipes.checkpoints import (
 from hf_proxy.schemas import InputError, save_dataset
 from hf_proxy.scoring import TOKENS_PER_BATCH, annotate_traces
 from hf_proxy.spelling import tokenizer_fingerprint
-from hf_proxy.traces import load_traces, read_traces, traces_fingerprint
+from hf_proxy.traces import check_trace, load_traces, read_traces, traces_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +33,16 @@ class ReadConfig(RecipeConfig):
     format: Literal["auto", "trace", "text", "openai"] = field(
         default="auto", metadata={"help": "auto: recognised from the columns."}
     )
-    split: str | None = field(default=None, metadata={"help": "Split, where there are several."})
+    split: str | None = field(
+        default=None, metadata={"help": "Split to take, where there are several."}
+    )
     columns: list[str] = field(
         default_factory=list,
-        metadata={"help": "Our field = their name, as prompt=question trace=answer."},
+        metadata={"help": "Field names of the source, as prompt=question trace=answer."},
     )
     requests: str | None = field(
-        default=None, metadata={"help": "Input file of an OpenAI batch, for the prompts."}
+        default=None,
+        metadata={"help": "With the output of an OpenAI batch: its input file, for the prompts."},
     )
 
 
@@ -51,10 +53,17 @@ class ImportConfig(ReadConfig):
     output_dir: str = field(metadata={"help": "Folder of the new trace set."})
     remove: str | None = field(
         default=None,
-        metadata={"help": "Regular expression cut out of traces without probabilities."},
+        metadata={
+            "help": "Regular expression cut out of traces without probabilities, as '<<.*?>>'."
+        },
     )
-    num_traces: int | None = field(default=None, metadata={"help": "Keep the first so many."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace output_dir."})
+    num_traces: int | None = field(
+        default=None, metadata={"help": "Keep the first so many; unset: all."}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "Replace the set in output_dir."})
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "num_traces")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,26 +76,42 @@ class AnnotateConfig(RecipeConfig):
     context: str = field(
         default="{prompt}\n",
         metadata={
-            "help": "Text before the trace, {prompt} is replaced, \\n is a newline; or 'chat'."
+            "help": "Text before the trace: {prompt} is replaced, \\n is a newline; or 'chat': "
+            "the model's chat template."
         },
     )
     max_length: int | None = field(
-        default=None, metadata={"help": "Most tokens of context and trace; None: the window."}
+        default=None,
+        metadata={"help": "Most tokens of context and trace; unset: the model's window."},
     )
     too_long: Literal["error", "drop"] = field(
         default="error", metadata={"help": "What to do with traces beyond max_length."}
     )
     tokens_per_batch: int = field(
-        default=TOKENS_PER_BATCH, metadata={"help": "Tokens of one forward pass, with padding."}
+        default=TOKENS_PER_BATCH,
+        metadata={"help": "Tokens of one forward pass, with padding; fewer take less memory."},
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = field(
         default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
     )
-    overwrite: bool = field(default=False, metadata={"help": "Replace output_dir."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace the set in output_dir."})
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "max_length", "tokens_per_batch")
 
 
 def import_traces(config: ImportConfig) -> dict[str, Any]:
-    """Read traces from another format, check every row, and write them as a trace set."""
+    """Read traces from another format, check every row, and write them as a trace set.
+
+    A trace is a worked solution, with the probability that a strong model (the frontier) gave to
+    each of its tokens where that is known. Formats: trace (our own), text (prompt and trace alone),
+    openai (chat completions with logprobs, or the output of a batch); recognised by their fields.
+
+    Reads:   .jsonl, .json or .parquet file, folder of those, save_to_disk folder, or hub id.
+    Writes:  the trace set and provenance.json in output_dir.
+    Example: hf-proxy traces import --source gsm8k.jsonl --columns prompt=question trace=answer
+             --output_dir outputs/gsm8k
+    """
     traces, dropped = _read(config)
     num_read = len(traces)
     if config.num_traces is not None:
@@ -98,8 +123,10 @@ def import_traces(config: ImportConfig) -> dict[str, Any]:
                 remedy="import them without --remove",
                 source=config.source,
             )
-        pattern = re.compile(config.remove)
-        traces = traces.map(lambda row: {"trace": pattern.sub("", row["trace"])}, desc="Removing")
+        cut = pattern(config.remove, "remove")
+        traces = traces.map(lambda row: {"trace": cut.sub("", row["trace"])}, desc="Removing")
+        for index, row in enumerate(traces):  # nothing may be left of one
+            check_trace(row, source=config.source, index=index)
     counts = {"in": num_read + sum(dropped.values()), "kept": len(traces), "dropped": dropped}
     _save(traces, config, counts)
     print(f"{len(traces)} traces in {config.output_dir}, dropped {dropped or 'none'}")
@@ -107,7 +134,13 @@ def import_traces(config: ImportConfig) -> dict[str, Any]:
 
 
 def annotate(config: AnnotateConfig) -> dict[str, Any]:
-    """Give existing traces a local frontier model's confidence, by one teacher-forced pass."""
+    """Give existing traces a local frontier model's confidence, by one teacher-forced pass.
+
+    Reads:   a trace set, and the frontier: the strong model whose confidence is asked for.
+    Writes:  the same traces with its probabilities, and provenance.json, in output_dir.
+    Example: hf-proxy traces annotate --source outputs/gsm8k
+             --frontier Qwen/Qwen2.5-Coder-1.5B-Instruct --output_dir outputs/gsm8k-annotated
+    """
     accelerator = Accelerator()
     with stop_together(accelerator):
         traces = load_traces(config.source)
@@ -141,7 +174,13 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
 
 
 def check(config: ReadConfig) -> dict[str, Any]:
-    """Check every row of a trace set and print what it holds."""
+    """Check every row of a trace set and print what it holds.
+
+    Reads:   what `hf-proxy traces import` reads.
+    Writes:  to the screen only: rows, tokens, letters without probability, a histogram of the
+             probabilities, what was dropped and why, and the fingerprint of the content.
+    Example: hf-proxy traces check --source outputs/gsm8k-annotated
+    """
     traces, dropped = _read(config)
     num_tokens = num_letters = num_bare = 0
     histogram = np.zeros(10, dtype=np.int64)
@@ -181,7 +220,11 @@ def _read(config: ReadConfig) -> tuple[Dataset, dict[str, int]]:
     for pair in config.columns:
         ours, equals, theirs = pair.partition("=")
         if not equals:
-            raise ValueError(f"--columns takes ours=theirs, as prompt=question, not {pair!r}")
+            raise InputError.at(
+                f"{pair!r} is no pair",
+                remedy="write OURS=THEIRS, as prompt=question trace=answer",
+                field="columns",
+            )
         columns[ours] = theirs
     return read_traces(
         config.source,

@@ -11,8 +11,13 @@ from trl import ModelConfig, get_peft_config
 
 from hf_proxy.mined_sets import load_soft_targets
 from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import run
-from hf_proxy.recipes.training import hold_out, last_checkpoint, load_trainable
+from hf_proxy.recipes import at_least, run
+from hf_proxy.recipes.training import (
+    check_evaluation,
+    hold_out,
+    last_checkpoint,
+    load_trainable,
+)
 from hf_proxy.schemas import provenance_of, write_text
 from hf_proxy.sft import SelectiveSFTConfig, SelectiveSFTTrainer
 
@@ -40,7 +45,9 @@ class TrainConfig:
     soft_targets: str = field(
         metadata={"help": "Folder that `hf-proxy contrast mine` wrote, of the same model."}
     )
-    num_eval: int = field(default=0, metadata={"help": "Rows taken from its end for eval_loss."})
+    num_eval: int = field(
+        default=0, metadata={"help": "Rows taken from the end of soft_targets for eval_loss."}
+    )
     merge: bool = field(
         default=True,
         metadata={"help": "Save the model with its adapter merged too, under OUTPUT_DIR/merged."},
@@ -49,14 +56,25 @@ class TrainConfig:
         default=True, metadata={"help": "Go on from the last checkpoint in output_dir, if any."}
     )
     json: bool = field(default=False, metadata={"help": "End with one machine-readable line."})
-    show_traceback: bool = field(default=False, metadata={"help": "Show where an error arose."})
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "num_eval")
 
 
 def main(
     config: TrainConfig, arguments: SelectiveSFTConfig, model_config: ModelConfig
 ) -> dict[str, Any]:
-    """Tune a model on the kept steps of a mined set; adapter, merged model, card, provenance."""
+    """Tune a model on its own soft targets, the steps where it parts from a weaker model.
+
+    Reads:   soft targets that `hf-proxy contrast mine` wrote with this model as its expert.
+    Writes:  checkpoints, adapter (under --use_peft) or model, model card and provenance.json in
+             output_dir, the merged model in merged/ there. The same line again goes on.
+    Example: hf-proxy train --model_name_or_path Qwen/Qwen2.5-Coder-1.5B-Instruct
+             --soft_targets outputs/soft-targets --output_dir outputs/selective-sft
+             --use_peft --lora_target_modules q_proj v_proj --max_steps 50 --use_cpu
+    """
     processes = PartialState()
+    check_evaluation(arguments, config.num_eval)
     with stop_together(processes):
         rows = load_soft_targets(config.soft_targets)
         source = Path(config.soft_targets)

@@ -6,10 +6,13 @@ from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig
 
+from hf_proxy.recipes.checkpoints import loading
 from hf_proxy.run_folders import checkpoints_of
+from hf_proxy.schemas import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -18,17 +21,18 @@ def load_trainable(model_config: ModelConfig) -> tuple[Any, Any]:
     """Model and tokenizer; weights are safetensors.
 
     Raises:
-        ValueError: the model is not named.
+        InputError: there is no such model, or it cannot be loaded.
     """
-    if model_config.model_name_or_path is None:
-        raise ValueError("name the model: --model_name_or_path")
-    tokenizer = AutoTokenizer.from_pretrained(model_config.model_name_or_path)
-    model = AutoModelForCausalLM.from_pretrained(
-        model_config.model_name_or_path,
-        dtype=model_config.dtype,
-        attn_implementation=model_config.attn_implementation,
-        use_safetensors=True,
-    )
+    name = str(model_config.model_name_or_path)
+    with loading("tokenizer", name):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    with loading("model", name):
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=model_config.dtype,
+            attn_implementation=model_config.attn_implementation,
+            use_safetensors=True,
+        )
     return model, tokenizer
 
 
@@ -36,11 +40,14 @@ def hold_out(rows: Dataset, num_eval: int) -> tuple[Dataset, Dataset | None]:
     """The last `num_eval` rows for evaluation, those before for training.
 
     Raises:
-        ValueError: none is left to train on.
+        InputError: none is left to train on.
     """
     num_train = len(rows) - num_eval
     if num_train < 1:
-        raise ValueError(f"num_eval={num_eval} leaves no row of {len(rows)} to train on")
+        raise InputError.at(
+            f"num_eval={num_eval} leaves no row of {len(rows)} to train on",
+            remedy="set num_eval lower",
+        )
     held_out = rows.select(range(num_train, len(rows))) if num_eval else None
     return rows.select(range(num_train)), held_out
 
@@ -57,6 +64,21 @@ def last_checkpoint(folder: Path, *, resume: bool) -> str | None:
             return str(checkpoint)
         logger.warning("%s was not written to its end; going on from the one before", checkpoint)
     return None
+
+
+def check_evaluation(arguments: TrainingArguments, num_eval: int) -> None:
+    """Refuse an evaluation without a row held out for it.
+
+    Raises:
+        InputError: there would be nothing to evaluate on.
+    """
+    strategy = IntervalStrategy(arguments.eval_strategy).value
+    if strategy != "no" and not num_eval:
+        raise InputError.at(
+            f"eval_strategy={strategy} evaluates, on no row",
+            remedy="set num_eval to the number of rows that are held out for it",
+            field="num_eval",
+        )
 
 
 def check_world_size(asked: int | None, recipe: str) -> None:

@@ -224,7 +224,7 @@ def test_bad_input_is_named(run_folder, capsys, other_tokenizer):
         "no '#### \\(\\.\\+\\)!'": {"answer_pattern": "#### (.+)!"},
         "field solution: there is no such column": {"answer_column": "solution"},
         "window of": {"max_new_tokens": 4000},
-        "must be at least 1": {"batch_size": 0},
+        "field batch_size: 0 is too small": {"batch_size": 0},
         "has no chat template": {"context": "chat"},
     }
     for message, changes in cases.items():
@@ -233,4 +233,4 @@ def test_bad_input_is_named(run_folder, capsys, other_tokenizer):
     code, said, _ = command(capsys, "accuracy", *arguments_of(run_folder, "a", "c", context="chat"))
     assert code == 2 and re.search("has no chat template|has another tokenizer", said.err)
     code, said, _ = command(capsys, "accuracy", *arguments_of(run_folder, "a", "a"))
-    assert code == 2 and "models names one twice" in said.err
+    assert code == 2 and "field models: one is named twice" in said.err

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from trl import ModelConfig, SFTConfig, TrlParser
+from trl import ModelConfig, SFTConfig
 
 from hf_proxy.cli import COMMANDS
 from hf_proxy.recipes.build_small_world import BuildConfig
@@ -18,6 +18,7 @@ from hf_proxy.recipes.demo import DemoConfig
 from hf_proxy.recipes.evaluate_accuracy import AccuracyConfig
 from hf_proxy.recipes.finetune_with_proxy import FinetuneConfig
 from hf_proxy.recipes.fit_predictor import FitConfig
+from hf_proxy.recipes.flags import RecipeParser
 from hf_proxy.recipes.mine_soft_targets import MineConfig
 from hf_proxy.recipes.report import ReportConfig
 from hf_proxy.recipes.score_checkpoints import ScoreConfig
@@ -71,7 +72,7 @@ CORRIDOR = (
 ORDER = (*CORRIDOR, "callbacks", "recipes", "cli")
 # what may be imported by whom inside the recipes package
 CALLBACK_LIBRARIES = ("prediction_log", "watching")
-RECIPE_LIBRARIES = ("checkpoints", "points", "rows", "small_world", "training")
+RECIPE_LIBRARIES = ("checkpoints", "flags", "points", "rows", "small_world", "training")
 RECIPES_OF_RECIPES = ("hf_proxy.recipes.demo",)  # runs commands one after the other
 
 
@@ -249,8 +250,8 @@ def test_every_recipe_has_a_yaml_that_parses_into_it():
     assert {name.removesuffix("_paper") for name in yamls} == recipes <= yamls
     for name, classes in CONFIGS.items():
         path = ROOT / "recipes" / f"{name}.yaml"
-        parser = TrlParser(dataclass_types=list(classes))
-        configs = parser.parse_args_and_config(["--config", str(path)])
+        parser = RecipeParser(classes, prog=name, about="")
+        configs = parser.parse(["--config", str(path)])
         for key, value in yaml.safe_load(path.read_text()).items():
             (config,) = [config for config in configs if hasattr(config, key)]
             assert getattr(config, key) == value

@@ -273,7 +273,7 @@ def test_files_that_are_no_curves_are_named(tmp_path):
         Curve.load(tmp_path / "missing.json")
     path = tmp_path / "other.json"
     path.write_text('{"form": "linear"}')
-    with pytest.raises(InputError, match=r"other.json: no curve.*KeyError.*hf-proxy fit"):
+    with pytest.raises(InputError, match=r"other.json: no curve.*it has no .fits.*hf-proxy fit"):
         Curve.load(path)
 
 
