@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 from hf_proxy.alignment import align_traces
 from hf_proxy.answers import accuracy_interval
 from hf_proxy.callbacks import ProxyScoreCallback
-from hf_proxy.prediction import Curve, fit_curve
+from hf_proxy.prediction import fit_curve
 from hf_proxy.recipes import RecipeConfig, run
 from hf_proxy.recipes.small_world import (
     CHAT_TEMPLATE,
+    HELD_OUT,
     answers,
     make_model,
     pretrain,
@@ -30,6 +32,7 @@ from hf_proxy.traces import load_traces
 
 CONTROLS = ("tokens", "trace_nll", "proxy_accuracy")
 TOLERANCE = 0.05  # relative
+NUM_QUESTIONS = 600  # for the expert of the demo to write about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +47,14 @@ class BuildConfig(RecipeConfig):
     proxy: list[int] = field(metadata={"help": "Width and layers of the proxy."})
     target: list[int] = field(metadata={"help": "Width and layers of target and frontier."})
     amateur: list[int] = field(metadata={"help": "Width and layers of the amateur."})
+    num_proxies: int = field(metadata={"help": "Runs of the proxy, with seeds of their own."})
     num_steps: int = field(metadata={"help": "Training steps of each model."})
     amateur_steps: int = field(metadata={"help": "Those of the amateur."})
     expert_step: int = field(metadata={"help": "The proxy's checkpoint that becomes the expert."})
     save_steps: int = field(metadata={"help": "Steps between two points of the curve."})
+    first_point: int = field(
+        metadata={"help": "The first of these steps; before it no model writes a solution."}
+    )
     batch_size: int = field(metadata={"help": "Problems per step."})
     learning_rate: float = field(metadata={"help": "Peak, then falling linearly to 0."})
     num_traces: int = field(metadata={"help": "Problems of the trace set."})
@@ -70,17 +77,16 @@ def main(config: BuildConfig) -> dict[str, Any]:
     assets.mkdir(parents=True)
     # streams of their own: what is trained on, by the frontier, what is held out
     streams = [problems(random.Random(f"{config.seed}-{name}")) for name in ("own", "far", "test")]
-    own = take(streams[0], config.num_steps * config.batch_size + 64)
-    far = take(streams[1], config.num_steps * config.batch_size + 64)
-    seen = {*own["prompt"], *far["prompt"]}
-    unseen = (row for row in streams[2] if row["prompt"] not in seen)
+    own = take(streams[0], config.num_steps * config.batch_size + HELD_OUT)
+    far = take(streams[1], config.num_steps * config.batch_size + HELD_OUT)
+    unseen = _unseen(streams[2], {*own["prompt"], *far["prompt"]})
     tests = take(unseen, config.num_problems)
     texts = [f"{row['prompt']}\n{row['trace']}" for row in own.select(range(min(2000, len(own))))]
     tokenizer = train_tokenizer(texts)
     tokenizer.chat_template = CHAT_TEMPLATE
 
     losses: dict[str, float] = {}
-    right: dict[str, dict[int, int]] = {"proxy": {}, "target": {}}
+    right: dict[str, dict[int, int]] = {}
 
     def train(name: str, size: list[int], rows: Dataset, seed: int, attach: Any = ()) -> Any:
         print(f"training the {name}: width {size[0]}, {size[1]} layers", flush=True)
@@ -88,8 +94,8 @@ def main(config: BuildConfig) -> dict[str, Any]:
         model = make_model(tokenizer, *size)
 
         def measure(step: int) -> None:
-            if name in right:
-                right[name][step] = sum(answers(model, tokenizer, tests)[1])
+            if name.startswith(("proxy", "target")):
+                right.setdefault(name, {})[step] = sum(answers(model, tokenizer, tests)[1])
 
         losses[name] = pretrain(
             model,
@@ -109,26 +115,28 @@ def main(config: BuildConfig) -> dict[str, Any]:
     traces = _frontier_traces(frontier, tokenizer, unseen, config.num_traces)
     traces.to_parquet(assets / "traces.parquet")
     traces = load_traces(assets / "traces.parquet")  # a score is of the file, not of the memory
-    score = ProxyScoreCallback(traces)
-    proxy = train("proxy", config.proxy, own, config.seed, attach=[score])
+    for name, rows in {"problems": tests, "questions": take(unseen, NUM_QUESTIONS)}.items():
+        lines = (json.dumps({key: row[key] for key in ("prompt", "answer")}) for row in rows)
+        write_text(assets / f"{name}.jsonl", "\n".join(lines) + "\n")
+    # runs differ by their seeds, and a curve of one run knows nothing of that
+    proxies = [f"proxy-{number}" for number in range(config.num_proxies)]
+    for number, name in enumerate(proxies):
+        score = ProxyScoreCallback(traces)
+        proxy = train(name, config.proxy, own, config.seed + number, attach=[score])
     train("target", config.target, own, config.seed)
-    few = own.select(range(config.amateur_steps * config.batch_size + 64))
+    few = own.select(range(config.amateur_steps * config.batch_size + HELD_OUT))
     amateur = train("amateur", config.amateur, few, config.seed)
 
-    points = _points(folder / "proxy", right, config.num_problems)
-    curve = fit_curve(
-        [point["value"] for point in points],
-        [point["target_accuracy"] for point in points],
-        y_unit="fraction",
-        setting=Setting(points[0]["setting_parts"]),
-        proxy="proxy",
-        num_parameters=proxy.num_parameters(),
-        target="target",
-        controls={name: [point[name] for point in points] for name in CONTROLS},
+    points = [
+        row
+        for name in proxies
+        for row in _points(folder, name, right, config.num_problems)
+        if row["step"] >= config.first_point
+    ]
+    write_curve(points, assets / "curve", proxy.num_parameters())
+    expert = LlamaForCausalLM.from_pretrained(
+        folder / proxies[0] / f"checkpoint-{config.expert_step}"
     )
-    curve.save(assets / "curve" / "target.json")
-    write_text(assets / "curve" / "points.jsonl", _point_lines(points, curve))
-    expert = LlamaForCausalLM.from_pretrained(folder / "proxy" / f"checkpoint-{config.expert_step}")
     aligned = align_traces(traces, tokenizer)
     scores = {}
     for name, model in {"expert": expert, "amateur": amateur}.items():
@@ -148,6 +156,42 @@ def main(config: BuildConfig) -> dict[str, Any]:
     if config.compare is not None:
         compare_builds(stamp, Path(config.compare) / "curve" / "provenance.json")
     return {"losses": losses, "scores": scores, "output_dir": str(assets)}
+
+
+def write_curve(points: list[dict[str, Any]], folder: Path, num_parameters: int) -> None:
+    """The curve through these points, and the points as `hf-proxy fit --points` reads them."""
+    setting = Setting(points[0].pop("setting_parts"))
+    for point in points[1:]:
+        del point["setting_parts"]  # the same in all, and in the curve
+    curve = fit_curve(
+        [point["value"] for point in points],
+        [point["target_accuracy"] for point in points],
+        y_unit="fraction",
+        setting=setting,
+        proxy="proxy",
+        num_parameters=num_parameters,
+        target="target",
+        groups=[point["run"] for point in points],
+        controls={name: [point[name] for point in points] for name in CONTROLS},
+    )
+    curve.save(folder / "target.json")
+    alike = {"target": curve.target, "metric": curve.metric, "proxy": curve.proxy}
+    alike |= {"setting": setting.hash, "num_parameters": curve.num_parameters}
+    lines = (
+        alike
+        | {"run": row["run"], "tokens": row["tokens"], "score": row["value"]}
+        | {name: row[name] for name in ("target_accuracy", "trace_nll", "proxy_accuracy")}
+        for row in points
+    )
+    write_text(folder / "points.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _unseen(source: Iterator[dict[str, str]], seen: set[str]) -> Iterator[dict[str, str]]:
+    """Problems that no model was trained on, each once."""
+    for row in source:
+        if row["prompt"] not in seen:
+            seen.add(row["prompt"])
+            yield row
 
 
 def _frontier_traces(
@@ -176,46 +220,35 @@ def _frontier_traces(
     return annotate_traces(blank, frontier, tokenizer)
 
 
-def _points(folder: Path, right: dict[str, dict[int, int]], num_problems: int) -> list[dict]:
+def _points(
+    folder: Path, proxy: str, right: dict[str, dict[int, int]], num_problems: int
+) -> list[dict]:
     """One row for each checkpoint: the proxy's score and both accuracies, with their intervals."""
-    text = (folder / "hf_proxy" / "predictions.jsonl").read_text()
+    text = (folder / proxy / "hf_proxy" / "predictions.jsonl").read_text()
     points = []
     for line in map(json.loads, text.splitlines()):
         if line["step"] == 0:
-            continue  # random weights are no point of a training
+            continue  # the target's accuracy of random weights is no point of a training
         row = {key: line[key] for key in ("step", "value", "low", "high", "trace_nll")}
-        row |= {"tokens": line["tokens_seen"], "setting_parts": line["setting_parts"]}
-        for name, counts in right.items():
-            number = counts[line["step"]]
-            row[f"{name}_accuracy"] = number / num_problems
-            row[f"{name}_low"], row[f"{name}_high"] = accuracy_interval(number, num_problems)
+        row |= {"run": proxy, "tokens": line["tokens_seen"], "setting_parts": line["setting_parts"]}
+        for role, name in {"proxy": proxy, "target": "target"}.items():
+            number = right[name][line["step"]]
+            row[f"{role}_accuracy"] = number / num_problems
+            row[f"{role}_low"], row[f"{role}_high"] = accuracy_interval(number, num_problems)
         points.append(row)
     return points
 
 
-def _point_lines(points: list[dict], curve: Curve) -> str:
-    """The same as `hf-proxy fit --points` reads it."""
-    assert isinstance(curve.setting, Setting)
-    alike = {"run": "proxy", "target": curve.target, "metric": curve.metric, "proxy": curve.proxy}
-    alike |= {"setting": curve.setting.hash, "num_parameters": curve.num_parameters}
-    lines = (
-        alike
-        | {"tokens": row["tokens"], "score": row["value"]}
-        | {name: row[name] for name in ("target_accuracy", "trace_nll", "proxy_accuracy")}
-        for row in points
-    )
-    return "".join(json.dumps(line) + "\n" for line in lines)
-
-
 def _table(points: list[dict]) -> str:
-    lines = ["  step   tokens  proxy's rBridge  proxy's accuracy     target's accuracy"]
+    lines = ["run       step    tokens  rBridge  proxy's accuracy     target's accuracy"]
     for row in points:
         cells = [
             f"{row[f'{name}_accuracy']:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
             for name in ("proxy", "target")
         ]
         lines.append(
-            f"{row['step']:6d} {row['tokens']:8d}  {row['value']:15.4f}  {'  '.join(cells)}"
+            f"{row['run']:8s}{row['step']:6d} {row['tokens']:9d}  {row['value']:7.4f}  "
+            f"{'  '.join(cells)}"
         )
     return "\n".join(lines)
 

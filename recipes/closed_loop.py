@@ -16,6 +16,7 @@ from hf_proxy.mining import BATCH_SIZE
 from hf_proxy.parallel import stop_together
 from hf_proxy.prompts import SYSTEM_PROMPT
 from hf_proxy.recipes import at_least, newlines, run
+from hf_proxy.recipes.checkpoints import loading
 from hf_proxy.recipes.rows import load_prompts
 from hf_proxy.recipes.training import (
     check_world_size,
@@ -128,10 +129,12 @@ def main(
         train_prompts, eval_prompts = hold_out(rows, config.num_eval)
         model, tokenizer = load_trainable(model_config)
         model.to(arguments.device)
-        amateur_tokenizer = AutoTokenizer.from_pretrained(config.amateur)
-        amateur: Any = AutoModelForCausalLM.from_pretrained(
-            config.amateur, dtype=model.dtype, use_safetensors=True
-        )
+        with loading("tokenizer", config.amateur):
+            amateur_tokenizer = AutoTokenizer.from_pretrained(config.amateur)
+        with loading("model", config.amateur):
+            amateur: Any = AutoModelForCausalLM.from_pretrained(
+                config.amateur, dtype=model.dtype, use_safetensors=True
+            )
         amateur.to(arguments.device)
     mining: dict[str, Any] = {
         "context": newlines(config.prompt_context),

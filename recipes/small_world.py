@@ -38,6 +38,7 @@ END = "<|end|>"
 VOCABULARY = 400
 # the question and a newline: a chat with these models is what they were trained on
 CHAT_TEMPLATE = "{% for turn in messages if turn.role == 'user' %}{{ turn.content }}\n{% endfor %}"
+HELD_OUT = 64  # problems of an evaluation
 LONGEST_TRACE = 96  # tokens; no worked solution of five steps is longer
 
 # what a step says in a chain, and in a story
@@ -165,12 +166,12 @@ def pretrain(
     output_dir: Path,
     seed: int,
     attach: Sequence[Any] = (),
-    measure: Callable[[int], None],
+    measure: Callable[[int], None] = lambda step: None,
 ) -> float:
     """One pass over `rows` with `Trainer`, from wherever the model stands.
 
     Args:
-        rows: problems; the last 64 are held out.
+        rows: problems; the last `HELD_OUT` are not trained on.
         save_steps: between checkpoints, evaluations and calls of `measure`.
         attach: callbacks of ours, attached to the trainer.
         measure: called with the step, beside each checkpoint and before the first step.
@@ -194,7 +195,6 @@ def pretrain(
 
     encoded = tokenizer([f"{row['prompt']}\n{row['trace']}{END}" for row in rows])["input_ids"]
     dataset = Dataset.from_dict({"input_ids": encoded})
-    held_out = 64
     arguments = TrainingArguments(
         output_dir=str(output_dir),
         num_train_epochs=1,
@@ -216,8 +216,8 @@ def pretrain(
     trainer = Trainer(
         model=model,
         args=arguments,
-        train_dataset=dataset.select(range(len(dataset) - held_out)),
-        eval_dataset=dataset.select(range(len(dataset) - held_out, len(dataset))),
+        train_dataset=dataset.select(range(len(dataset) - HELD_OUT)),
+        eval_dataset=dataset.select(range(len(dataset) - HELD_OUT, len(dataset))),
         data_collator=collate,
         processing_class=tokenizer,  # saved in each checkpoint
         callbacks=[_Measure()],
