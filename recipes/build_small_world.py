@@ -175,7 +175,7 @@ def write_curve(points: list[dict[str, Any]], folder: Path, num_parameters: int)
         controls={name: [point[name] for point in points] for name in CONTROLS},
     )
     curve.save(folder / "target.json")
-    alike = {"target": curve.target, "metric": curve.metric, "proxy": curve.proxy}
+    alike: dict[str, Any] = {"target": curve.target, "metric": curve.metric, "proxy": curve.proxy}
     alike |= {"setting": setting.hash, "num_parameters": curve.num_parameters}
     lines = (
         alike

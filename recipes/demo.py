@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, set_seed
+from transformers import PreTrainedTokenizerFast, set_seed
 
 from hf_proxy.callbacks import ProxyScoreCallback
+from hf_proxy.prediction import Curve
 from hf_proxy.recipes import RecipeConfig, at_least, closed_loop, evaluate_accuracy, report, run
 from hf_proxy.recipes.small_world import (
     HELD_OUT,
@@ -94,6 +95,7 @@ def main(config: DemoConfig) -> dict[str, Any]:
             "mine_steps": config.mine_steps,
             "max_steps": config.loop_steps,
             "eval_strategy": "steps",
+            "eval_on_start": True,
             "eval_steps": config.mine_steps,
             "save_steps": config.mine_steps,
             "learning_rate": 3e-5,
@@ -141,7 +143,7 @@ def main(config: DemoConfig) -> dict[str, Any]:
 def _train_proxy(config: DemoConfig, built: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """A proxy as the curve's was, of another seed and other problems; its lines of scores."""
     set_seed(config.seed)
-    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "expert")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(ASSETS / "expert")
     num_steps = config.proxy_steps or built["num_steps"]
     stream = problems(random.Random(f"demo-{config.seed}"))
     pretrain(
@@ -182,7 +184,8 @@ def _command(name: str, cli: Callable[[list[str]], int], flags: Mapping[str, Any
     argv = []
     for flag, value in flags.items():
         argv += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
-    print(f"hf-proxy {name} {shlex.join(argv)}\n", flush=True)
+    shown = shlex.join(argv).replace(f"{Path.cwd()}/", "")
+    print(f"hf-proxy {name} {shown}\n", flush=True)
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         code = cli(argv)
@@ -191,32 +194,34 @@ def _command(name: str, cli: Callable[[list[str]], int], flags: Mapping[str, Any
 
 
 def _table(scores: list[dict], points: list[dict], rows: list[dict]) -> str:
-    """Both runs under one head: score, prediction; beside the first what the target measured."""
+    """Both runs under one head: score and prediction, and what the target itself had measured."""
+    first, last = Curve.load(ASSETS / "curve" / "target.json").x_range
+
+    def scored(step: int, value: float, low: float, high: float, found: list[float]) -> str:
+        predicted = "{:4.0%} [{:.0%}, {:.0%}]".format(*found)
+        if not first <= value <= last:
+            predicted += " *"
+        return f"{step:7d}  {value:.4f} [{low:.4f}, {high:.4f}]  {predicted:<18}"
+
     lines = [
-        "         rBridge, nats per token   accuracy of the larger target     loss on    steps",
-        "   step  (lower is better)         predicted           measured      targets    kept",
+        "         rBridge, nats per token   accuracy of the larger target       loss on   steps",
+        "   step  (lower is better)         predicted           measured        targets   kept",
         "a new proxy, trained from nothing",
     ]
     measured = {point["step"]: point for point in points}
     for line in scores:
-        found, point = line["predictions"]["target"], measured.get(line["step"])
-        lines.append(_scored(line["step"], line["value"], line["low"], line["high"], found))
-        if point is not None:
+        found = [line["predictions"]["target"][key] for key in ("value", "low", "high")]
+        lines.append(scored(line["step"], line["value"], line["low"], line["high"], found))
+        if point := measured.get(line["step"]):
             low, high = point["target_low"], point["target_high"]
             lines[-1] += f"  {point['target_accuracy']:4.0%} [{low:.0%}, {high:.0%}]"
     lines.append("the expert, learning from its own soft targets")
     for row in rows:
-        nll, target = "eval_rbridge_nll", "eval_rbridge_target_accuracy"
-        found = {"value": row[target], "low": row[f"{target}_low"], "high": row[f"{target}_high"]}
-        value, low, high = row[nll], row[f"{nll}_low"], row[f"{nll}_high"]
-        line = _scored(row["step"], value, low, high, found)
-        lines.append(f"{line:<71}{row['eval_loss']:.4f}  {row['kept_share']:6.1%}")
-    return "\n".join(lines)
-
-
-def _scored(step: int, value: float, low: float, high: float, found: dict[str, Any]) -> str:
-    predicted = f"{found['value']:4.0%} [{found['low']:.0%}, {found['high']:.0%}]"
-    return f"{step:7d}  {value:.4f} [{low:.4f}, {high:.4f}]  {predicted:<18}"
+        found = [row[f"eval_rbridge_target_accuracy{end}"] for end in ("", "_low", "_high")]
+        nll = [row[f"eval_rbridge_nll{end}"] for end in ("", "_low", "_high")]
+        told = scored(row["step"], nll[0], nll[1], nll[2], found)
+        lines.append(f"{told:<71}{row['eval_loss']:.4f}  {row['kept_share']:6.1%}")
+    return "\n".join([*lines, "* beyond the points of the curve"])
 
 
 def _accuracies(result: dict[str, Any]) -> str:

@@ -150,9 +150,10 @@ def answers(
             temperature=temperature,
             seed=[0],
         )
-    texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
+    texts = [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in written]
     gold = [gold_answer(answer, None, row=answer) for answer in rows["answer"]]
-    return texts, [grade(*pair).correct for pair in zip(texts, gold, strict=True)]
+    right = [grade(text, wanted).correct for text, wanted in zip(texts, gold, strict=True)]
+    return texts, right
 
 
 def pretrain(

@@ -330,7 +330,7 @@ def test_finetune_stops_before_a_wrong_run(folder, capsys, tokenizer):
     cases = [
         ({"world_size": 8}, "1 processes run, world_size=8 was asked for"),
         ({"train_data": folder / "no.jsonl"}, "no.jsonl: there is no such file"),
-        ({"completion_column": "answer"}, r"field answer: there is no such column; it has \['prom"),
+        ({"completion_column": "gold"}, r"field gold: there is no such column; it has \['prom"),
         ({"num_eval": 240}, "num_eval=240 leaves no row"),
         ({"greater_is_better": "true"}, r"TrainingArguments\(greater_is_better=False\)"),
         ({"colour": "red"}, "colour"),
