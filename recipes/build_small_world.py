@@ -47,7 +47,6 @@ class BuildConfig(RecipeConfig):
     proxy: list[int] = field(metadata={"help": "Width and layers of the proxy."})
     target: list[int] = field(metadata={"help": "Width and layers of target and frontier."})
     amateur: list[int] = field(metadata={"help": "Width and layers of the amateur."})
-    num_proxies: int = field(metadata={"help": "Runs of the proxy, with seeds of their own."})
     num_steps: int = field(metadata={"help": "Training steps of each model."})
     amateur_steps: int = field(metadata={"help": "Those of the amateur."})
     expert_step: int = field(metadata={"help": "The proxy's checkpoint that becomes the expert."})
@@ -67,7 +66,16 @@ class BuildConfig(RecipeConfig):
 
 
 def main(config: BuildConfig) -> dict[str, Any]:
-    """Train frontier, proxy, target and amateur; write traces, curve, models, and their numbers."""
+    """Train the small world's models; write those that are bundled, their traces and their curve.
+
+    Frontier, proxies, target and amateur learn from generated problems. The frontier's right
+    solutions of unseen ones are the traces; a proxy's score and the target's accuracy at the same
+    step are a point of the curve.
+
+    Reads:   nothing, or the earlier assets that compare names.
+    Writes:  the runs and assets/ in output_dir.
+    Example: python recipes/build_small_world.py --config recipes/build_small_world.yaml
+    """
     folder = Path(config.output_dir)
     assets = folder / "assets"
     if folder.exists():
@@ -86,7 +94,7 @@ def main(config: BuildConfig) -> dict[str, Any]:
     tokenizer.chat_template = CHAT_TEMPLATE
 
     losses: dict[str, float] = {}
-    right: dict[str, dict[int, int]] = {}
+    right: dict[str, dict[int, int]] = {"proxy": {}, "target": {}}
 
     def train(name: str, size: list[int], rows: Dataset, seed: int, attach: Any = ()) -> Any:
         print(f"training the {name}: width {size[0]}, {size[1]} layers", flush=True)
@@ -94,8 +102,8 @@ def main(config: BuildConfig) -> dict[str, Any]:
         model = make_model(tokenizer, *size)
 
         def measure(step: int) -> None:
-            if name.startswith(("proxy", "target")):
-                right.setdefault(name, {})[step] = sum(answers(model, tokenizer, tests)[1])
+            if name in right:
+                right[name][step] = sum(answers(model, tokenizer, tests)[1])
 
         losses[name] = pretrain(
             model,
@@ -118,25 +126,15 @@ def main(config: BuildConfig) -> dict[str, Any]:
     for name, rows in {"problems": tests, "questions": take(unseen, NUM_QUESTIONS)}.items():
         lines = (json.dumps({key: row[key] for key in ("prompt", "answer")}) for row in rows)
         write_text(assets / f"{name}.jsonl", "\n".join(lines) + "\n")
-    # runs differ by their seeds, and a curve of one run knows nothing of that
-    proxies = [f"proxy-{number}" for number in range(config.num_proxies)]
-    for number, name in enumerate(proxies):
-        score = ProxyScoreCallback(traces)
-        proxy = train(name, config.proxy, own, config.seed + number, attach=[score])
+    score = ProxyScoreCallback(traces)
+    proxy = train("proxy", config.proxy, own, config.seed, attach=[score])
     train("target", config.target, own, config.seed)
     few = own.select(range(config.amateur_steps * config.batch_size + HELD_OUT))
     amateur = train("amateur", config.amateur, few, config.seed)
 
-    points = [
-        row
-        for name in proxies
-        for row in _points(folder, name, right, config.num_problems)
-        if row["step"] >= config.first_point
-    ]
+    points = _points(folder / "proxy", right, config)
     write_curve(points, assets / "curve", proxy.num_parameters())
-    expert = LlamaForCausalLM.from_pretrained(
-        folder / proxies[0] / f"checkpoint-{config.expert_step}"
-    )
+    expert = LlamaForCausalLM.from_pretrained(folder / "proxy" / f"checkpoint-{config.expert_step}")
     aligned = align_traces(traces, tokenizer)
     scores = {}
     for name, model in {"expert": expert, "amateur": amateur}.items():
@@ -171,15 +169,19 @@ def write_curve(points: list[dict[str, Any]], folder: Path, num_parameters: int)
         proxy="proxy",
         num_parameters=num_parameters,
         target="target",
-        groups=[point["run"] for point in points],
         controls={name: [point[name] for point in points] for name in CONTROLS},
     )
     curve.save(folder / "target.json")
-    alike: dict[str, Any] = {"target": curve.target, "metric": curve.metric, "proxy": curve.proxy}
+    alike: dict[str, Any] = {
+        "run": "proxy",
+        "target": curve.target,
+        "metric": curve.metric,
+        "proxy": curve.proxy,
+    }
     alike |= {"setting": setting.hash, "num_parameters": curve.num_parameters}
     lines = (
         alike
-        | {"run": row["run"], "tokens": row["tokens"], "score": row["value"]}
+        | {"tokens": row["tokens"], "score": row["value"]}
         | {name: row[name] for name in ("target_accuracy", "trace_nll", "proxy_accuracy")}
         for row in points
     )
@@ -221,34 +223,33 @@ def _frontier_traces(
 
 
 def _points(
-    folder: Path, proxy: str, right: dict[str, dict[int, int]], num_problems: int
-) -> list[dict]:
+    folder: Path, right: dict[str, dict[int, int]], config: BuildConfig
+) -> list[dict[str, Any]]:
     """One row for each checkpoint: the proxy's score and both accuracies, with their intervals."""
-    text = (folder / proxy / "hf_proxy" / "predictions.jsonl").read_text()
+    text = (folder / "hf_proxy" / "predictions.jsonl").read_text()
     points = []
     for line in map(json.loads, text.splitlines()):
-        if line["step"] == 0:
-            continue  # the target's accuracy of random weights is no point of a training
+        if line["step"] < config.first_point:
+            continue
         row = {key: line[key] for key in ("step", "value", "low", "high", "trace_nll")}
-        row |= {"run": proxy, "tokens": line["tokens_seen"], "setting_parts": line["setting_parts"]}
-        for role, name in {"proxy": proxy, "target": "target"}.items():
-            number = right[name][line["step"]]
-            row[f"{role}_accuracy"] = number / num_problems
-            row[f"{role}_low"], row[f"{role}_high"] = accuracy_interval(number, num_problems)
+        row |= {"tokens": line["tokens_seen"], "setting_parts": line["setting_parts"]}
+        for name, counts in right.items():
+            number = counts[line["step"]]
+            row[f"{name}_accuracy"] = number / config.num_problems
+            row[f"{name}_low"], row[f"{name}_high"] = accuracy_interval(number, config.num_problems)
         points.append(row)
     return points
 
 
 def _table(points: list[dict]) -> str:
-    lines = ["run       step    tokens  rBridge  proxy's accuracy     target's accuracy"]
+    lines = ["  step    tokens  proxy's rBridge  proxy's accuracy     target's accuracy"]
     for row in points:
         cells = [
             f"{row[f'{name}_accuracy']:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
             for name in ("proxy", "target")
         ]
         lines.append(
-            f"{row['run']:8s}{row['step']:6d} {row['tokens']:9d}  {row['value']:7.4f}  "
-            f"{'  '.join(cells)}"
+            f"{row['step']:6d} {row['tokens']:9d}  {row['value']:15.4f}  {'  '.join(cells)}"
         )
     return "\n".join(lines)
 

@@ -1,9 +1,8 @@
-"""The whole way on bundled tiny models: train, score, predict, mine, tune, compare, report."""
+"""Both methods on bundled tiny models, without a download: mine, tune, score, predict, report."""
 
 import contextlib
 import io
 import json
-import random
 import shlex
 import shutil
 import sys
@@ -13,20 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast, set_seed
-
-from hf_proxy.callbacks import ProxyScoreCallback
-from hf_proxy.prediction import Curve
 from hf_proxy.recipes import RecipeConfig, at_least, closed_loop, evaluate_accuracy, report, run
-from hf_proxy.recipes.small_world import (
-    HELD_OUT,
-    LONGEST_TRACE,
-    make_model,
-    pretrain,
-    problems,
-    take,
-)
-from hf_proxy.schemas import InputError
+from hf_proxy.recipes.small_world import LONGEST_TRACE
+from hf_proxy.schemas import InputError, provenance_of, write_text
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -36,12 +24,7 @@ class DemoConfig(RecipeConfig):
     """Fields are flags and YAML keys."""
 
     output_dir: str = field(default="outputs/demo", metadata={"help": "Where the files go."})
-    proxy_steps: int | None = field(
-        default=None,
-        metadata={"help": "Training steps of the new proxy; unset: as the bundled runs had."},
-    )
-    score_every: int = field(default=100, metadata={"help": "Its steps between two scores."})
-    loop_steps: int = field(default=60, metadata={"help": "Steps that the expert learns for."})
+    num_steps: int = field(default=60, metadata={"help": "Steps that the expert learns for."})
     mine_steps: int = field(
         default=20, metadata={"help": "Of those, between two minings and between two scores."}
     )
@@ -49,35 +32,28 @@ class DemoConfig(RecipeConfig):
     num_problems: int = field(
         default=300, metadata={"help": "Problems that the expert answers before and after."}
     )
-    seed: int = field(default=1, metadata={"help": "Of the new proxy, its problems, the loop."})
+    seed: int = field(default=0, metadata={"help": "Of the training."})
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "proxy_steps", "score_every", "loop_steps", "mine_steps", "num_prompts")
+        at_least(self, 1, "num_steps", "mine_steps", "num_prompts")
         at_least(self, 2, "num_problems")
 
 
 def main(config: DemoConfig) -> dict[str, Any]:
-    """Both methods in a small world of arithmetic problems, from bundled models, in two minutes.
+    """Both methods in a small world of arithmetic problems, from bundled models, in a minute.
 
-    1. A new proxy is trained from nothing. At each evaluation its rBridge score, read by the
-       bundled curve, predicts the accuracy of a target 7 times as large, whose own training was
-       measured at as many tokens when the curve was made.
-    2. The bundled expert learns from the steps where it parts from an amateur, mined anew as it
-       goes, under the same score.
-    3. It answers problems that nobody was trained on, before and after.
+    A tiny expert writes solutions, learns from the steps where it parts from an amateur, and does
+    so anew as it goes. Beside each loss stand its rBridge score on a frontier's traces, and the
+    accuracy that the bundled curve reads from it for a target 7 times as large. Then the expert's
+    own answers, before and after.
 
     Reads:   nothing; traces, models, curve and problems come with the package.
-    Writes:  into output_dir: the new proxy's checkpoints, the tuned expert, every answer,
-             report.html.
+    Writes:  the tuned expert, every answer and report.html in output_dir.
     Example: hf-proxy demo
     """
     start = time.perf_counter()
     folder = Path(config.output_dir)
     _make_room(folder)
-    built = json.loads((ASSETS / "curve" / "provenance.json").read_text())
-    print("1. training a proxy from nothing, scored as it learns", flush=True)
-    scores = _train_proxy(config, built["settings"], folder / "proxy")
-    print("2. the expert learns from its own soft targets:", flush=True)
     expert, tuned = ASSETS / "expert", folder / "loop"
     _command(
         "loop",
@@ -93,7 +69,7 @@ def main(config: DemoConfig) -> dict[str, Any]:
             "num_prompts": config.num_prompts,
             "num_eval": 32,
             "mine_steps": config.mine_steps,
-            "max_steps": config.loop_steps,
+            "max_steps": config.num_steps,
             "eval_strategy": "steps",
             "eval_on_start": True,
             "eval_steps": config.mine_steps,
@@ -107,7 +83,6 @@ def main(config: DemoConfig) -> dict[str, Any]:
             "disable_tqdm": not sys.stderr.isatty(),
         },
     )
-    print("3. its answers before and after, and a page of all this:", flush=True)
     _command(
         "accuracy",
         evaluate_accuracy.cli,
@@ -126,12 +101,11 @@ def main(config: DemoConfig) -> dict[str, Any]:
     _command("report", report.cli, {"run_dir": folder})
     found = json.loads((tuned / "provenance.json").read_text())["found"]
     accuracy = json.loads((folder / "accuracy" / "results.json").read_text())
-    print(_table(scores, built["points"], found["rows"]))
+    print(_table(found["rows"]))
     print(_accuracies(accuracy))
     seconds = time.perf_counter() - start
     print(f"{seconds:.0f} s; open {folder / 'report.html'}")
     return {
-        "scores": scores,
         "rows": found["rows"],
         "models": accuracy["models"],
         "comparisons": accuracy["comparisons"],
@@ -140,43 +114,18 @@ def main(config: DemoConfig) -> dict[str, Any]:
     }
 
 
-def _train_proxy(config: DemoConfig, built: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """A proxy as the curve's was, of another seed and other problems; its lines of scores."""
-    set_seed(config.seed)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(ASSETS / "expert")
-    num_steps = config.proxy_steps or built["num_steps"]
-    stream = problems(random.Random(f"demo-{config.seed}"))
-    pretrain(
-        make_model(tokenizer, *built["proxy"]),
-        tokenizer,
-        take(stream, num_steps * built["batch_size"] + HELD_OUT),
-        batch_size=built["batch_size"],
-        learning_rate=built["learning_rate"],
-        save_steps=config.score_every,
-        output_dir=folder,
-        seed=config.seed,
-        attach=[
-            ProxyScoreCallback(ASSETS / "traces.parquet", curves=[ASSETS / "curve" / "target.json"])
-        ],
-    )
-    text = (folder / "hf_proxy" / "predictions.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def _make_room(folder: Path) -> None:
     """Take away what an earlier demo left, and nothing else."""
-    parts = [folder / name for name in ("proxy", "loop", "accuracy", "curve", "report.html")]
-    if folder.exists() and (others := sorted(set(folder.iterdir()) - set(parts))):
+    mark = folder / "demo.json"
+    if folder.exists() and any(folder.iterdir()) and not mark.exists():
         raise InputError.at(
-            f"the folder holds something else than a demo, {others[0].name}",
+            "the folder holds something else than a demo",
             remedy="name another output_dir",
             source=folder,
         )
-    for part in parts:
-        if part.is_dir():
-            shutil.rmtree(part)
-        else:
-            part.unlink(missing_ok=True)
+    for name in ("loop", "accuracy", "curve"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    write_text(mark, json.dumps(provenance_of()))
 
 
 def _command(name: str, cli: Callable[[list[str]], int], flags: Mapping[str, Any]) -> None:
@@ -193,35 +142,19 @@ def _command(name: str, cli: Callable[[list[str]], int], flags: Mapping[str, Any
         raise RuntimeError(f"hf-proxy {name} ended with {code}: {said.getvalue()[-1000:]}")
 
 
-def _table(scores: list[dict], points: list[dict], rows: list[dict]) -> str:
-    """Both runs under one head: score and prediction, and what the target itself had measured."""
-    first, last = Curve.load(ASSETS / "curve" / "target.json").x_range
-
-    def scored(step: int, value: float, low: float, high: float, found: list[float]) -> str:
-        predicted = "{:4.0%} [{:.0%}, {:.0%}]".format(*found)
-        if not first <= value <= last:
-            predicted += " *"
-        return f"{step:7d}  {value:.4f} [{low:.4f}, {high:.4f}]  {predicted:<18}"
-
+def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "         rBridge, nats per token   accuracy of the larger target       loss on   steps",
-        "   step  (lower is better)         predicted           measured        targets   kept",
-        "a new proxy, trained from nothing",
+        "  step  held-out loss  kept steps  rBridge, nats per token   target's accuracy, predicted"
     ]
-    measured = {point["step"]: point for point in points}
-    for line in scores:
-        found = [line["predictions"]["target"][key] for key in ("value", "low", "high")]
-        lines.append(scored(line["step"], line["value"], line["low"], line["high"], found))
-        if point := measured.get(line["step"]):
-            low, high = point["target_low"], point["target_high"]
-            lines[-1] += f"  {point['target_accuracy']:4.0%} [{low:.0%}, {high:.0%}]"
-    lines.append("the expert, learning from its own soft targets")
     for row in rows:
-        found = [row[f"eval_rbridge_target_accuracy{end}"] for end in ("", "_low", "_high")]
-        nll = [row[f"eval_rbridge_nll{end}"] for end in ("", "_low", "_high")]
-        told = scored(row["step"], nll[0], nll[1], nll[2], found)
-        lines.append(f"{told:<71}{row['eval_loss']:.4f}  {row['kept_share']:6.1%}")
-    return "\n".join([*lines, "* beyond the points of the curve"])
+        ends = ("", "_low", "_high")
+        nll = [row[f"eval_rbridge_nll{end}"] for end in ends]
+        predicted = [row[f"eval_rbridge_target_accuracy{end}"] for end in ends]
+        lines.append(
+            f"{row['step']:6d}  {row['eval_loss']:13.4f}  {row['kept_share']:10.1%}  "
+            + "{:.4f} [{:.4f}, {:.4f}]  {:6.1%} [{:.1%}, {:.1%}]".format(*nll, *predicted)
+        )
+    return "\n".join(lines)
 
 
 def _accuracies(result: dict[str, Any]) -> str:

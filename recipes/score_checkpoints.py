@@ -118,7 +118,8 @@ def main(config: ScoreConfig) -> dict[str, Any]:
 
     Reads:   models, and a trace set (see hf-proxy traces).
     Writes:  a table to the screen; scores.jsonl and provenance.json in output_dir, where given.
-    Example: hf-proxy score --models outputs/demo/proxy --traces outputs/demo/traces
+    Example: hf-proxy score --models recipes/assets/expert recipes/assets/amateur
+             --traces recipes/assets/traces.parquet
     """
     accelerator = Accelerator()
     with stop_together(accelerator):

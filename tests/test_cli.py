@@ -16,6 +16,7 @@ from trl import ModelConfig, SFTConfig
 from hf_proxy.cli import COMMANDS
 from hf_proxy.recipes import RecipeConfig, fit_predictor, mine_soft_targets, run, traces
 from hf_proxy.recipes.closed_loop import LoopConfig
+from hf_proxy.recipes.demo import DemoConfig
 from hf_proxy.recipes.evaluate_accuracy import AccuracyConfig
 from hf_proxy.recipes.finetune_with_proxy import FinetuneConfig
 from hf_proxy.recipes.flags import RecipeParser
@@ -32,6 +33,7 @@ CLASSES = {
     "loop": (LoopConfig, SelectiveSFTConfig, ModelConfig),
     "accuracy": (AccuracyConfig,),
     "report": (ReportConfig,),
+    "demo": (DemoConfig,),
     **{f"traces {name}": (config,) for name, (config, _) in traces.ACTIONS.items()},
     **{f"contrast {name}": (config,) for name, (config, _) in mine_soft_targets.ACTIONS.items()},
     **{name: (config,) for name, (config, _) in fit_predictor.ACTIONS.items()},
@@ -110,7 +112,7 @@ def test_help_says_what_is_read_and_written_and_its_example_parses(name, capsys,
     assert words[: len(name.split()) + 1] == ["hf-proxy", *name.split()]
     configs = parser.parse(words[len(name.split()) + 1 :])
     assert [type(config) for config in configs] == list(CLASSES[name])
-    if name != "rank":  # what is named as needed is asked for, and nothing else
+    if name not in ("rank", "demo"):  # what is named as needed is asked for, and nothing else
         with pytest.raises(InputError) as stopped:
             parser.parse([])
         needed = re.findall(r"^  (--\w+)", text.split("needed:")[1].split("further")[0], re.M)
