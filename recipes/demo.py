@@ -79,6 +79,7 @@ def main(config: DemoConfig) -> dict[str, Any]:
             "dtype": "float32",
             "bf16": False,
             "report_to": "none",
+            "dataloader_pin_memory": False,
             "seed": config.seed,
             "disable_tqdm": not sys.stderr.isatty(),
         },
