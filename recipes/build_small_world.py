@@ -269,12 +269,10 @@ def compare_builds(stamp: dict[str, Any], path: Path) -> None:
                 source=path,
                 field=name,
             )
-    for kind in ("losses", "scores"):
+    for kind, word in {"losses": "loss", "scores": "score"}.items():
         for name, value in stamp[kind].items():
             off = value / earlier[kind][name] - 1
-            print(
-                f"{name}'s {kind[:-1]}: {value:.5f}, before {earlier[kind][name]:.5f} ({off:+.2%})"
-            )
+            print(f"{name}'s {word}: {value:.5f}, before {earlier[kind][name]:.5f} ({off:+.2%})")
             if not abs(off) <= TOLERANCE:
                 raise InputError.at(
                     f"{off:+.2%} off, beyond {TOLERANCE:.0%}",
