@@ -127,8 +127,9 @@ def _name(value: Any) -> Any:
     """Without the folders of this machine, in which nobody else can look."""
     if isinstance(value, list):
         return [_name(one) for one in value]
-    if isinstance(value, Path) or (isinstance(value, str) and value and Path(value).exists()):
-        return Path(value).resolve().name
+    path = Path(value) if isinstance(value, (str, Path)) and value else None
+    if path is not None and (path.is_absolute() or path.exists() or isinstance(value, Path)):
+        return path.resolve().name
     return value
 
 
