@@ -69,8 +69,8 @@ class BuildConfig(RecipeConfig):
 def main(config: BuildConfig) -> dict[str, Any]:
     """Train the small world's models; write those that are bundled, their traces and their curve.
 
-    Frontier, proxies, target and amateur learn from generated problems. The frontier's right
-    solutions of unseen ones are the traces; a proxy's score and the target's accuracy at the same
+    Frontier, proxy, target and amateur learn from generated problems. The frontier's right
+    solutions of unseen ones are the traces; the proxy's score and the target's accuracy at the same
     step are a point of the curve.
 
     Reads:   nothing, or the earlier assets that compare names.

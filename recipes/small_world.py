@@ -167,7 +167,7 @@ def pretrain(
     output_dir: Path,
     seed: int,
     attach: Sequence[Any] = (),
-    measure: Callable[[int], None] = lambda step: None,
+    measure: Callable[[int], None],
 ) -> float:
     """One pass over `rows` with `Trainer`, from wherever the model stands.
 
