@@ -16,20 +16,17 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
 from hf_proxy.callbacks.watching import WatchingCallback
-from hf_proxy.logprobs import unwrapped
-from hf_proxy.mined_sets import load_soft_targets, mine_folder
-from hf_proxy.mining import (
-    BATCH_SIZE,
-    Miner,
-    MiningSettings,
-)
-from hf_proxy.parallel import is_main, stop_together
-from hf_proxy.prompts import SYSTEM_PROMPT, Prompts, read_prompts
-from hf_proxy.run_folders import step_of
-from hf_proxy.schemas import InputError
-from hf_proxy.sft_rows import FedRows, with_kept_steps
-from hf_proxy.spelling import tokenizer_fingerprint
-from hf_proxy.weights import adapters_off, weights_checksum
+from hf_proxy.mining.miner import Miner
+from hf_proxy.mining.sets import load_soft_targets, mine_folder
+from hf_proxy.mining.settings import BATCH_SIZE, MiningSettings
+from hf_proxy.models.access import adapters_off, unwrapped, weights_checksum
+from hf_proxy.models.parallel import is_main, stop_together
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.run_folders import step_of
+from hf_proxy.tokens.prompts import SYSTEM_PROMPT, Prompts, read_prompts
+from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
+from hf_proxy.training.feeding import FedRows
+from hf_proxy.training.rows import with_kept_steps
 
 # logged key: statistic of the set
 KEYS = {

@@ -13,8 +13,8 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from hf_proxy.parallel import is_main, stop_together
-from hf_proxy.schemas import write_text
+from hf_proxy.models.parallel import is_main, stop_together
+from hf_proxy.records.storage import write_text
 
 
 class PredictionLog:

@@ -9,13 +9,16 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 
-from hf_proxy.alignment import align_traces
 from hf_proxy.callbacks.watching import WatchingCallback
-from hf_proxy.parallel import is_main, stop_together
-from hf_proxy.prediction import Curve, Prediction
-from hf_proxy.schemas import InputError, ProxyScore
-from hf_proxy.scoring import DIVISORS, TOKENS_PER_BATCH, score_traces, setting_of
-from hf_proxy.traces import load_traces
+from hf_proxy.models.parallel import is_main, stop_together
+from hf_proxy.prediction.curve import Curve, Prediction
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.scores import ProxyScore
+from hf_proxy.scoring.forwards import TOKENS_PER_BATCH
+from hf_proxy.scoring.scoring import score_traces, setting_of
+from hf_proxy.scoring.summary import DIVISORS
+from hf_proxy.traces.alignment import align_traces
+from hf_proxy.traces.reading import load_traces
 
 _LOWER_IS_BETTER = ("nll", "nll_low", "nll_high", "trace_nll", "bits_per_byte")
 

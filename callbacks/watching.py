@@ -17,8 +17,8 @@ from accelerate import PartialState
 from transformers import Trainer, TrainerCallback
 
 from hf_proxy.callbacks.prediction_log import PredictionLog
-from hf_proxy.parallel import is_main, sum_over_ranks
-from hf_proxy.weights import weights_checksum
+from hf_proxy.models.access import weights_checksum
+from hf_proxy.models.parallel import is_main, sum_over_ranks
 
 logger = logging.getLogger(__name__)
 

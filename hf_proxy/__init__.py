@@ -1,43 +1,101 @@
-"""Proxy scoring (rBridge) for the Hugging Face training stack."""
+"""Proxy scoring (rBridge) and expert-amateur contrast (LightReasoner) for Hugging Face."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# Loaded on first use, so that `hf-proxy --help` and `hf_proxy.alignment` do not import torch.
+if TYPE_CHECKING:  # for type checkers; a running program loads a name when it is asked for
+    from hf_proxy.building.annotation import annotate_traces
+    from hf_proxy.metrics import load_metric
+    from hf_proxy.mining.divergence import Contrast, contrast
+    from hf_proxy.mining.sets import load_soft_targets, mine_soft_targets
+    from hf_proxy.prediction.cross_validation import CrossValidation, cross_validate
+    from hf_proxy.prediction.curve import Curve, Prediction
+    from hf_proxy.prediction.decisions import (
+        ComputeSaving,
+        DecisionAccuracy,
+        compute_saving,
+        decision_accuracy,
+        kendall_tau,
+    )
+    from hf_proxy.prediction.fitting import fit_curve
+    from hf_proxy.prediction.ladder import Ladder, fit_ladder
+    from hf_proxy.prediction.ranking import Ranking, rank
+    from hf_proxy.records.errors import InputError
+    from hf_proxy.records.scores import ProxyScore, Setting
+    from hf_proxy.scoring.comparison import Comparison, compare
+    from hf_proxy.scoring.scoring import score_traces, token_logprobs
+    from hf_proxy.traces.alignment import align_traces
+    from hf_proxy.traces.reading import load_traces
+    from hf_proxy.training.config import SelectiveSFTConfig
+    from hf_proxy.training.trainer import SelectiveSFTTrainer
+
+# the same again, so that `hf-proxy --help` and `hf_proxy.align_traces` do not import torch
 _MODULE_OF = {
-    "Comparison": "comparison",
-    "ComputeSaving": "ranking",
-    "Contrast": "divergence",
-    "CrossValidation": "validation",
-    "Curve": "prediction",
-    "DecisionAccuracy": "ranking",
-    "InputError": "schemas",
-    "Ladder": "ladder",
-    "Prediction": "prediction",
-    "ProxyScore": "schemas",
-    "Ranking": "ranking",
-    "SelectiveSFTConfig": "sft",
-    "SelectiveSFTTrainer": "sft",
-    "Setting": "schemas",
-    "align_traces": "alignment",
-    "annotate_traces": "scoring",
-    "compare": "comparison",
-    "compute_saving": "ranking",
-    "contrast": "divergence",
-    "cross_validate": "validation",
-    "decision_accuracy": "ranking",
-    "fit_curve": "prediction",
-    "fit_ladder": "ladder",
-    "kendall_tau": "ranking",
+    "Comparison": "scoring.comparison",
+    "ComputeSaving": "prediction.decisions",
+    "Contrast": "mining.divergence",
+    "CrossValidation": "prediction.cross_validation",
+    "Curve": "prediction.curve",
+    "DecisionAccuracy": "prediction.decisions",
+    "InputError": "records.errors",
+    "Ladder": "prediction.ladder",
+    "Prediction": "prediction.curve",
+    "ProxyScore": "records.scores",
+    "Ranking": "prediction.ranking",
+    "SelectiveSFTConfig": "training.config",
+    "SelectiveSFTTrainer": "training.trainer",
+    "Setting": "records.scores",
+    "align_traces": "traces.alignment",
+    "annotate_traces": "building.annotation",
+    "compare": "scoring.comparison",
+    "compute_saving": "prediction.decisions",
+    "contrast": "mining.divergence",
+    "cross_validate": "prediction.cross_validation",
+    "decision_accuracy": "prediction.decisions",
+    "fit_curve": "prediction.fitting",
+    "fit_ladder": "prediction.ladder",
+    "kendall_tau": "prediction.decisions",
     "load_metric": "metrics",
-    "load_soft_targets": "mined_sets",
-    "load_traces": "traces",
-    "mine_soft_targets": "mined_sets",
-    "rank": "ranking",
-    "score_traces": "scoring",
-    "token_logprobs": "scoring",
+    "load_soft_targets": "mining.sets",
+    "load_traces": "traces.reading",
+    "mine_soft_targets": "mining.sets",
+    "rank": "prediction.ranking",
+    "score_traces": "scoring.scoring",
+    "token_logprobs": "scoring.scoring",
 }
-__all__ = sorted(_MODULE_OF)  # noqa: PLE0605
+__all__ = [
+    "Comparison",
+    "ComputeSaving",
+    "Contrast",
+    "CrossValidation",
+    "Curve",
+    "DecisionAccuracy",
+    "InputError",
+    "Ladder",
+    "Prediction",
+    "ProxyScore",
+    "Ranking",
+    "SelectiveSFTConfig",
+    "SelectiveSFTTrainer",
+    "Setting",
+    "align_traces",
+    "annotate_traces",
+    "compare",
+    "compute_saving",
+    "contrast",
+    "cross_validate",
+    "decision_accuracy",
+    "fit_curve",
+    "fit_ladder",
+    "kendall_tau",
+    "load_metric",
+    "load_soft_targets",
+    "load_traces",
+    "mine_soft_targets",
+    "rank",
+    "score_traces",
+    "token_logprobs",
+]
 __version__ = "0.1.0"
 
 

@@ -14,8 +14,8 @@ COMMANDS = {
     "loop": ("closed_loop", "tune a model on targets mined anew from itself, its score beside"),
     "accuracy": ("evaluate_accuracy", "accuracy of models on problems, and whether they differ"),
     "fit": ("fit_predictor", "fit the curve from scores to a large model's accuracy"),
-    "predict": ("fit_predictor", "read a curve at scores: accuracy with its interval"),
-    "rank": ("fit_predictor", "order models or corpora, with intervals and decision accuracy"),
+    "predict": ("predict_accuracy", "read a curve at scores: accuracy with its interval"),
+    "rank": ("rank_models", "order models or corpora, with intervals and decision accuracy"),
     "report": ("report", "one HTML page of a run, live or finished: scores, curves, trajectories"),
     "demo": ("demo", "two minutes without a download: train a tiny proxy and watch its score"),
 }
@@ -47,9 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"hf-proxy: error: {line}", file=sys.stderr)
         return 2
     recipe = import_module(f"hf_proxy.recipes.{COMMANDS[argv[0]][0]}")
-    # a recipe of several commands is told which
-    several = [module for module, _ in COMMANDS.values()].count(COMMANDS[argv[0]][0]) > 1
-    return recipe.cli(argv if several else argv[1:])
+    return recipe.cli(argv[1:])
 
 
 if __name__ == "__main__":

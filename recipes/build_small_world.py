@@ -11,12 +11,12 @@ from typing import Any
 from datasets import Dataset
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-from hf_proxy.alignment import align_traces
-from hf_proxy.answers import accuracy_interval
+from hf_proxy.building.annotation import annotate_traces
 from hf_proxy.callbacks import ProxyScoreCallback
-from hf_proxy.prediction import fit_curve
-from hf_proxy.recipes import RecipeConfig, run
-from hf_proxy.recipes.small_world import (
+from hf_proxy.intervals import wilson_interval
+from hf_proxy.prediction.fitting import fit_curve
+from hf_proxy.recipes.library.running import RecipeConfig, run
+from hf_proxy.recipes.library.small_world import (
     CHAT_TEMPLATE,
     HELD_OUT,
     answers,
@@ -26,9 +26,13 @@ from hf_proxy.recipes.small_world import (
     take,
     train_tokenizer,
 )
-from hf_proxy.schemas import TRACE_FEATURES, InputError, Setting, provenance_of, write_text
-from hf_proxy.scoring import annotate_traces, score_traces
-from hf_proxy.traces import load_traces
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.rows import TRACE_FEATURES
+from hf_proxy.records.scores import Setting
+from hf_proxy.records.storage import provenance_of, write_text
+from hf_proxy.scoring.scoring import score_traces
+from hf_proxy.traces.alignment import align_traces
+from hf_proxy.traces.reading import load_traces
 
 CONTROLS = ("tokens", "trace_nll", "proxy_accuracy")
 TOLERANCE = 0.05  # relative
@@ -237,7 +241,7 @@ def _points(
         for name, counts in right.items():
             number = counts[line["step"]]
             row[f"{name}_accuracy"] = number / config.num_problems
-            row[f"{name}_low"], row[f"{name}_high"] = accuracy_interval(number, config.num_problems)
+            row[f"{name}_low"], row[f"{name}_high"] = wilson_interval(number, config.num_problems)
         points.append(row)
     return points
 

@@ -11,22 +11,23 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, get_peft_config
 
 from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
-from hf_proxy.mined_sets import mine_soft_targets
-from hf_proxy.mining import BATCH_SIZE
-from hf_proxy.parallel import stop_together
-from hf_proxy.prompts import SYSTEM_PROMPT
-from hf_proxy.recipes import at_least, newlines, run
-from hf_proxy.recipes.checkpoints import loading
-from hf_proxy.recipes.rows import load_prompts
-from hf_proxy.recipes.training import (
+from hf_proxy.mining.sets import mine_soft_targets
+from hf_proxy.mining.settings import BATCH_SIZE
+from hf_proxy.models.parallel import stop_together
+from hf_proxy.recipes.library.checkpoints import loading
+from hf_proxy.recipes.library.rows import load_prompts
+from hf_proxy.recipes.library.running import at_least, newlines, run
+from hf_proxy.recipes.library.training import (
     check_world_size,
     hold_out,
     last_checkpoint,
     load_trainable,
     trace_sets,
 )
-from hf_proxy.schemas import provenance_of, write_text
-from hf_proxy.sft import SelectiveSFTConfig, SelectiveSFTTrainer
+from hf_proxy.records.storage import provenance_of, write_text
+from hf_proxy.tokens.prompts import SYSTEM_PROMPT
+from hf_proxy.training.config import SelectiveSFTConfig
+from hf_proxy.training.trainer import SelectiveSFTTrainer
 
 
 @dataclass(kw_only=True)

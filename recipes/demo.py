@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_proxy.recipes import RecipeConfig, at_least, closed_loop, evaluate_accuracy, report, run
-from hf_proxy.recipes.small_world import LONGEST_TRACE
-from hf_proxy.schemas import InputError, provenance_of, write_text
+from hf_proxy.recipes import closed_loop, evaluate_accuracy, report
+from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
+from hf_proxy.recipes.library.small_world import LONGEST_TRACE
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.storage import provenance_of, write_text
 
 ASSETS = Path(__file__).parent / "assets"
 

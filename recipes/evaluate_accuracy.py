@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -11,27 +10,24 @@ from typing import Any, Literal
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from tqdm.auto import tqdm
 
-from hf_proxy.answers import accuracy_interval, compare_accuracy, gold_answer, grade
-from hf_proxy.generation import check_lengths, end_ids_of, generate, window_of
-from hf_proxy.logprobs import scoring_mode
-from hf_proxy.parallel import is_main, num_processes, require_equal, stop_together
-from hf_proxy.prompts import SYSTEM_PROMPT, Prompts, read_prompts
-from hf_proxy.recipes import RecipeConfig, at_least, newlines, pattern, run
-from hf_proxy.recipes.checkpoints import (
-    Checkpoint,
+from hf_proxy.answers.grading import gold_answer, grade
+from hf_proxy.answers.pairs import compare_accuracy
+from hf_proxy.intervals import wilson_interval
+from hf_proxy.models.parallel import is_main, stop_together
+from hf_proxy.recipes.library.answering import answer_problems, end_settings
+from hf_proxy.recipes.library.checkpoints import (
     find_checkpoints,
     load_model,
     load_tokenizer,
     weights_fingerprint,
 )
-from hf_proxy.recipes.rows import check_text, load_rows
-from hf_proxy.schemas import InputError, fingerprint, provenance_of, write_text
-from hf_proxy.spelling import tokenizer_fingerprint
-
-# answers end at very different lengths: after each round those that have ended make room
-TOKENS_PER_ROUND = 128
+from hf_proxy.recipes.library.rows import check_text, load_rows
+from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, pattern, run
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.storage import fingerprint, provenance_of, write_text
+from hf_proxy.tokens.prompts import SYSTEM_PROMPT, Prompts, read_prompts
+from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,18 +116,21 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
                 "weights": weights[0],
                 "dtype": config.dtype,
                 "tokenizer": tokenizer_fingerprint(tokenizers[spec]),
-                "ends": _ends(checkpoint, tokenizers[spec]),
-                "prompts": fingerprint([prompts[spec].example_id, prompts[spec].input_ids]),
-                "max_new_tokens": config.max_new_tokens,
-                "batch_size": config.batch_size,
-                "tokens_per_round": TOKENS_PER_ROUND,
+                "ends": end_settings(checkpoint, tokenizers[spec]),
             }
 
         def load(checkpoint=checkpoint):
             return load_model(checkpoint, dtype=config.dtype, device=accelerator.device)
 
-        answers = _answers(
-            load, tokenizers[spec], prompts[spec], config, folder, content, accelerator
+        answers = answer_problems(
+            load,
+            tokenizers[spec],
+            prompts[spec],
+            folder,
+            content,
+            accelerator,
+            max_new_tokens=config.max_new_tokens,
+            batch_size=config.batch_size,
         )
         with stop_together(accelerator):
             if is_main(accelerator):
@@ -188,92 +187,6 @@ def _prompts(config, names, questions, tokenizers) -> dict[str, Prompts]:
     return prompts
 
 
-def _ends(checkpoint: Checkpoint, tokenizer: Any) -> list[Any]:
-    """What decides where a text ends: the tokenizer's word, and the model's own config of it."""
-    found: list[Any] = [tokenizer.eos_token_id]
-    for folder in (checkpoint.folder, checkpoint.base):
-        path = folder / "generation_config.json" if folder else None
-        if path is not None and path.exists():
-            found.append(json.loads(path.read_text()).get("eos_token_id"))
-    return found
-
-
-def _answers(
-    load: Callable[[], Any],
-    tokenizer: Any,
-    prompts: Prompts,
-    config: AccuracyConfig,
-    folder: Path,
-    content: dict[str, Any],
-    accelerator: Accelerator,
-) -> dict[str, tuple[list[int], bool]]:
-    """By name the new ids, and whether the answer came to its end.
-
-    In rounds: one batch of one round is one file that appears whole, and the batches of a round are
-    dealt to the ranks; the next round takes those that have not ended, in the order of the prompts.
-    So the answers are the same wherever the run was interrupted.
-    """
-    own = folder / "generations" / fingerprint(content)
-    with stop_together(accelerator):
-        if is_main(accelerator):
-            write_text(own / "settings.json", json.dumps(content, indent=2))
-    given = dict(zip(prompts.example_id, prompts.input_ids, strict=True))
-    found: dict[str, list[int]] = {name: [] for name in given}
-    ended: set[str] = set()
-    model: Any = None
-    for number, start in enumerate(range(0, config.max_new_tokens, TOKENS_PER_ROUND)):
-        open_names = [name for name in given if name not in ended]
-        size = config.batch_size
-        batches = [open_names[i : i + size] for i in range(0, len(open_names), size)]
-        files = [own / f"round-{number:03d}" / f"{b:06d}.json" for b in range(len(batches))]
-        missing = [b for b, file in enumerate(files) if not file.exists()]
-        # a rank that looked later would see the others' files and deal differently
-        require_equal(
-            fingerprint(missing),
-            accelerator,
-            what="the set of missing batches",
-            remedy="put output_dir on a disk that all ranks share, and start again",
-        )
-        with stop_together(accelerator):
-            mine = missing[accelerator.process_index :: num_processes(accelerator)]
-            if mine and model is None:
-                model = load()
-                check_lengths(prompts, config.max_new_tokens, window_of(model))
-            length = min(TOKENS_PER_ROUND, config.max_new_tokens - start)
-            for b in tqdm(
-                mine,
-                desc=f"Answers, tokens {start + 1} to {start + length}",
-                unit=" batches",
-                leave=False,
-                disable=None if is_main(accelerator) else True,
-            ):
-                with scoring_mode(model) as bare:
-                    written = generate(
-                        bare,
-                        [given[name] + found[name] for name in batches[b]],
-                        processing_class=tokenizer,
-                        max_new_tokens=length,
-                        temperature=0.0,
-                        seed=[0],
-                    )
-                    ends = end_ids_of(bare, tokenizer)
-                rows = [
-                    {"example_id": name, "ids": ids, "ended": ids[-1] in ends}
-                    for name, ids in zip(batches[b], written, strict=True)
-                ]
-                write_text(files[b], json.dumps(rows))
-        accelerator.wait_for_everyone()
-        with stop_together(accelerator):
-            for file in files:
-                for row in json.loads(file.read_text()):
-                    found[row["example_id"]] += row["ids"]
-                    if row["ended"]:
-                        ended.add(row["example_id"])
-        if len(ended) == len(given):
-            break
-    return {name: (ids, name in ended) for name, ids in found.items()}
-
-
 def _item(spec, name, ids, ended, gold, tokenizer) -> dict[str, Any]:
     text = tokenizer.decode(ids, skip_special_tokens=True)
     found = grade(text, gold)
@@ -294,7 +207,7 @@ def _result(config, items: dict[str, list[dict[str, Any]]], prompts: Prompts) ->
     models = []
     for spec, own in items.items():
         num_correct = sum(item["correct"] for item in own)
-        low, high = accuracy_interval(num_correct, len(own))
+        low, high = wilson_interval(num_correct, len(own))
         models.append(
             {
                 "model": spec,

@@ -10,10 +10,10 @@ from datasets import Dataset
 from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 
 from hf_proxy.callbacks import ProxyScoreCallback
-from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import at_least, newlines, pattern, run
-from hf_proxy.recipes.rows import check_text, load_rows
-from hf_proxy.recipes.training import (
+from hf_proxy.models.parallel import stop_together
+from hf_proxy.recipes.library.rows import check_text, load_rows
+from hf_proxy.recipes.library.running import at_least, newlines, pattern, run
+from hf_proxy.recipes.library.training import (
     check_evaluation,
     check_world_size,
     hold_out,
@@ -21,8 +21,8 @@ from hf_proxy.recipes.training import (
     load_trainable,
     trace_sets,
 )
-from hf_proxy.schemas import InputError
-from hf_proxy.scoring import TOKENS_PER_BATCH
+from hf_proxy.records.errors import InputError
+from hf_proxy.scoring.forwards import TOKENS_PER_BATCH
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,32 +1,27 @@
-"""Curves from proxy scores to a large model's accuracy: fit them, read them, rank by scores."""
+"""The curve from proxy scores to a large model's accuracy."""
 
 import dataclasses
 import json
-import logging
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_proxy.curves import FORMS
-from hf_proxy.plots import plot_compute, plot_curve, plot_ranking, plot_residuals
-from hf_proxy.prediction import Y_UNITS, Curve, Prediction, fit_curve
-from hf_proxy.ranking import Ranking, compute_saving, rank
-from hf_proxy.recipes import RecipeConfig, at_least, run_action
-from hf_proxy.recipes.points import (
+from hf_proxy.prediction.curve import Y_UNITS, Curve
+from hf_proxy.prediction.fitting import fit_curve
+from hf_proxy.prediction.forms import FORMS
+from hf_proxy.recipes.library.points import (
     ALIKE,
     CONTROLS,
     Point,
     join_results,
     one_metric,
     read_points,
-    read_scores,
-    read_table,
 )
-from hf_proxy.schemas import InputError, ProxyScore, file_hash, provenance_of, write_text
-
-logger = logging.getLogger(__name__)
+from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.storage import file_hash, provenance_of, write_text
+from hf_proxy.report.figures.curves import plot_curve, plot_residuals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,63 +84,6 @@ class FitConfig(RecipeConfig):
                 remedy="give points alone, or predictions with results and task",
                 field="points",
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictConfig(RecipeConfig):
-    """`hf-proxy predict`."""
-
-    curves: list[str] = field(metadata={"help": "Files that `hf-proxy fit` wrote."})
-    scores: list[str] = field(
-        metadata={"help": "scores.jsonl or predictions.jsonl files, or bare numbers."}
-    )
-    trace_set: str | None = field(
-        default=None,
-        metadata={"help": "Of predictions.jsonl: only lines of this trace set; unset: all."},
-    )
-    level: float = field(
-        default=0.90,
-        metadata={"help": "Nominal coverage of the interval, a share between 0 and 1."},
-    )
-    run: str | None = field(
-        default=None,
-        metadata={
-            "help": "Name of the run the scores come from; another than the curve's is "
-            "marked as a zero-shot transfer."
-        },
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankConfig(RecipeConfig):
-    """`hf-proxy rank`."""
-
-    scores: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "scores.jsonl files, or name=file: several scores of one name are its seeds."
-        },
-    )
-    metric: Literal["value", "trace_nll", "bits_per_byte"] = field(
-        default="value", metadata={"help": "Rank by it; across tokenizers only bits_per_byte."}
-    )
-    target: str | None = field(
-        default=None,
-        metadata={"help": "CSV of name,accuracy of the large model; several rows are seeds."},
-    )
-    compute: str | None = field(
-        default=None,
-        metadata={
-            "help": "CSV of method,flops,decision_accuracy (proxy and baseline): compute saved."
-        },
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of the intervals."})
-    output_dir: str | None = field(
-        default=None, metadata={"help": "Folder of ranking.json and figures; unset: screen only."}
-    )
-
-    def __post_init__(self) -> None:
-        at_least(self, 0, "seed")
 
 
 def fit(config: FitConfig) -> dict[str, Any]:
@@ -230,106 +168,6 @@ def fit(config: FitConfig) -> dict[str, Any]:
         ],
         "output_dir": config.output_dir,
     }
-
-
-def predict(config: PredictConfig) -> dict[str, Any]:
-    """Read curves at scores: the large model's accuracy, with its interval.
-
-    Reads:   curves that `hf-proxy fit` wrote, and scores: numbers, scores.jsonl of `hf-proxy
-             score`, or predictions.jsonl of a training run.
-    Writes:  to the screen only.
-    Example: hf-proxy predict --curves outputs/curves/arc_challenge.json --scores 0.80
-    """
-    curves = [Curve.load(path) for path in config.curves]
-    scores: list[tuple[str, ProxyScore | float, str | None]] = []
-    for text in config.scores:
-        try:
-            scores.append((text, float(text), config.run))
-        except ValueError:
-            scores += [
-                (_name(score, text), score, config.run or own)
-                for score, own in read_scores(text, trace_set=config.trace_set)
-            ]
-    lines = []
-    print(f"{'score':<24} {'target':<16} accuracy  {config.level:.0%} interval")
-    for name, score, own_run in scores:
-        for curve in curves:
-            found = curve.predict(score, config.level, run=own_run)
-            print(f"{name:<24.24} {curve.target or '-':<16} {_sentence(found)}")
-            x = score if isinstance(score, float) else getattr(score, curve.metric)
-            lines.append(
-                {"score": name, "x": x, "target": curve.target} | dataclasses.asdict(found)
-            )
-    return {"predictions": lines}
-
-
-def rank_scores(config: RankConfig) -> dict[str, Any]:
-    """Order models or corpora by their scores, with intervals; hold it against the large model.
-
-    Reads:   scores.jsonl files of `hf-proxy score`; tables of the large model's accuracies and of
-             compute, where given.
-    Writes:  the order to the screen; ranking.json and figures in output_dir, where given.
-    Example: hf-proxy rank --scores a=outputs/a/scores.jsonl b=outputs/b/scores.jsonl
-    """
-    result: dict[str, Any] = {}
-    folder = None if config.output_dir is None else Path(config.output_dir)
-    if not config.scores and config.compute is None:
-        raise ValueError("give --scores, --compute or both")
-    if config.scores:
-        named: dict[str, list[ProxyScore]] = {}
-        for text in config.scores:
-            name, _, path = ("", "", text) if Path(text).exists() else text.rpartition("=")
-            for score, _ in read_scores(path):
-                if not len(score.rows):
-                    raise InputError.at(
-                        "it holds no rows of traces, so nothing can be resampled",
-                        remedy="name the scores.jsonl of `hf-proxy score --output_dir`",
-                        source=path,
-                    )
-                named.setdefault(name or _name(score, path), []).append(score)
-        for name, own in named.items():
-            if len({score.step for score in own}) > 1:
-                steps = sorted({score.step for score in own}, key=str)
-                raise InputError.at(
-                    f"{name!r} has scores of several steps, {steps}",
-                    remedy="give one checkpoint of each seed: several scores of a name are seeds",
-                    field="scores",
-                )
-        target: dict[str, list[float]] | None = None
-        if config.target is not None:
-            target = {}
-            for name, accuracy in read_table(config.target, ("name", "accuracy")):
-                target.setdefault(name, []).append(accuracy)
-        ranking = rank(named, metric=config.metric, target=target, seed=config.seed)
-        print(_ranking_table(ranking))
-        result["ranking"] = dataclasses.asdict(ranking)
-        if folder is not None:
-            plot_ranking(ranking, folder / "ranking")
-    if config.compute is not None:
-        rows = read_table(config.compute, ("method", "flops", "decision_accuracy"))
-        sides = {
-            method: [row[1:] for row in rows if row[0] == method]
-            for method in ("proxy", "baseline")
-        }
-        if unknown := sorted({row[0] for row in rows} - set(sides)):
-            raise InputError.at(
-                f"methods {unknown} are neither proxy nor baseline",
-                remedy="name the two so, one file for each comparison",
-                source=config.compute,
-                field="method",
-            )
-        savings = compute_saving(sides["proxy"], sides["baseline"])
-        for saving in savings:
-            factor = saving.note if saving.factor is None else f"{saving.factor:.1f} times less"
-            reached = f"decision accuracy {saving.decision_accuracy:g}"
-            print(f"{saving.flops:.3e} FLOPs, {reached}: {factor}")
-        result["compute_saving"] = [dataclasses.asdict(saving) for saving in savings]
-        if folder is not None:
-            plot_compute(sides["proxy"], sides["baseline"], folder / "compute")
-    if folder is not None:
-        stamp = provenance_of(parameters=dataclasses.asdict(config), **result)
-        write_text(folder / "ranking.json", json.dumps(stamp, indent=2))
-    return result
 
 
 def _ordered(points: list[Point], source: str) -> tuple[list[Point], list[str]]:
@@ -468,55 +306,9 @@ def _or_dash(number: float | None) -> str:
     return f"{'-':>9}" if number is None else f"{number:9.3f}"
 
 
-def _sentence(found: Prediction) -> str:
-    words = [f"{100 * found.value:6.2f} %  {100 * found.low:.2f} .. {100 * found.high:.2f}"]
-    if found.extrapolated:
-        words.append("beyond the fitted points")
-    if found.clipped:
-        words.append("cut to 0 .. 100")
-    if found.transfer:
-        words.append(f"zero-shot transfer: {found.transfer}")
-    return "; ".join(words)
-
-
-def _ranking_table(ranking: Ranking) -> str:
-    lines = [f"{'place':<7}{'name':<28}{ranking.metric:>12}  90 % interval       places"]
-    for i, name in enumerate(ranking.order):
-        lines.append(
-            f"{i + 1:<7}{name:<28.28}{ranking.value[i]:12.6f}  {ranking.low[i]:.4f} .. "
-            f"{ranking.high[i]:.4f}    {ranking.best_rank[i]} to {ranking.worst_rank[i]}"
-        )
-    lines.append(
-        f"{ranking.num_traces} traces tell differences of {ranking.smallest_difference:.4f} apart"
-    )
-    if ranking.decisions is not None:
-        d = ranking.decisions
-        interval = "" if d.low is None else f" [{d.low:.3f}, {d.high:.3f}]"
-        telling = "so few and so clear that nothing can be said of other draws"
-        if d.smallest_difference is not None:
-            telling = f"so many names tell {d.smallest_difference:.3f} from a given share"
-        lines.append(
-            f"decision accuracy {d.value:.4f}{interval} over {d.num_pairs} pairs ({d.num_ties} "
-            f"undecided by the target), Kendall tau {ranking.kendall_tau:.3f}; {telling}"
-        )
-    return "\n".join([*lines, *(f"note: {note}" for note in ranking.notes)])
-
-
-def _name(score: ProxyScore, path: str) -> str:
-    name = score.model_id or Path(path).parent.name
-    return name if score.step is None else f"{name} step {score.step}"
-
-
-ACTIONS: dict[str, tuple[Any, Callable[..., dict[str, Any]]]] = {
-    "fit": (FitConfig, fit),
-    "predict": (PredictConfig, predict),
-    "rank": (RankConfig, rank_scores),
-}
-
-
 def cli(argv: list[str] | None = None) -> int:
-    """`hf-proxy fit`, `hf-proxy predict`, `hf-proxy rank`."""
-    return run_action(ACTIONS, argv, prog="hf-proxy")
+    """`hf-proxy fit`."""
+    return run(FitConfig, fit, argv, prog="hf-proxy fit")
 
 
 if __name__ == "__main__":

@@ -12,17 +12,17 @@ from typing import Any, Literal
 from accelerate import Accelerator
 from rich.console import Console
 
-from hf_proxy.contrast_plots import plot_contrast
-from hf_proxy.mined_sets import load_soft_targets, mine_soft_targets
-from hf_proxy.mining import BATCH_SIZE
-from hf_proxy.parallel import stop_together
-from hf_proxy.prompts import SYSTEM_PROMPT
-from hf_proxy.recipes import RecipeConfig, at_least, newlines, run_action
-from hf_proxy.recipes.checkpoints import find_checkpoints, load_model, load_tokenizer
-from hf_proxy.recipes.rows import load_prompts
-from hf_proxy.schemas import InputError
-from hf_proxy.soft_targets import PUBLISHED
-from hf_proxy.trajectories import render_terminal, write_page
+from hf_proxy.mining.sets import load_soft_targets, mine_soft_targets
+from hf_proxy.mining.settings import BATCH_SIZE
+from hf_proxy.mining.soft_targets import PUBLISHED
+from hf_proxy.models.parallel import stop_together
+from hf_proxy.recipes.library.checkpoints import find_checkpoints, load_model, load_tokenizer
+from hf_proxy.recipes.library.rows import load_prompts
+from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, run_action
+from hf_proxy.records.errors import InputError
+from hf_proxy.report.figures.sets import plot_contrast
+from hf_proxy.report.trajectories import render_terminal, write_page
+from hf_proxy.tokens.prompts import SYSTEM_PROMPT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from hf_proxy.recipes import RecipeConfig, at_least, run
-from hf_proxy.recipes.checkpoints import find_checkpoints, load_tokenizer
-from hf_proxy.report import write_report
+from hf_proxy.recipes.library.checkpoints import find_checkpoints, load_tokenizer
+from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
+from hf_proxy.report.page import write_report
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,27 +11,22 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from hf_proxy import __version__
-from hf_proxy.alignment import align_traces
-from hf_proxy.comparison import Comparison, compare
-from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import RecipeConfig, at_least, newlines, run
-from hf_proxy.recipes.checkpoints import (
+from hf_proxy.models.parallel import stop_together
+from hf_proxy.recipes.library.checkpoints import (
     Checkpoint,
     find_checkpoints,
     load_model,
     load_tokenizer,
     weights_fingerprint,
 )
-from hf_proxy.schemas import (
-    ProxyScore,
-    Setting,
-    cache_dir,
-    fingerprint,
-    provenance_of,
-    write_text,
-)
-from hf_proxy.scoring import TOKENS_PER_BATCH, score_traces
-from hf_proxy.traces import load_traces
+from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, run
+from hf_proxy.records.scores import ProxyScore, Setting
+from hf_proxy.records.storage import cache_dir, fingerprint, provenance_of, write_text
+from hf_proxy.scoring.comparison import Comparison, compare
+from hf_proxy.scoring.forwards import TOKENS_PER_BATCH
+from hf_proxy.scoring.scoring import score_traces
+from hf_proxy.traces.alignment import align_traces
+from hf_proxy.traces.reading import load_traces
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,18 +9,21 @@ import numpy as np
 from accelerate import Accelerator
 from datasets import Dataset
 
-from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import RecipeConfig, at_least, newlines, pattern, run_action
-from hf_proxy.recipes.checkpoints import (
+from hf_proxy.building.annotation import annotate_traces
+from hf_proxy.models.parallel import stop_together
+from hf_proxy.recipes.library.checkpoints import (
     find_checkpoints,
     load_model,
     load_tokenizer,
     weights_fingerprint,
 )
-from hf_proxy.schemas import InputError, save_dataset
-from hf_proxy.scoring import TOKENS_PER_BATCH, annotate_traces
-from hf_proxy.spelling import tokenizer_fingerprint
-from hf_proxy.traces import check_trace, load_traces, read_traces, traces_fingerprint
+from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, pattern, run_action
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.storage import save_dataset
+from hf_proxy.scoring.forwards import TOKENS_PER_BATCH
+from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
+from hf_proxy.traces.checks import check_trace, traces_fingerprint
+from hf_proxy.traces.reading import load_traces, read_traces
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,17 +9,18 @@ from accelerate import PartialState
 from huggingface_hub import ModelCard, ModelCardData
 from trl import ModelConfig, get_peft_config
 
-from hf_proxy.mined_sets import load_soft_targets
-from hf_proxy.parallel import stop_together
-from hf_proxy.recipes import at_least, run
-from hf_proxy.recipes.training import (
+from hf_proxy.mining.sets import load_soft_targets
+from hf_proxy.models.parallel import stop_together
+from hf_proxy.recipes.library.running import at_least, run
+from hf_proxy.recipes.library.training import (
     check_evaluation,
     hold_out,
     last_checkpoint,
     load_trainable,
 )
-from hf_proxy.schemas import provenance_of, write_text
-from hf_proxy.sft import SelectiveSFTConfig, SelectiveSFTTrainer
+from hf_proxy.records.storage import provenance_of, write_text
+from hf_proxy.training.config import SelectiveSFTConfig
+from hf_proxy.training.trainer import SelectiveSFTTrainer
 
 _CARD = """# {name}
 

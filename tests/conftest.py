@@ -16,8 +16,8 @@ import torch
 from datasets import Dataset
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_proxy.recipes.small_world import problems, train_tokenizer
-from hf_proxy.schemas import TRACE_FEATURES
+from hf_proxy.recipes.library.small_world import problems, train_tokenizer
+from hf_proxy.records.rows import TRACE_FEATURES
 
 
 class LargestTensor(TorchDispatchMode):

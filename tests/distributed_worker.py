@@ -17,7 +17,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from hf_proxy import load_traces, parallel, score_traces, token_logprobs
+from hf_proxy import load_traces, score_traces, token_logprobs
+from hf_proxy.models.parallel import stop_together
 
 
 def numbers(score):
@@ -86,7 +87,7 @@ def faults(aligned, accelerator, vocab_size, folder):
         return gather_object(said)
 
     def unreadable_file():
-        with parallel.stop_together(accelerator):
+        with stop_together(accelerator):
             load_traces(folder / ("traces.jsonl" if rank != last else "elsewhere.jsonl"))
 
     def unlike_rows():
@@ -100,7 +101,7 @@ def faults(aligned, accelerator, vocab_size, folder):
         score_traces(model, aligned, accelerator=accelerator)
 
     def crash_on_one_rank():
-        with parallel.stop_together(accelerator):
+        with stop_together(accelerator):
             if rank == last:
                 raise KeyError("lost")
 

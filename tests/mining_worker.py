@@ -8,7 +8,8 @@ from accelerate import PartialState
 from tiny_models import make_model
 from transformers import AutoTokenizer
 
-from hf_proxy import mine_soft_targets, mined_sets
+from hf_proxy import mine_soft_targets
+from hf_proxy.mining import sets
 
 
 def sharp_pair(num_tokens: int):
@@ -24,13 +25,13 @@ def sharp_pair(num_tokens: int):
 
 def main(folder: Path, output: Path, seconds_per_batch: float) -> None:
     """Mine twelve prompts in batches of two; slow enough to be killed in between."""
-    write = mined_sets.write_arrow
+    write = sets.write_arrow
 
     def slow_write(*args):
         write(*args)
         time.sleep(seconds_per_batch)
 
-    mined_sets.write_arrow = slow_write
+    sets.write_arrow = slow_write
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     prompts = (folder / "prompts.txt").read_text().splitlines()
     state = PartialState()

@@ -11,9 +11,10 @@ from datasets import Dataset, concatenate_datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_proxy import InputError, align_traces, alignment
-from hf_proxy.schemas import ALIGNED_FEATURES, TRACE_FEATURES
-from hf_proxy.spelling import encode_contexts
+from hf_proxy import InputError, align_traces
+from hf_proxy.records.rows import ALIGNED_FEATURES, TRACE_FEATURES
+from hf_proxy.tokens.tokenizers import encode_contexts
+from hf_proxy.traces import alignment
 
 # the worked example: "a²+b" is 4 letters and 5 bytes
 FRONTIER_A = ([[0, 3], [3, 5]], [0.9, 0.4])

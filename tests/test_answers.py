@@ -16,15 +16,11 @@ from tiny_models import make_model
 from transformers import AutoModelForCausalLM
 
 from hf_proxy import InputError
-from hf_proxy.answers import (
-    accuracy_interval,
-    compare_accuracy,
-    detectable_difference,
-    gold_answer,
-    grade,
-)
-from hf_proxy.generation import generate
-from hf_proxy.recipes import evaluate_accuracy
+from hf_proxy.answers.grading import gold_answer, grade
+from hf_proxy.answers.pairs import compare_accuracy, detectable_difference
+from hf_proxy.intervals import wilson_interval
+from hf_proxy.models.generation import generate
+from hf_proxy.recipes.library import answering
 
 ROOT = Path(__file__).parent.parent
 GSM8K = r"#### (.+)"
@@ -93,9 +89,9 @@ def test_too_few_problems_detect_nothing():
 
 
 def test_an_accuracy_has_an_interval():
-    low, high = accuracy_interval(50, 100)
+    low, high = wilson_interval(50, 100)
     assert low == pytest.approx(0.4188, abs=1e-4) and high == pytest.approx(0.5812, abs=1e-4)
-    assert accuracy_interval(0, 20)[0] == 0.0 and accuracy_interval(0, 20)[1] > 0.1
+    assert wilson_interval(0, 20)[0] == 0.0 and wilson_interval(0, 20)[1] > 0.1
 
 
 # the recipe
@@ -140,7 +136,7 @@ def test_every_answer_is_the_models_own_whatever_the_rounds(
     run_folder, capsys, tokenizer, monkeypatch
 ):
     """Rounds of 16 tokens, pooled anew: what one call of `generate` writes, graded."""
-    monkeypatch.setattr(evaluate_accuracy, "TOKENS_PER_ROUND", 16)
+    monkeypatch.setattr(answering, "TOKENS_PER_ROUND", 16)
     code, said, found = command(capsys, "accuracy", *arguments_of(run_folder, "a", "b"), "--json")
     assert code == 0, said.err
     items = items_of(run_folder)
@@ -173,7 +169,7 @@ def test_every_answer_is_the_models_own_whatever_the_rounds(
 
 
 def test_what_is_there_is_not_written_again(run_folder, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate_accuracy, "TOKENS_PER_ROUND", 16)
+    monkeypatch.setattr(answering, "TOKENS_PER_ROUND", 16)
     arguments = arguments_of(run_folder, "a")
     assert command(capsys, "accuracy", *arguments)[0] == 0
     whole = items_of(run_folder)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_proxy.batching import LEAST_FILL, LEAST_TOKENS, group_by_tokens, token_batch
+from hf_proxy.models.batching import LEAST_FILL, LEAST_TOKENS, group_by_tokens, token_batch
 
 
 @settings(deadline=None, derandomize=True)

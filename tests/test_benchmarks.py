@@ -9,7 +9,7 @@ import pytest
 from conftest import make_traces
 from mining_worker import sharp_pair
 
-from hf_proxy.report import write_report
+from hf_proxy.report.page import write_report
 
 FOLDER = Path(__file__).parent / "benchmarks"
 

@@ -14,17 +14,22 @@ from tiny_models import make_model
 from trl import ModelConfig, SFTConfig
 
 from hf_proxy.cli import COMMANDS
-from hf_proxy.recipes import RecipeConfig, fit_predictor, mine_soft_targets, run, traces
+from hf_proxy.recipes import mine_soft_targets, traces
 from hf_proxy.recipes.closed_loop import LoopConfig
 from hf_proxy.recipes.demo import DemoConfig
 from hf_proxy.recipes.evaluate_accuracy import AccuracyConfig
 from hf_proxy.recipes.finetune_with_proxy import FinetuneConfig
-from hf_proxy.recipes.flags import RecipeParser
+from hf_proxy.recipes.fit_predictor import FitConfig
+from hf_proxy.recipes.library.flags import RecipeParser
+from hf_proxy.recipes.library.running import RecipeConfig, run
+from hf_proxy.recipes.predict_accuracy import PredictConfig
+from hf_proxy.recipes.rank_models import RankConfig
 from hf_proxy.recipes.report import ReportConfig
 from hf_proxy.recipes.score_checkpoints import ScoreConfig
 from hf_proxy.recipes.train_selective_sft import TrainConfig
-from hf_proxy.schemas import InputError, save_dataset, write_text
-from hf_proxy.sft import SelectiveSFTConfig
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.storage import save_dataset, write_text
+from hf_proxy.training.config import SelectiveSFTConfig
 
 CLASSES = {
     "score": (ScoreConfig,),
@@ -36,7 +41,9 @@ CLASSES = {
     "demo": (DemoConfig,),
     **{f"traces {name}": (config,) for name, (config, _) in traces.ACTIONS.items()},
     **{f"contrast {name}": (config,) for name, (config, _) in mine_soft_targets.ACTIONS.items()},
-    **{name: (config,) for name, (config, _) in fit_predictor.ACTIONS.items()},
+    "fit": (FitConfig,),
+    "predict": (PredictConfig,),
+    "rank": (RankConfig,),
 }
 TRAINING = ("finetune", "train", "loop")
 

@@ -20,7 +20,7 @@ from test_proxy_score import curve_for
 from test_recipes import command
 
 from hf_proxy import load_soft_targets, load_traces
-from hf_proxy.recipes.small_world import problems
+from hf_proxy.recipes.library.small_world import problems
 
 ROOT = Path(__file__).parent.parent
 

@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from hf_proxy import load_metric, load_soft_targets, mine_soft_targets
 from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
 from hf_proxy.callbacks.contrast import KEYS
-from hf_proxy.weights import adapters_off
+from hf_proxy.models.access import adapters_off
 
 SETTINGS = {
     "num_prompts": 3,

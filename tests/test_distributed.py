@@ -12,7 +12,8 @@ from conftest import make_traces
 from tiny_models import make_model
 from transformers import AutoModelForCausalLM
 
-from hf_proxy import align_traces, load_traces, parallel, score_traces, token_logprobs
+from hf_proxy import align_traces, load_traces, score_traces, token_logprobs
+from hf_proxy.models.parallel import balanced_shards
 
 pytestmark = pytest.mark.distributed
 HERE = Path(__file__).parent
@@ -171,7 +172,7 @@ def test_the_metric_in_a_plain_loop(trained):
 def test_shards_are_balanced_and_complete():
     costs = [900, 10, 20, 30, 400, 450, 5, 5, 60]
     for num_shards in (1, 2, 3, 12):
-        shards = parallel.balanced_shards(costs, num_shards)
+        shards = balanced_shards(costs, num_shards)
         assert sorted(index for shard in shards for index in shard) == list(range(len(costs)))
         loads = [sum(costs[index] for index in shard) for shard in shards]
         # greedy longest-first: no shard beats the mean by more than the largest single cost

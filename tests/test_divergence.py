@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_proxy import contrast
-from hf_proxy.divergence import Contrast
+from hf_proxy.mining.divergence import Contrast
 
 # expert, amateur, KL, target
 VECTORS = {

@@ -17,7 +17,7 @@ from test_sft import weights_of
 from transformers import TrainerCallback
 
 from hf_proxy import InputError, load_soft_targets
-from hf_proxy.sft_rows import FedRows
+from hf_proxy.training.feeding import FedRows
 
 FEED = {"feed": True, "strategy": "steps", "steps": 3, "num_prompts": 5, "temperature": 0.0}
 

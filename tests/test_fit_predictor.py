@@ -11,7 +11,8 @@ from test_ranking import make_score
 
 from hf_proxy import Curve, InputError, fit_curve
 from hf_proxy.cli import main
-from hf_proxy.recipes.points import join_results, read_points, read_scores
+from hf_proxy.recipes.library.points import join_results, read_points
+from hf_proxy.recipes.library.scores import read_scores
 
 HEAD = ["run", "tokens", "score", "target", "target_accuracy"]
 

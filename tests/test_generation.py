@@ -7,8 +7,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tiny_models import make_model
 
-from hf_proxy.generation import end_ids_of, generate, window_of
-from hf_proxy.logprobs import scoring_mode
+from hf_proxy.models.access import scoring_mode
+from hf_proxy.models.generation import end_ids_of, generate, window_of
 
 
 def written(model, prompts, tokenizer, **changes):

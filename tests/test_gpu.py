@@ -12,7 +12,10 @@ from test_mining import mine
 from test_sft import make_trainer
 from tiny_models import make_model
 
-from hf_proxy import align_traces, contrast, logprobs, parallel, score_traces
+from hf_proxy import align_traces, contrast, score_traces
+from hf_proxy.models.access import prefers_padding_free
+from hf_proxy.models.logits import LABELS_PER_CHUNK
+from hf_proxy.models.parallel import sum_over_ranks
 
 pytestmark = [
     pytest.mark.gpu,
@@ -58,7 +61,7 @@ def test_flash_attention_packs_by_itself(aligned, tokenizer):
     model = make_model("llama", len(tokenizer), dtype=torch.bfloat16, hidden_size=64)
     expected = score_traces(model.to(DEVICE), aligned).value
     model.set_attn_implementation("flash_attention_2")
-    assert logprobs.prefers_padding_free(model)
+    assert prefers_padding_free(model)
     assert score_traces(model, aligned).value == pytest.approx(expected, rel=0.02)
 
 
@@ -70,7 +73,7 @@ def test_autocast_and_collectives_on_the_device(aligned, tokenizer):
     score = score_traces(model, aligned, accelerator=accelerator)
     assert score.value == pytest.approx(expected, rel=0.02)
     ones = torch.ones(3, dtype=torch.float64).numpy()
-    assert parallel.sum_over_ranks(ones, accelerator).tolist() == [accelerator.num_processes] * 3
+    assert sum_over_ranks(ones, accelerator).tolist() == [accelerator.num_processes] * 3
 
 
 def test_memory_stays_below_the_bar(tokenizer):
@@ -89,7 +92,7 @@ def test_memory_stays_below_the_bar(tokenizer):
 
     headless = peak(lambda: model.model(torch.zeros(1, 4096, dtype=torch.long, device=DEVICE)))
     ours = peak(lambda: score_traces(model, aligned, tokens_per_batch=4096))
-    assert ours - headless <= 64 * 2**20 + 2 * logprobs.LABELS_PER_CHUNK * vocab_size * 4
+    assert ours - headless <= 64 * 2**20 + 2 * LABELS_PER_CHUNK * vocab_size * 4
 
 
 def test_contrast_equals_the_cpu():

@@ -19,8 +19,8 @@ from tiny_models import make_model
 from transformers import GenerationConfig
 
 from hf_proxy import InputError, contrast, load_soft_targets, mine_soft_targets
-from hf_proxy.prompts import SYSTEM_PROMPT, read_prompts
-from hf_proxy.vocabulary import match_vocabularies
+from hf_proxy.tokens.prompts import SYSTEM_PROMPT, read_prompts
+from hf_proxy.tokens.vocabulary import match_vocabularies
 
 HERE = Path(__file__).parent
 PROMPTS = ["What is 2 + 3?", "Tom has 4 apples and eats one.", "12 - 7 =", "Add 5 and 6.", "9?"]
@@ -338,7 +338,7 @@ def test_a_full_disk_leaves_nothing_half_written(pair, tokenizer, tmp_path, monk
             raise OSError(28, "No space left on device", str(target))
         replace(source, target)
 
-    monkeypatch.setattr("hf_proxy.schemas.os.replace", full)
+    monkeypatch.setattr("hf_proxy.records.storage.os.replace", full)
     with pytest.raises(OSError, match="No space left on device.*000001.arrow"):
         mine(pair, tokenizer, tmp_path / "set")
     monkeypatch.undo()

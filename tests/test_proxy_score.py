@@ -24,8 +24,8 @@ from trl import SFTConfig, SFTTrainer
 
 from hf_proxy import align_traces, fit_curve, score_traces
 from hf_proxy.callbacks import ProxyScoreCallback
-from hf_proxy.recipes.small_world import problems
-from hf_proxy.scoring import setting_of
+from hf_proxy.recipes.library.small_world import problems
+from hf_proxy.scoring.scoring import setting_of
 
 KEYS = [
     f"eval_rbridge_{end}" for end in ("nll", "nll_low", "nll_high", "trace_nll", "bits_per_byte")

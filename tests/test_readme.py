@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hf_proxy.cli import COMMANDS
-from hf_proxy.recipes.small_world import problems
+from hf_proxy.recipes.library.small_world import problems
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -18,8 +18,8 @@ from tiny_models import make_model
 from hf_proxy import align_traces, load_traces, score_traces
 from hf_proxy.cli import main
 from hf_proxy.recipes import score_checkpoints
-from hf_proxy.recipes.small_world import problems
-from hf_proxy.recipes.training import last_checkpoint
+from hf_proxy.recipes.library.small_world import problems
+from hf_proxy.recipes.library.training import last_checkpoint
 
 ROOT = Path(__file__).parent.parent
 

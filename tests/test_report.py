@@ -19,9 +19,9 @@ from tiny_models import make_model
 from hf_proxy import align_traces, mine_soft_targets, score_traces
 from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.cli import main
-from hf_proxy.report import write_report
-from hf_proxy.report_data import read_run
-from hf_proxy.schemas import InputError
+from hf_proxy.records.errors import InputError
+from hf_proxy.report.page import write_report
+from hf_proxy.report.reading import read_run
 
 HOSTILE = (
     "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"

@@ -24,12 +24,13 @@ from hf_proxy import (
     align_traces,
     annotate_traces,
     compare,
-    logprobs,
     score_traces,
     token_logprobs,
 )
-from hf_proxy.schemas import ALIGNED_FEATURES, TRACE_FEATURES
-from hf_proxy.traces import check_trace
+from hf_proxy.models.access import scoring_mode
+from hf_proxy.models.logits import LABELS_PER_CHUNK, measure_logit_transform
+from hf_proxy.records.rows import ALIGNED_FEATURES, TRACE_FEATURES
+from hf_proxy.traces.checks import check_trace
 
 
 @pytest.fixture(scope="module")
@@ -326,10 +327,10 @@ def test_no_tensor_of_all_tokens_by_vocabulary(tokenizer):
     aligned = align_traces(make_traces(20), tokenizer)
     model = make_model("llama", 4000)
     num_tokens = sum(map(len, aligned["input_ids"]))
-    assert num_tokens > 6 * logprobs.LABELS_PER_CHUNK  # else the bound below says nothing
+    assert num_tokens > 6 * LABELS_PER_CHUNK  # else the bound below says nothing
     with LargestTensor() as ours:
         score_traces(model, aligned, tokens_per_batch=100_000)
-    assert ours.numel == max(logprobs.LABELS_PER_CHUNK * 4000, 4000 * 32)
+    assert ours.numel == max(LABELS_PER_CHUNK * 4000, 4000 * 32)
     row = max(aligned, key=lambda row: len(row["input_ids"]))
     with LargestTensor() as naive:  # the guard can fail: one row the naive way trips it
         plain_logprobs(model, row)
@@ -352,8 +353,8 @@ def test_no_tensor_of_all_tokens_by_vocabulary(tokenizer):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_logit_transform_is_measured(family, changes, scale, cap, dtype):
     model = make_model(family, 64, dtype=dtype, **changes)
-    with logprobs.scoring_mode(model) as bare:
-        found = logprobs.measure_logit_transform(bare, device=torch.device("cpu"))
+    with scoring_mode(model) as bare:
+        found = measure_logit_transform(bare, device=torch.device("cpu"))
     assert found.scale == pytest.approx(scale, rel=1e-7)
     assert found.cap == cap
 

@@ -21,9 +21,9 @@ from hf_proxy import (
     mine_soft_targets,
 )
 from hf_proxy.cli import main
-from hf_proxy.schemas import SOFT_TARGET_FEATURES
-from hf_proxy.sft_loss import selective_loss
-from hf_proxy.sft_rows import SoftTargetCollator
+from hf_proxy.records.rows import SOFT_TARGET_FEATURES
+from hf_proxy.training.collators import SoftTargetCollator
+from hf_proxy.training.loss import selective_loss
 
 
 class MeanTrainer(SelectiveSFTTrainer):
@@ -336,7 +336,8 @@ def make_online_trainer(folder, tokenizer, **changes):
     """Targets made in the step, at a threshold that leaves kept steps in one row of eight."""
     from mining_worker import sharp_pair
 
-    from hf_proxy.mining import Miner, MiningSettings
+    from hf_proxy.mining.miner import Miner
+    from hf_proxy.mining.settings import MiningSettings
 
     expert, amateur = sharp_pair(len(tokenizer))
     rows = make_rows(tokenizer)
@@ -568,7 +569,8 @@ def test_weights_that_are_sharded_after_the_start_are_refused(
 ):
     expert, amateur, rows = online
     trainer = make_trainer(tmp_path, tokenizer, rows, model=expert(), amateur=amateur)
-    monkeypatch.setattr("hf_proxy.mining.is_sharded", lambda model: True)  # as FSDP2 leaves them
+    # as FSDP2 leaves them
+    monkeypatch.setattr("hf_proxy.mining.miner.is_sharded", lambda model: True)
     with pytest.raises(ValueError, match="weights are sharded"):
         trainer.train()
 

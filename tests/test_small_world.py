@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_proxy import Curve, align_traces, fit_curve, load_traces, score_traces
 from hf_proxy.recipes import build_small_world, demo
 from hf_proxy.recipes.build_small_world import TOLERANCE, compare_builds
-from hf_proxy.recipes.points import read_points
-from hf_proxy.recipes.small_world import (
+from hf_proxy.recipes.library.points import read_points
+from hf_proxy.recipes.library.small_world import (
     LARGEST,
     LEVELS,
     LONGEST_TRACE,
@@ -22,7 +22,7 @@ from hf_proxy.recipes.small_world import (
     problems,
     train_tokenizer,
 )
-from hf_proxy.schemas import InputError
+from hf_proxy.records.errors import InputError
 
 ASSETS = Path(demo.__file__).parent / "assets"
 SIGNS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}

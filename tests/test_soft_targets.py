@@ -10,7 +10,7 @@ from test_mining import PROMPTS, mine
 
 from hf_proxy import InputError, load_metric
 from hf_proxy.cli import main
-from hf_proxy.soft_targets import Tally, check_row, tally_rows
+from hf_proxy.mining.soft_targets import Tally, check_row, tally_rows
 
 
 def make_row(**changes):

@@ -23,8 +23,8 @@ from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from hf_proxy import InputError, align_traces
-from hf_proxy.schemas import TRACE_FEATURES
-from hf_proxy.spelling import encode_contexts, encode_traces, tokenizer_fingerprint
+from hf_proxy.records.rows import TRACE_FEATURES
+from hf_proxy.tokens.tokenizers import encode_contexts, encode_traces, tokenizer_fingerprint
 
 EXACT = (
     "byte_level",

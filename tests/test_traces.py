@@ -12,8 +12,10 @@ from conftest import make_traces
 from datasets import DatasetDict
 
 from hf_proxy import InputError, load_traces
-from hf_proxy.schemas import TRACE_FEATURES, save_dataset
-from hf_proxy.traces import read_traces, traces_fingerprint
+from hf_proxy.records.rows import TRACE_FEATURES
+from hf_proxy.records.storage import save_dataset
+from hf_proxy.traces.checks import traces_fingerprint
+from hf_proxy.traces.reading import read_traces
 
 
 def write_rows(path, rows):
@@ -389,7 +391,7 @@ def test_a_set_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hf_proxy.schemas.provenance_of", full_disk)
+    monkeypatch.setattr("hf_proxy.records.storage.provenance_of", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_dataset(make_traces(5), folder, {}, overwrite=True)
     assert len(load_traces(folder)) == 4

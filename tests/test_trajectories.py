@@ -9,10 +9,10 @@ import pytest
 import tiny_tokenizers
 from rich.console import Console
 
-from hf_proxy.contrast_plots import plot_contrast
-from hf_proxy.schemas import InputError
-from hf_proxy.soft_targets import target_outcome
-from hf_proxy.trajectories import render_terminal, token_pieces, write_page
+from hf_proxy.mining.soft_targets import target_outcome
+from hf_proxy.records.errors import InputError
+from hf_proxy.report.figures.sets import plot_contrast
+from hf_proxy.report.trajectories import render_terminal, token_pieces, write_page
 
 # letters of two, three and four bytes, a joined emoji, a tab, a right-to-left word, line breaks
 MIXED = "Café 3 €\n\talso 先生 😀 👩‍👩‍👧 שלום <|end|> done\n"

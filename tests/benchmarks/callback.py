@@ -23,8 +23,9 @@ from scoring import Work, bare_way, make_batches
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from hf_proxy import align_traces, load_traces, schemas, score_traces
+from hf_proxy import align_traces, load_traces, score_traces
 from hf_proxy.callbacks import ProxyScoreCallback
+from hf_proxy.records import storage
 
 
 def parse_args() -> argparse.Namespace:
@@ -81,13 +82,13 @@ def alignment_seconds(traces: Any, tokenizer: Any) -> dict[str, float]:
     """Seconds of `align_traces` with an empty cache and with a full one."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        kept = schemas.cache_dir
-        schemas.cache_dir = lambda: Path(folder)
+        kept = storage.cache_dir
+        storage.cache_dir = lambda: Path(folder)
         for name in ("first", "cached"):
             start = time.perf_counter()
             align_traces(traces, tokenizer)
             found[name] = time.perf_counter() - start
-        schemas.cache_dir = kept
+        storage.cache_dir = kept
     return found
 
 

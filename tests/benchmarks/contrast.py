@@ -29,11 +29,15 @@ from results import MIB, add, bar, begin, table  # beside this one
 from scoring import EXACT_MALLOC, peak_bytes
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_proxy import generation, logprobs, mining
-from hf_proxy.batching import group_by_tokens, token_batch
-from hf_proxy.mined_sets import load_soft_targets
-from hf_proxy.prompts import Prompts, read_prompts
-from hf_proxy.recipes.rows import load_rows
+from hf_proxy.mining.miner import TOKENS_PER_BATCH, Miner
+from hf_proxy.mining.sets import load_soft_targets
+from hf_proxy.mining.settings import BATCH_SIZE, MiningSettings
+from hf_proxy.models import generation
+from hf_proxy.models.access import scoring_mode
+from hf_proxy.models.batching import group_by_tokens, token_batch
+from hf_proxy.models.logits import LABELS_PER_CHUNK
+from hf_proxy.recipes.library.rows import load_rows
+from hf_proxy.tokens.prompts import Prompts, read_prompts
 
 CONTRAST_BAR = 1.15  # times the two forwards
 PREFIX_BAR = 16  # times faster than the published amateur stage
@@ -49,8 +53,8 @@ def prepare(args):
         AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(args.device).eval()
         for name in (args.expert, args.amateur)
     ]
-    settings = mining.MiningSettings(max_new_tokens=args.max_new_tokens)
-    miner = mining.Miner(
+    settings = MiningSettings(max_new_tokens=args.max_new_tokens)
+    miner = Miner(
         *models,
         processing_class=tokenizer,
         amateur_processing_class=AutoTokenizer.from_pretrained(args.amateur),
@@ -62,7 +66,7 @@ def prepare(args):
 
 
 def generate(miner, ids, max_new_tokens=None):
-    with logprobs.scoring_mode(miner.expert) as expert:
+    with scoring_mode(miner.expert) as expert:
         return generation.generate(
             expert,
             ids,
@@ -81,7 +85,7 @@ def ours(miner, prompts, trajectories):
 def batches_of(prompts, trajectories):
     """As the miner makes them."""
     whole = [p + t for p, t in zip(prompts.input_ids, trajectories, strict=False)]
-    groups = group_by_tokens(list(map(len, whole)), mining.TOKENS_PER_BATCH, padding_free=False)
+    groups = group_by_tokens(list(map(len, whole)), TOKENS_PER_BATCH, padding_free=False)
     return [
         token_batch(
             group,
@@ -133,7 +137,7 @@ def memory(args):
     miner, prompts = prepare(args)
     longest = max(prompts.input_ids, key=len)
     trajectory = [miner.end_ids[0]] * args.max_new_tokens
-    number = max(1, mining.TOKENS_PER_BATCH // (len(longest) + len(trajectory)))
+    number = max(1, TOKENS_PER_BATCH // (len(longest) + len(trajectory)))
     full = Prompts([str(i) for i in range(number)], [longest] * number, "", None)
     short = Prompts(["0"], [longest[:8]], "", None)
     ours(miner, short, [trajectory[:4]])  # imports, kernels, and the weights' pages
@@ -166,7 +170,7 @@ def main():
     parser.add_argument("--amateur", required=True)
     parser.add_argument("--prompts", required=True)
     parser.add_argument("--prompt_column", default="prompt")
-    parser.add_argument("--num_prompts", type=int, default=mining.BATCH_SIZE)
+    parser.add_argument("--num_prompts", type=int, default=BATCH_SIZE)
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prefix_prompts", type=int, default=3)
@@ -257,7 +261,7 @@ def main():
         add(content, [table("Prefixes anew, by prompt", rounds)], [anew], args.output)
     peaks = {way: memory_in_subprocess(args, way) for way in ("headless", "ours")}
     above = (peaks["ours"]["peak_bytes"] - peaks["headless"]["peak_bytes"]) / MIB
-    chunk = logprobs.LABELS_PER_CHUNK * peaks["ours"]["vocabulary"] * 4 / MIB
+    chunk = LABELS_PER_CHUNK * peaks["ours"]["vocabulary"] * 4 / MIB
     rows = [
         {"way": way, "tokens": peak["num_tokens"], "peak MiB": peak["peak_bytes"] / MIB}
         for way, peak in peaks.items()

@@ -35,9 +35,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_proxy
-from hf_proxy import logprobs
-from hf_proxy.batching import TokenBatch, group_by_tokens, token_batch
-from hf_proxy.parallel import balanced_shards
+from hf_proxy.models.access import prefers_padding_free
+from hf_proxy.models.batching import TokenBatch, group_by_tokens, token_batch
+from hf_proxy.models.logits import LABELS_PER_CHUNK
+from hf_proxy.models.parallel import balanced_shards
 
 SPEED_BAR = 0.90  # of the tokens/s of bare
 MEMORY_BAR_MIB, MEMORY_BAR_CHUNKS = 64, 2  # 64 MiB + k * C * V * 4 bytes above headless
@@ -115,8 +116,8 @@ def read_traces(source: str, num_traces: int) -> Dataset:
 
 
 def make_batches(model: Any, aligned: Dataset, tokens_per_batch: int) -> list[TokenBatch]:
-    """The batches that `score_traces` makes on one process, see `hf_proxy.scoring._forwards`."""
-    padding_free = logprobs.prefers_padding_free(model)
+    """The batches that `score_traces` makes on one process, see `hf_proxy.scoring.forwards`."""
+    padding_free = prefers_padding_free(model)
     aligned = aligned.with_format("numpy")
     lengths = [len(ids) for ids in aligned["input_ids"]]
     (shard,) = balanced_shards(lengths, 1)
@@ -522,7 +523,7 @@ def bars_of(result: dict[str, Any]) -> list[dict[str, Any]]:
             )
         )
     if "memory" in result:
-        chunk_bytes = logprobs.LABELS_PER_CHUNK * result["vocabulary"] * 4
+        chunk_bytes = LABELS_PER_CHUNK * result["vocabulary"] * 4
         found.append(
             bar(
                 "score_traces, peak memory above the headless forward, one batch of "

@@ -33,7 +33,7 @@ def rows_of(args):
     from datasets import Dataset
 
     from hf_proxy import load_soft_targets
-    from hf_proxy.schemas import SOFT_TARGET_FEATURES
+    from hf_proxy.records.rows import SOFT_TARGET_FEATURES
 
     chosen = []
     for row in load_soft_targets(args.soft_targets):
@@ -70,8 +70,8 @@ def measure(args):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from hf_proxy import SelectiveSFTConfig, SelectiveSFTTrainer
-    from hf_proxy.schemas import SOFT_TARGET_FEATURES
-    from hf_proxy.sft_loss import selective_loss
+    from hf_proxy.records.rows import SOFT_TARGET_FEATURES
+    from hf_proxy.training.loss import selective_loss
 
     torch.manual_seed(0)
     rows = rows_of(args)

@@ -3,8 +3,9 @@
 import datasets
 import evaluate
 
-from hf_proxy.schemas import SOFT_TARGET_FEATURES, InputError
-from hf_proxy.soft_targets import tally_rows
+from hf_proxy.mining.soft_targets import tally_rows
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.rows import SOFT_TARGET_FEATURES
 
 _DESCRIPTION = """
 How far an expert and an amateur part on the expert's own trajectories (LightReasoner): the share of
@@ -24,8 +25,8 @@ Args:
     predictions: rows of `hf_proxy.mine_soft_targets` or `hf_proxy.load_soft_targets`.
 Returns:
     kept_share, kl_mean (nats, all steps), top1_agreement, support_size (mean over kept steps),
-    flip_rate (of kept steps), and all else that `hf_proxy.soft_targets.Tally.statistics` names but
-    `echo_share`, which needs the tokenizer. What has nothing to be a share of is None.
+    flip_rate (of kept steps), and all else that `Tally.statistics` names but `echo_share`,
+    which needs the tokenizer. What has nothing to be a share of is None.
 """
 
 

@@ -4,10 +4,11 @@ import datasets
 import evaluate
 import numpy as np
 
-from hf_proxy.alignment import UNITS, min_max, token_weights
-from hf_proxy.schemas import LABEL_LOGPROB_FEATURES, TRACE_FEATURES, InputError
-from hf_proxy.scoring import DIVISORS, summarise
-from hf_proxy.traces import check_trace, check_unique_ids
+from hf_proxy.records.errors import InputError, check_unique_ids
+from hf_proxy.records.rows import LABEL_LOGPROB_FEATURES, TRACE_FEATURES
+from hf_proxy.scoring.summary import DIVISORS, summarise
+from hf_proxy.traces.alignment import UNITS, min_max, token_weights
+from hf_proxy.traces.checks import check_trace
 
 _DESCRIPTION = """
 How well a proxy model predicts a frontier model's reasoning traces, each token weighted by the

@@ -1,0 +1,271 @@
+"""One batch of mining: an expert writes, an amateur is held against it, partings become rows.
+
+A batch is padded alike and drawn with a generator seeded by (seed, its number), so its rows depend
+on nothing else.
+
+Source: arXiv 2510.07962, algorithm 1. Unlike the published script: ids end to end, raw logits of
+one teacher-forced pass of each model, the first step too, the end-of-text token too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from hf_proxy.mining.divergence import Contrast, contrast
+from hf_proxy.mining.settings import MiningSettings
+from hf_proxy.models.access import is_sharded, scoring_mode, unwrapped, weights_checksum
+from hf_proxy.models.batching import group_by_tokens, token_batch
+from hf_proxy.models.generation import end_ids_of, generate, window_of
+from hf_proxy.models.logits import LogitTransform, measure_logit_transform, read_logit_pairs
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.storage import fingerprint
+from hf_proxy.tokens.prompts import Prompts, check_lengths
+from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
+from hf_proxy.tokens.vocabulary import IdMap, check_widths, match_vocabularies
+
+TOKENS_PER_BATCH = 4096  # of one teacher-forced pass, with padding; chosen here
+
+
+class Miner:
+    """Expert, amateur and settings, ready to turn batches of prompts into rows.
+
+    Args:
+        expert, amateur: causal language models, whole on this process (not FSDP2 or ZeRO-3 shards).
+            They may differ in size, dtype and padded width.
+        processing_class: the expert's tokenizer.
+        amateur_processing_class: the amateur's, checked token by token; None: unchecked.
+        settings: see `mine_soft_targets`.
+
+    Raises:
+        InputError: the tokenizers are of other families.
+        ValueError: sharded weights, a head narrower than the tokenizer, no end-of-text token.
+    """
+
+    def __init__(
+        self,
+        expert: Any,
+        amateur: Any,
+        *,
+        processing_class: PreTrainedTokenizerBase,
+        amateur_processing_class: PreTrainedTokenizerBase | None,
+        settings: MiningSettings,
+    ):
+        self.expert, self.amateur, self.settings = expert, amateur, settings
+        self.processing_class = processing_class
+        bare, bare_amateur = unwrapped(expert), unwrapped(amateur)
+        self._refuse_shards()
+        self.ids: IdMap = match_vocabularies(processing_class, amateur_processing_class)
+        self._transforms: list[LogitTransform] | None = None
+        self.ids_checked = amateur_processing_class is not None
+        self.num_tokens = len(processing_class)
+        self.width = check_widths(bare, bare_amateur, self.num_tokens)
+        self.end_ids = end_ids_of(bare, processing_class)
+        windows = [window_of(model) for model in (bare, bare_amateur)]
+        self.window = min((window for window in windows if window is not None), default=None)
+
+    def check_lengths(self, prompts: Prompts) -> None:
+        """Refuse prompts that leave no room for `max_new_tokens`, and those without any token."""
+        check_lengths(prompts, self.settings.max_new_tokens, self.window)
+        for id, ids in zip(prompts.example_id, prompts.input_ids, strict=True):
+            self.ids(ids, row=id)
+
+    def check_rows(self, rows: Dataset, source: str) -> None:
+        """Refuse trajectories that either model could not read.
+
+        Raises:
+            InputError: an id beyond the vocabulary or without a like in the amateur's, a text
+                beyond the window.
+        """
+        for row in rows:
+            ids, name = row["input_ids"], row["example_id"]
+            if not 0 <= min(ids) <= max(ids) < self.width:
+                problem = f"an id is beyond the models' vocabulary of {self.width}"
+            elif self.window is not None and len(ids) > self.window:
+                problem = f"{len(ids)} tokens are more than the models' window of {self.window}"
+            else:
+                self.ids(ids, row=name)
+                continue
+            raise InputError.at(
+                problem, remedy="drop the row", source=source, row=name, field="input_ids"
+            )
+
+    def _refuse_shards(self) -> None:
+        for name, model in (("expert", self.expert), ("amateur", self.amateur)):
+            if is_sharded(unwrapped(model)):
+                raise ValueError(
+                    f"the {name}'s weights are sharded (FSDP2 or ZeRO-3); mining needs them whole "
+                    "on each process: mine with DDP or one process"
+                )
+
+    def describe(self, prompts: Prompts) -> dict[str, Any]:
+        """What decides the rows, by value or by hash; the same on every rank."""
+        models = {"expert": self.expert, "amateur": self.amateur}
+        return {
+            "settings": vars(self.settings),
+            "prompts": fingerprint([prompts.example_id, prompts.input_ids]),
+            "num_prompts": len(prompts.example_id),
+            "template": prompts.template,
+            "template_hash": fingerprint(prompts.template),
+            "system_prompt": prompts.system_prompt,
+            "tokenizer": tokenizer_fingerprint(self.processing_class),
+            "end_ids": self.end_ids,
+            **{
+                name: [weights_checksum(model), str(unwrapped(model).dtype)]
+                for name, model in models.items()
+            },
+        }
+
+    def is_echo(self, row: Mapping[str, Any], system_prompt: str | None) -> bool:
+        """Whether a trajectory repeats the system prompt."""
+        if not system_prompt:
+            return False
+        trajectory = row["input_ids"][row["prompt_length"] :]
+        return system_prompt in self.processing_class.decode(trajectory)
+
+    def mine(self, example_ids: list[str], prompts: list[list[int]], batch: int) -> list[dict]:
+        """`SoftTargets` rows of one batch of prompts.
+
+        Args:
+            example_ids: their names.
+            prompts: their ids.
+            batch: its number, which with the settings' seed seeds the draws.
+        """
+        with scoring_mode(self.expert) as expert:
+            trajectories = generate(
+                expert,
+                prompts,
+                processing_class=self.processing_class,
+                max_new_tokens=self.settings.max_new_tokens,
+                temperature=self.settings.temperature,
+                seed=[self.settings.seed, batch],
+            )
+        return self.rows(example_ids, prompts, trajectories)
+
+    def rows(
+        self, example_ids: list[str], prompts: list[list[int]], trajectories: list[list[int]]
+    ) -> list[dict]:
+        """`SoftTargets` rows of trajectories that are there already, whoever wrote them."""
+        self._refuse_shards()  # a trainer shards after the miner was made
+        with (
+            scoring_mode(self.expert) as expert,
+            scoring_mode(self.amateur) as amateur,
+        ):
+            contrasts = self._contrast(expert, amateur, example_ids, prompts, trajectories)
+        return [
+            _row(id, prompt, trajectory, found)
+            for id, prompt, trajectory, found in zip(
+                example_ids, prompts, trajectories, contrasts, strict=True
+            )
+        ]
+
+    def _contrast(
+        self,
+        expert: Any,
+        amateur: Any,
+        example_ids: list[str],
+        prompts: list[list[int]],
+        trajectories: list[list[int]],
+    ) -> list["_Steps"]:
+        """Each trajectory's steps, from one teacher-forced pass of each model."""
+        devices: dict[str, Any] = {"device": expert.device, "amateur_device": amateur.device}
+        if self._transforms is None:  # of the architecture: training does not move them
+            self._transforms = [
+                measure_logit_transform(model, device=model.device) for model in (expert, amateur)
+            ]
+        transforms = self._transforms
+        whole = [p + t for p, t in zip(prompts, trajectories, strict=True)]
+        found: list[_Steps | None] = [None] * len(whole)
+        moved = torch.from_numpy(self.ids.moved)
+        for group in group_by_tokens(list(map(len, whole)), TOKENS_PER_BATCH, padding_free=False):
+            starts = [len(prompts[i]) for i in group]
+            theirs = [self.ids(whole[i], row=example_ids[i]) for i in group]
+            batch = token_batch(group, [whole[i] for i in group], starts, padding_free=False)
+            amateur_batch = token_batch(group, theirs, starts, padding_free=False)
+            parts: list[Contrast] = []
+
+            def consume(expert_CV: Tensor, amateur_CV: Tensor, where: slice, parts=parts) -> None:
+                logits = []
+                for head_CV, transform in zip((expert_CV, amateur_CV), transforms, strict=True):
+                    if not transform.is_identity:
+                        dtype = torch.promote_types(head_CV.dtype, torch.float32)
+                        head_CV = transform(head_CV.to(dtype, copy=True))
+                    logits.append(head_CV[:, : self.width])
+                if len(moved):
+                    # gathered before it is written: two control tokens may have changed places
+                    here = moved[(moved < self.width).all(1)].to(logits[1].device)
+                    logits[1][:, here[:, 0]] = logits[1][:, here[:, 1]]
+                parts.append(
+                    contrast(
+                        *logits,
+                        divergence_beta=self.settings.divergence_beta,
+                        plausibility_alpha=self.settings.plausibility_alpha,
+                        contrast_temperature=self.settings.contrast_temperature,
+                        parity=self.settings.parity,
+                    )
+                )
+
+            try:
+                read_logit_pairs(expert, amateur, batch, amateur_batch, consume, **devices)
+            except ValueError as error:
+                names = ", ".join(example_ids[i] for i in group)
+                raise InputError.at(str(error), remedy="see there", row=names) from error
+            skip_first = self.settings.parity == "official"  # the published loop starts at step 1
+            steps = _split(Contrast.concatenate(parts), batch.num_labels, skip_first)
+            for i, own in zip(group, steps, strict=True):
+                found[i] = own
+        return [steps for steps in found if steps is not None]
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """One trajectory's share of a `Contrast`, as numpy arrays; `kept` are step numbers."""
+
+    columns: dict[str, np.ndarray]
+    kept: np.ndarray
+    offset: np.ndarray
+    entries: dict[str, np.ndarray]
+
+
+def _split(whole: Contrast, num_steps: list[int], skip_first: bool) -> list[_Steps]:
+    """The steps of each trajectory."""
+    columns = {
+        name: getattr(whole, f"{name}_N").cpu().numpy()
+        for name in ("kl", "top1_agree", "expert_entropy", "amateur_entropy", "support_size")
+    }
+    names = ("token_id", "prob", "expert_logprob", "amateur_logprob")
+    entries = {name: getattr(whole, name).cpu().numpy() for name in names}
+    offset = whole.offset.cpu().numpy()
+    kept = np.flatnonzero(whole.keep_N.cpu().numpy())
+    found, start = [], 0
+    for num in num_steps:
+        first, last = np.searchsorted(kept, [start + int(skip_first), start + num])
+        own = slice(offset[first], offset[last])
+        found.append(
+            _Steps(
+                {name: column[start : start + num] for name, column in columns.items()},
+                kept[first:last] - start,
+                offset[first : last + 1] - offset[first],
+                {name: column[own] for name, column in entries.items()},
+            )
+        )
+        start += num
+    return found
+
+
+def _row(example_id: str, prompt: list[int], trajectory: list[int], steps: _Steps) -> dict:
+    """A `SoftTargets` row."""
+    return {
+        "example_id": example_id,
+        "input_ids": prompt + trajectory,
+        "prompt_length": len(prompt),
+        "position": steps.kept + len(prompt),
+        "offset": steps.offset,
+        **steps.columns,
+        **steps.entries,
+    }

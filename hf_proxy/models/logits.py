@@ -1,0 +1,281 @@
+"""The only place that asks a model for logits, `[C, V]` at a time: `[T, V]` never exists.
+
+The model's own forward runs, through every wrapper's hooks (FSDP2 and ZeRO-3 gather their weights
+there). A hook in front of its output head takes the hidden states at the label positions, applies
+the head to them in chunks, and lets a single row pass on. What the model does to logits after its
+head (scale, softcap) is measured on the model itself, see `measure_logit_transform`.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_proxy.models.access import output_head, unwrapped
+from hf_proxy.models.batching import TokenBatch, token_batch
+
+LABELS_PER_CHUNK = 128  # C; chosen here: 256 gained nothing in bfloat16 on two CPU cores
+# Rows of a chunk that meet the softmax together, chosen here. On a CPU a few stay in cache, 2x
+# faster than all C; elsewhere half of C, so that three fp32 copies of a block stay under 2 * C * V
+# * 4 bytes.
+CPU_ROWS_PER_BLOCK = 4
+ROWS_PER_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class LogitTransform:
+    """`logit = cap * tanh(scale * head / cap)`, or `scale * head` without a cap."""
+
+    scale: float = 1.0
+    cap: float | None = None
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the head's output is the logits already."""
+        return self.scale == 1.0 and self.cap is None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Apply in place."""
+        if self.scale != 1.0:
+            logits.mul_(self.scale)
+        if self.cap is not None:
+            logits.div_(self.cap).tanh_().mul_(self.cap)
+        return logits
+
+
+def _forward(model: nn.Module, batch: TokenBatch, device: torch.device) -> Any:
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids_BT.to(device)}
+    if batch.position_ids_BT is not None:
+        inputs["position_ids"] = batch.position_ids_BT.to(device)
+    # use_cache=False is no mere economy: with a cache, packed rows attend to each other in silence
+    return model(**inputs, use_cache=False)
+
+
+def read_logits(
+    model: nn.Module,
+    batch: TokenBatch,
+    consume: Callable[[Tensor, slice], None],
+    *,
+    device: torch.device,
+) -> None:
+    """One forward pass; `consume(head_CV, where)` sees the head's output for each chunk of labels.
+
+    `head_CV` is what the head gave, in the dtype it computes in, before the model's own scale or
+    softcap; it is overwritten by the next chunk. `where` is the slice of `batch.label_N`.
+
+    Args:
+        model: as `scoring_mode` yields it.
+        device: where the model takes its input.
+
+    Raises:
+        ValueError: the model's forward never calls its output head as a module.
+    """
+
+    def chunks(head: nn.Module, hidden_ND: Tensor, index_N: Tensor) -> None:
+        apply = _chunked_head(head, hidden_ND, len(index_N))
+        for start in range(0, len(index_N), LABELS_PER_CHUNK):
+            where = slice(start, min(start + LABELS_PER_CHUNK, len(index_N)))
+            consume(apply(hidden_ND[index_N[where]]), where)
+
+    _before_head(model, batch, chunks, device=device)
+
+
+def read_logit_pairs(
+    expert: nn.Module,
+    amateur: nn.Module,
+    batch: TokenBatch,
+    amateur_batch: TokenBatch,
+    consume: Callable[[Tensor, Tensor, slice], None],
+    *,
+    device: torch.device,
+    amateur_device: torch.device,
+) -> None:
+    """One forward pass of each; `consume(expert_CV, amateur_CV, where)` sees the same labels.
+
+    As `read_logits` for the expert. The amateur's hidden states at the labels are kept, `[N, D]`,
+    and meet its head outside of its forward, so its weights must lie whole on this process.
+    """
+    kept: list[Tensor] = []
+
+    def keep(head: nn.Module, hidden_ND: Tensor, index_N: Tensor) -> None:
+        kept.append(hidden_ND[index_N])
+
+    _before_head(amateur, amateur_batch, keep, device=amateur_device)
+    apply = _chunked_head(output_head(amateur), kept[0], len(kept[0]))
+
+    def both(expert_CV: Tensor, where: slice) -> None:
+        consume(expert_CV, apply(kept[0][where]).to(expert_CV.device), where)
+
+    read_logits(expert, batch, both, device=device)
+
+
+def kept_logits(model: nn.Module, inputs: dict[str, Any], index_M: Tensor) -> Tensor:
+    """Logits `[M, V]` at some places of the flattened inputs, from the model's own forward.
+
+    With gradient: the model is called as it is wrapped (DDP, FSDP2), a hook in front of its head
+    lets only those hidden states pass, and what the model does behind its head it does to them.
+
+    Args:
+        inputs: keyword arguments of the forward, on the model's device.
+        index_M: places in `input_ids.flatten()`, possibly none.
+    """
+    head = output_head(unwrapped(model))
+
+    def select(module: Any, args: tuple) -> tuple:
+        hidden_ND = args[0].reshape(-1, args[0].shape[-1])
+        if len(hidden_ND) != inputs["input_ids"].numel():
+            raise ValueError(
+                f"{len(hidden_ND)} positions reach the output head for "
+                f"{inputs['input_ids'].numel()} tokens (prompt tuning?); its steps cannot be told"
+            )
+        return (hidden_ND[index_M][None], *args[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        return model(**inputs, use_cache=False).logits[0]
+    finally:
+        handle.remove()
+
+
+def _chunked_head(head: Any, hidden_ND: Tensor, num_labels: int) -> Callable[[Tensor], Tensor]:
+    """The head as a function of `[C, D]`; its result is overwritten by the next call."""
+    plain = (
+        type(head) is nn.Linear
+        and type(head.weight) is nn.Parameter
+        and head.bias is None
+        and "forward" not in vars(head)
+        and head.weight.dtype == hidden_ND.dtype
+        and not torch.is_autocast_enabled(hidden_ND.device.type)
+    )
+    if not plain:
+        return head.forward
+    # one buffer for all chunks: fresh memory for each would cost a third of the head's time
+    rows = min(LABELS_PER_CHUNK, num_labels)
+    buffer_CV = hidden_ND.new_empty(rows, head.weight.shape[0])
+
+    def apply(hidden_CD: Tensor) -> Tensor:
+        head_CV = buffer_CV[: len(hidden_CD)]
+        torch.mm(hidden_CD, head.weight.t(), out=head_CV)
+        return head_CV
+
+    return apply
+
+
+def _before_head(
+    model: nn.Module,
+    batch: TokenBatch,
+    use: Callable[[nn.Module, Tensor, Tensor], None],
+    *,
+    device: torch.device,
+) -> None:
+    """One forward pass in which `use(head, hidden_ND, index_N)` stands in front of the head."""
+    head = output_head(model)
+    called = False
+
+    def hook(module: Any, args: tuple) -> tuple:
+        nonlocal called
+        if called:
+            raise ValueError(f"{type(model).__name__}.forward calls its output head twice")
+        called = True
+        hidden_ND = args[0].reshape(-1, args[0].shape[-1])
+        if len(hidden_ND) != batch.input_ids_BT.numel():
+            raise ValueError(
+                f"{type(model).__name__} hands {len(hidden_ND)} positions to its output head for "
+                f"{batch.input_ids_BT.numel()} tokens (prompt tuning?); it cannot be scored"
+            )
+        use(module, hidden_ND, batch.index_N.to(hidden_ND.device))
+        return (hidden_ND[:1][None], *args[1:])
+
+    handle = head.register_forward_pre_hook(hook)
+    try:
+        _forward(model, batch, device)
+    finally:
+        handle.remove()
+    if not called:
+        raise _head_not_called(model)
+
+
+def _head_not_called(model: nn.Module) -> ValueError:
+    return ValueError(
+        f"{type(model).__name__}.forward does not call its output head as a module, so its "
+        "logits cannot be read in chunks; this architecture is not supported"
+    )
+
+
+def measure_logit_transform(model: nn.Module, *, device: torch.device) -> LogitTransform:
+    """What the model does to the output of its head: nothing, a scale, a softcap, or both.
+
+    One forward of one token in which the head's output is replaced by known numbers, so Gemma's
+    softcap, Cohere's and Granite's scales are honoured without knowing what each config calls them.
+
+    Raises:
+        ValueError: it does anything else.
+    """
+    probe = (1.0, 1e30, -50.0, -3.0, 7.0)
+    called = False
+
+    def replace(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        nonlocal called
+        called = True
+        # at least fp32: a scale of 1/13 read through bfloat16 would be wrong in every logit
+        dtype = torch.promote_types(output.dtype, torch.float32)
+        replaced = torch.zeros(output.shape, dtype=dtype, device=output.device)
+        replaced[..., : len(probe)] = replaced.new_tensor(probe)
+        return replaced
+
+    handle = output_head(model).register_forward_hook(replace)
+    try:
+        batch = token_batch([0], [[0, 0]], [1], padding_free=False)
+        logits = _forward(model, batch, device).logits
+    finally:
+        handle.remove()
+    if not called:
+        raise _head_not_called(model)
+    at_one, at_infinity, *rest = logits.flatten()[: len(probe)].double().tolist()
+    if abs(at_infinity) > 1e25:
+        transform = LogitTransform(scale=at_one)
+    else:
+        scale = at_infinity * math.atanh(at_one / at_infinity)
+        transform = LogitTransform(1.0 if abs(scale - 1) < 1e-5 else scale, at_infinity)
+    expected = transform(torch.tensor(probe[2:], dtype=torch.float64)).tolist()
+    if not all(
+        math.isclose(x, y, rel_tol=1e-4, abs_tol=1e-5) for x, y in zip(rest, expected, strict=True)
+    ):
+        raise ValueError(
+            f"{type(model).__name__} changes its logits after the head in a way that is neither a "
+            f"scale nor a softcap ({probe[2:]} became {rest}); this architecture is not supported"
+        )
+    return transform
+
+
+def label_logprobs(
+    model: nn.Module, batch: TokenBatch, transform: LogitTransform, *, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Log-probability and rank of each label, from one forward pass.
+
+    Equals `log_softmax(model(input_ids).logits.float(), -1)` read at `position - 1`.
+
+    Returns:
+        `logprob_N` (float64, nats) and `rank_N` (int64, 1 + tokens strictly more likely), on the
+        CPU. The softmax runs in fp32, in float64 for a float64 model.
+    """
+    logprobs: list[Tensor] = []
+    ranks: list[Tensor] = []
+
+    def consume(head_CV: Tensor, where: slice) -> None:
+        label_C1 = batch.label_N[where, None].to(head_CV.device)
+        dtype = torch.promote_types(head_CV.dtype, torch.float32)
+        rows = CPU_ROWS_PER_BLOCK if head_CV.device.type == "cpu" else ROWS_PER_BLOCK
+        for block_V, label_1 in zip(head_CV.split(rows), label_C1.split(rows), strict=True):
+            # a copy even where the dtype is right: the transform works in place
+            logprob_V = torch.log_softmax(transform(block_V.to(dtype, copy=True)), dim=-1)
+            logprob_1 = logprob_V.gather(1, label_1)
+            logprobs.append(logprob_1[:, 0])
+            # summed as floats, exact below 2**24, because summing booleans is ten times slower
+            ranks.append(logprob_V.gt_(logprob_1).sum(-1))
+
+    read_logits(model, batch, consume, device=device)
+    return torch.cat(logprobs).cpu().double(), torch.cat(ranks).cpu().long() + 1

@@ -1,0 +1,107 @@
+"""A proxy score, and what must be equal for two of them to be compared."""
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any
+
+from datasets import Dataset
+
+from hf_proxy.records.storage import fingerprint
+
+METRICS = ("value", "trace_nll", "bits_per_byte")  # of a ProxyScore, for which lower is better
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What must be equal for two scores to be compared.
+
+    `parts` maps traces, num_traces, tokenizer, context, unit, minmax_over, max_length and divisor
+    to text or hashes of content; `hash` is the fingerprint of them all.
+    """
+
+    parts: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        return fingerprint(self.parts)
+
+    def differing(self, other: "Setting") -> list[str]:
+        """`name: mine != theirs` for each part that differs."""
+        names = sorted(set(self.parts) | set(other.parts))
+        return [
+            f"{name}: {self.parts.get(name)!r} != {other.parts.get(name)!r}"
+            for name in names
+            if self.parts.get(name) != other.parts.get(name)
+        ]
+
+    def incomparable(self, other: "Setting", metric: str) -> tuple[list[str], str]:
+        """Why a metric of two settings does not compare.
+
+        `"bits_per_byte"` asks only that traces and context be equal, so it compares across
+        tokenizers.
+
+        Returns:
+            the differing parts, empty if it compares, and a note on what to keep in mind.
+        """
+        if metric not in METRICS:
+            raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
+        differing, note = self.differing(other), ""
+        if metric == "bits_per_byte":
+            differing = [part for part in differing if part.startswith(("traces:", "context:"))]
+            if all(str(s.parts.get("context")).startswith("chat") for s in (self, other)):
+                differing = [part for part in differing if not part.startswith("context:")]
+                note = "each model saw the prompt in its own chat template"
+        return differing, note
+
+
+@dataclass(frozen=True)
+class ProxyScore:
+    """One model on one trace set. NLLs in nats per token; lower is better.
+
+    Attributes:
+        value: rBridge, mean over traces of `weighted_nll_sum / divisor`.
+        low, high: 90 % interval of `value`, percentile bootstrap over traces; None for one trace.
+        pooled: the same sums, divided once over all traces.
+        trace_nll: R_phi, mean over traces of `nll_sum / num_labels`: rBridge with all weights 1.
+        bits_per_byte: summed NLL over summed bytes, in bits; the one number that compares across
+            tokenizers.
+        top1_agreement: share of all labels that no other token outranks.
+        mean_rank: mean over all labels of 1 + the number of tokens that outrank it.
+        setting: what was scored and how; see `Setting`.
+        step: training step of the weights, where known.
+        rows: `Dataset`, per trace, sorted by `example_id`: `example_id, weighted_nll_sum, nll_sum,
+            weight_sum, top1_sum, rank_sum, num_labels, num_bytes`.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    pooled: float
+    trace_nll: float
+    bits_per_byte: float
+    top1_agreement: float
+    mean_rank: float
+    num_traces: int
+    num_labels: int
+    setting: Setting
+    model_id: str | None
+    num_parameters: int
+    step: int | None
+    rows: Dataset
+
+    def scalars(self) -> dict[str, Any]:
+        """Everything but `rows`, ready for JSON; the setting as its hash and parts."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "rows"}
+        return values | {"setting": self.setting.hash, "setting_parts": self.setting.parts}
+
+    def to_json(self) -> str:
+        """All of it as JSON text; `from_json` gives back an equal score."""
+        return json.dumps(self.scalars() | {"rows": self.rows.to_dict()}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ProxyScore":
+        """The score that `to_json` wrote."""
+        content = json.loads(text)
+        content["setting"] = Setting(content.pop("setting_parts"))
+        content["rows"] = Dataset.from_dict(content["rows"])
+        return cls(**content)

@@ -1,0 +1,152 @@
+"""Sections of a report on an expert held against an amateur: figures, sets, trajectories."""
+
+from collections.abc import Callable, Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from hf_proxy.mining.soft_targets import FLAT_SUPPORT, PUBLISHED
+from hf_proxy.report.blocks import (
+    Block,
+    Download,
+    Section,
+    Shown,
+    Table,
+    as_csv,
+    cell,
+    course,
+    file_name,
+    number,
+    percent,
+    told,
+)
+from hf_proxy.report.contents import MinedSet, RunContents
+from hf_proxy.report.figures.pages import Series, draw_panel, draw_steps
+from hf_proxy.report.figures.sets import contrast_panels
+from hf_proxy.report.trajectories import trajectory_view
+from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
+
+FindTokenizer = Callable[[str], PreTrainedTokenizerBase]
+# statistic: what it is, in which unit
+_STATISTICS = {
+    "num_rows": "trajectories",
+    "num_steps": "generated steps",
+    "num_kept": "steps kept (KL of at least divergence_beta)",
+    "num_ended_at_once": "trajectories of one token",
+    "kept_share": "kept, share of all steps",
+    "kl_mean": "KL of expert from amateur, mean over all steps, nats",
+    "kl_mean_agree": "KL where both prefer the same token, nats",
+    "kl_mean_differ": "KL where they prefer different tokens, nats",
+    "top1_agreement": "both prefer the same token, share of all steps",
+    "agree_kept_share": "kept, share of those where both prefer the same token",
+    "support_size": "plausible tokens of a kept step, mean",
+    "one_token_share": "kept steps with one plausible token, share",
+    "one_token_share_all": "all steps with one plausible token, share",
+    "flip_rate": "kept steps whose target prefers another token than the expert, share",
+    "flat_share": f"kept steps with more than {FLAT_SUPPORT} plausible tokens, share",
+    "echo_share": "trajectories that repeat the system prompt, share",
+}
+# statistic: how its axis is named, and whether it is a share
+_CONTRAST_AXES = {
+    "kept_share": ("kept, % of steps", True),
+    "kl_mean": ("mean KL, nats", False),
+    "top1_agreement": ("same first token, % of steps", True),
+    "support_size": ("plausible tokens of a kept step", False),
+    "flip_rate": ("flips, % of kept steps", True),
+}
+
+
+def contrast_section(parts: Sequence[RunContents], downloads: list[Download]) -> Section:
+    """How far expert and amateur part: over steps, and in one set."""
+    blocks = []
+    for part in parts:
+        if part.contrast:
+            lines = sorted(part.contrast, key=lambda line: line["step"])
+            block, steps = Block(told(part.name, "over steps")), [line["step"] for line in lines]
+            for key, (label, is_share) in _CONTRAST_AXES.items():
+                unit = 100 if is_share else 1
+                values = [None if line[key] is None else unit * line[key] for line in lines]
+                drawing = draw_steps([Series(label, steps, values)], y_label=label)
+                alt = course(label, steps, values, digits=3)
+                block.figures.append(Shown(label, alt, drawing))
+            head = ["step", "kept steps", *(label for label, _ in _CONTRAST_AXES.values())]
+            rows = [
+                [str(line["step"]), f"{line['num_kept']:,} of {line['num_steps']:,}"]
+                + [
+                    percent(line[key]) if is_share else number(line[key])
+                    for key, (_, is_share) in _CONTRAST_AXES.items()
+                ]
+                for line in lines
+            ]
+            block.tables.append(Table("Contrast by step", head, rows))
+            blocks.append(block)
+            flat = [{k: v for k, v in r.items() if not isinstance(v, dict | list)} for r in lines]
+            downloads.append(Download(file_name(part.name, "contrast.csv"), as_csv(flat)))
+        if part.mined is None:
+            continue
+        block = Block(told(part.name, part.mined.name))
+        if part.mined.shards:
+            beta = part.mined.settings["settings"]["divergence_beta"]
+            panels = contrast_panels(part.mined.all_rows(), divergence_beta=beta)
+            block.figures = [Shown(one.title, one.alt, draw_panel(one)) for one in panels]
+        if part.mined.statistics is None:
+            block.said.append(
+                f"Its mining has not ended: {len(part.mined.shards)} of {part.mined.num_batches} "
+                "batches are there, and no statistics yet."
+            )
+        else:
+            head = ["what", "this set", "published, other models and prompts"]
+            rows = [
+                [_STATISTICS.get(name, name), cell(value), PUBLISHED.get(name, "")]
+                for name, value in part.mined.statistics.items()
+            ]
+            block.tables.append(Table("The whole set in numbers (arXiv 2510.07962)", head, rows))
+            pairs = [{"statistic": k, "value": v} for k, v in part.mined.statistics.items()]
+            downloads.append(Download(file_name(part.name, "statistics.csv"), as_csv(pairs)))
+        blocks.append(block)
+    absent = "Contrast: no contrast.jsonl (ContrastCallback) and no mined set."
+    return Section("contrast", "Contrast of expert and amateur", absent, blocks)
+
+
+def trajectory_section(
+    parts: Sequence[RunContents], find_tokenizer: FindTokenizer | None, tokenizer_at: str | None
+) -> Section:
+    """The first trajectories of each set, with their targets."""
+    blocks, count = [], 0
+    for part in parts:
+        if part.mined is None or not part.mined.rows:
+            continue
+        block = Block(told(part.name, part.mined.name))
+        tokenizer, why = _tokenizer_of(part.mined, find_tokenizer, tokenizer_at)
+        if tokenizer is None:
+            block.said.append(f"They cannot be shown as text: {why}.")
+        else:
+            for row in part.mined.rows:
+                block.views.append((count, trajectory_view(row, tokenizer)))
+                count += 1
+            block.said.append(
+                f"The first {len(part.mined.rows)} of {part.mined.settings['num_prompts']:,}."
+            )
+        blocks.append(block)
+    absent = "Trajectories: no soft targets here."
+    return Section("trajectories", "Trajectories and their soft targets", absent, blocks)
+
+
+def _tokenizer_of(
+    mined: MinedSet, find_tokenizer: FindTokenizer | None, tokenizer_at: str | None
+) -> tuple[PreTrainedTokenizerBase | None, str]:
+    """The tokenizer that the set was mined with, or why there is none."""
+    if find_tokenizer is None:
+        return None, "no tokenizer was looked for"
+    reasons = []
+    for where in [tokenizer_at] if tokenizer_at else mined.tokenizer_at:
+        try:
+            tokenizer = find_tokenizer(where)
+        except (OSError, ValueError) as error:
+            reasons.append(str(error).strip().splitlines()[0])
+            continue
+        # the ids of another one would be other words
+        if tokenizer_fingerprint(tokenizer) == mined.settings.get("tokenizer"):
+            return tokenizer, ""
+        reasons.append(f"the tokenizer at {where} is not the one that the set was mined with")
+    reason = (reasons or ["the set does not say where its tokenizer is"])[0]
+    return None, f"{reason}; name its tokenizer with --tokenizer"

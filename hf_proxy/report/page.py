@@ -1,0 +1,119 @@
+"""One HTML page of a run, live or finished, that needs nothing else: no script and no request."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hf_proxy.records.storage import write_text
+from hf_proxy.report.blocks import Block, Download, Section, Table, told
+from hf_proxy.report.contents import RunContents
+from hf_proxy.report.mining import FindTokenizer, contrast_section, trajectory_section
+from hf_proxy.report.reading import read_run
+from hf_proxy.report.results import (
+    accuracy_section,
+    benchmark_section,
+    curve_section,
+    ranking_section,
+)
+from hf_proxy.report.training import score_sections, training_section
+from hf_proxy.report.trajectories import render_page
+
+
+def write_report(
+    folder: str | Path,
+    path: str | Path,
+    *,
+    find_tokenizer: FindTokenizer | None = None,
+    tokenizer_at: str | None = None,
+    num_rows: int = 3,
+) -> dict[str, Any]:
+    """Write the report of a run's folder as one file, for light and dark.
+
+    Args:
+        folder: `output_dir` of any command of ours; what it lacks is said in one line.
+        path: of the page.
+        find_tokenizer: gives the tokenizer at a path or hub id, or raises `OSError` or
+            `ValueError`; None: trajectories are not shown as text.
+        tokenizer_at: where to look for it; None: where the set or the run says it is.
+        num_rows: trajectories of a set, and problems of an accuracy, to show.
+
+    Returns:
+        `sections` and `absent` (ids), `files` that were read, `notes` on what was left out.
+
+    Raises:
+        InputError: nothing of ours is in the folder, or one of our files is not what it should be.
+    """
+    parts = read_run(folder, num_rows=num_rows)
+    downloads: list[Download] = []
+    sections = [
+        *score_sections(parts, downloads),
+        training_section(parts, downloads),
+        ranking_section(parts, downloads),
+        curve_section(parts, downloads),
+        contrast_section(parts, downloads),
+        trajectory_section(parts, find_tokenizer, tokenizer_at),
+        accuracy_section(parts, downloads, num_answers=num_rows),
+        benchmark_section(parts),
+        _provenance(parts),
+    ]
+    shown = [section for section in sections if section.blocks]
+    absent = [section for section in sections if not section.blocks and section.absent]
+    notes = [told(part.name, note) for part in parts for note in part.notes]
+    name = Path(folder).resolve().name
+    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    page = render_page(
+        "report.html.jinja",
+        title=f"Report of {name}",
+        written=written,
+        sections=shown,
+        absent=absent,
+        notes=notes,
+        downloads=[(one.name, _link(one), len(one.content)) for one in downloads],
+    )
+    write_text(Path(path), page)
+    return {
+        "sections": [section.id for section in shown],
+        "absent": [section.id for section in absent],
+        "files": [told(part.name, file) for part in parts for file in part.files],
+        "notes": notes,
+    }
+
+
+def _provenance(parts: Sequence[RunContents]) -> Section:
+    """Versions and dates beside each other, then each record as it was written."""
+    blocks = []
+    for part in parts:
+        if not part.provenance:
+            continue
+        block = Block(part.name)
+        stamps = {name: stamp for name, stamp in part.provenance.items() if stamp}
+        versions = {name: _mapping(stamp.get("versions")) for name, stamp in stamps.items()}
+        libraries = list(dict.fromkeys(key for own in versions.values() for key in own))
+        rows = [["written", *(str(stamp.get("date", "-")) for stamp in stamps.values())]]
+        rows += [
+            [library, *(str(own.get(library, "-")) for own in versions.values())]
+            for library in libraries
+        ]
+        if stamps:
+            block.tables.append(Table("Versions of the libraries", ["what", *stamps], rows))
+        for name, stamp in stamps.items():
+            rest = {key: value for key, value in stamp.items() if key != "versions"}
+            text = json.dumps(rest, indent=2, ensure_ascii=False)
+            block.texts.append((f"{name}: settings and counts", text))
+        blocks.append(block)
+    absent = "Provenance: no provenance.json (a run that still goes on writes it at its end)."
+    return Section("provenance", "Provenance", absent, blocks)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _link(download: Download) -> str:
+    kind = "text/csv" if download.name.endswith(".csv") else "application/json"
+    # lone surrogates, which JSON can name, are no UTF-8
+    coded = base64.b64encode(download.content.encode(errors="backslashreplace")).decode()
+    return f"data:{kind};charset=utf-8;base64,{coded}"

@@ -1,0 +1,208 @@
+"""One forward pass over every aligned trace, shared among the processes, whatever their number."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+from torch import nn
+from tqdm.auto import tqdm
+
+from hf_proxy.models.access import prefers_padding_free, scoring_mode, supports_padding_free
+from hf_proxy.models.batching import group_by_tokens, token_batch
+from hf_proxy.models.logits import label_logprobs, measure_logit_transform
+from hf_proxy.models.parallel import (
+    Processes,
+    balanced_shards,
+    is_main,
+    num_processes,
+    require_equal,
+)
+from hf_proxy.records.errors import InputError, check_unique_ids
+from hf_proxy.records.scores import Setting
+from hf_proxy.records.storage import fingerprint
+
+TOKENS_PER_BATCH = 4096  # chosen here, not tuned
+
+
+class Rows(NamedTuple):
+    """What every rank knows of all rows before the first forward, sorted by `example_id`."""
+
+    example_id: list[str]
+    number: np.ndarray  # row of the aligned dataset
+    length: np.ndarray  # tokens
+    num_labels: np.ndarray
+    num_bytes: np.ndarray
+    parts: dict[str, Any]
+
+
+class Scored(NamedTuple):
+    """One row after its forward pass."""
+
+    place: int  # in `Rows`
+    weight_N: np.ndarray
+    logprob_N: np.ndarray
+    rank_N: np.ndarray
+
+
+def read_rows(aligned: Dataset) -> Rows:
+    """Sizes of all rows, without reading their ids into Python."""
+    if not len(aligned):
+        raise InputError.at("there are no aligned traces", remedy="score at least one")
+    example_ids: list[str] = []
+    settings: set[str] = set()
+    lengths, starts, num_bytes = [], [], []
+    columns = ["example_id", "input_ids", "label_start", "num_bytes", "setting_parts"]
+    for table in aligned.select_columns(columns).with_format("arrow").iter(batch_size=1000):
+        example_ids += table["example_id"].to_pylist()
+        settings |= set(table["setting_parts"].to_pylist())
+        lengths.append(pc.list_value_length(table["input_ids"]).to_numpy())
+        starts.append(table["label_start"].to_numpy())
+        num_bytes.append(table["num_bytes"].to_numpy())
+    check_unique_ids(example_ids)
+    if len(settings) > 1:
+        first, second = sorted(settings)[:2]
+        differing = Setting(json.loads(first)).differing(Setting(json.loads(second)))
+        raise InputError.at(
+            f"rows of different settings stand together: {'; '.join(differing)}",
+            remedy="align all of them in one call",
+            field="setting_parts",
+        )
+    (setting,) = settings
+    parts = json.loads(setting)
+    if parts["num_traces"] != len(example_ids):
+        # a selection is a trace set of its own, named by what it was selected from
+        parts["traces"] = fingerprint([parts["traces"], sorted(example_ids)])
+        parts["num_traces"] = len(example_ids)
+    order = np.array(sorted(range(len(example_ids)), key=example_ids.__getitem__))
+    length = np.concatenate(lengths)[order].astype(np.int64)
+    return Rows(
+        example_id=[example_ids[i] for i in order],
+        number=order,
+        length=length,
+        num_labels=length - np.concatenate(starts)[order],
+        num_bytes=np.concatenate(num_bytes)[order].astype(np.int64),
+        parts=parts,
+    )
+
+
+def forwards(
+    model: nn.Module,
+    aligned: Dataset,
+    rows: Rows,
+    accelerator: Processes,
+    tokens_per_batch: int,
+    padding_free: bool | None,
+) -> Iterator[Scored]:
+    """This rank's share of the rows, scored.
+
+    Every rank runs the same number of forwards, because under FSDP2 and ZeRO-3 each is a
+    collective; who has fewer batches repeats the shortest row.
+    """
+    require_equal(
+        fingerprint([rows.example_id, rows.length.tolist(), rows.parts]),
+        accelerator,
+        what="the aligned traces",
+        remedy="give every rank the same file and settings",
+    )
+    lengths = rows.length.tolist()
+    with scoring_mode(model) as bare:
+        if padding_free is None:
+            padding_free = prefers_padding_free(bare)
+        elif padding_free and not supports_padding_free(bare):
+            raise ValueError(
+                f"{type(bare).__name__} with attention "
+                f"{getattr(bare.config, '_attn_implementation', None)!r} cannot tell packed rows "
+                "apart; score it with padding_free=False"
+            )
+        _check_window(bare, rows)
+        shards = [
+            [[shard[i] for i in group] for group in groups]
+            for shard in balanced_shards(lengths, num_processes(accelerator))
+            for groups in [
+                group_by_tokens(
+                    [lengths[i] for i in shard], tokens_per_batch, padding_free=padding_free
+                )
+            ]
+        ]
+        num_forwards = max(map(len, shards))
+        shard = shards[0 if accelerator is None else accelerator.process_index]
+        device = bare.device if accelerator is None else accelerator.device
+        transform = measure_logit_transform(bare, device=device)
+        progress = tqdm(
+            total=sum(lengths[i] for group in shard for i in group),
+            desc="Scoring",
+            unit=" tokens",
+            unit_scale=True,
+            leave=False,
+            disable=None if is_main(accelerator) else True,
+        )
+        # Arrow, because the numpy format of datasets rounds float64 weights to float32
+        tables = aligned.with_format("arrow")
+        with progress:
+            for number in range(num_forwards):
+                idle = number >= len(shard)
+                group = [int(np.argmin(rows.length))] if idle else shard[number]
+                content = [_arrays(tables[int(rows.number[place])]) for place in group]
+                batch = token_batch(
+                    group,
+                    [input_ids for input_ids, _ in content],
+                    [int(rows.length[place] - rows.num_labels[place]) for place in group],
+                    padding_free=padding_free,
+                )
+                _check_vocabulary(bare, batch, rows)
+                logprob_N, rank_N = label_logprobs(bare, batch, transform, device=device)
+                if idle:
+                    continue
+                logprobs_of = logprob_N.split(batch.num_labels)
+                ranks_of = rank_N.split(batch.num_labels)
+                for i, place in enumerate(group):
+                    _check_finite(logprobs_of[i], rows.example_id[place])
+                    weight_N = content[i][1][-batch.num_labels[i] :]
+                    yield Scored(place, weight_N, logprobs_of[i].numpy(), ranks_of[i].numpy())
+                progress.update(sum(lengths[i] for i in group))
+
+
+def _arrays(table: pa.Table) -> tuple[np.ndarray, ...]:
+    """`input_ids` and `label_weight` of a table of one row."""
+    return tuple(table[name][0].values.to_numpy() for name in ("input_ids", "label_weight"))
+
+
+def _check_window(model: Any, rows: Rows) -> None:
+    config = model.config.get_text_config()
+    window = getattr(config, "max_position_embeddings", None)
+    longest = int(np.argmax(rows.length))
+    # the last token is only ever predicted, so the window holds one token less than the row
+    if window is not None and rows.length[longest] - 1 > window:
+        raise InputError.at(
+            f"context and trace have {rows.length[longest]} tokens, the model's window is {window}",
+            remedy=f"align with max_length={window + 1}, too_long='drop'",
+            row=rows.example_id[longest],
+        )
+
+
+def _check_vocabulary(model: Any, batch: Any, rows: Rows) -> None:
+    size = model.config.get_text_config().vocab_size
+    size = getattr(model.get_input_embeddings(), "num_embeddings", size)
+    largest = max(int(batch.input_ids_BT.max()), int(batch.label_N.max()))
+    if largest >= size:
+        raise InputError.at(
+            f"token id {largest} is beyond the model's vocabulary of {size}",
+            remedy="align with this model's own tokenizer",
+            row=rows.example_id[batch.rows[0]],
+            field="input_ids",
+        )
+
+
+def _check_finite(logprob_N: torch.Tensor, example_id: str) -> None:
+    if not torch.isfinite(logprob_N).all():
+        place = int((~torch.isfinite(logprob_N)).nonzero()[0])
+        raise InputError.at(
+            f"the model's logprob of label {place} is {logprob_N[place].item()}",
+            remedy="its weights or its precision are broken: try float32, or look for NaN in them",
+            row=example_id,
+        )

@@ -1,0 +1,145 @@
+"""One model on one trace set: rBridge and its companions, from one forward pass over every trace.
+
+Source: arXiv 2509.21013, equation 1. Where the paper is silent the choice is named in the
+docstrings.
+"""
+
+import numpy as np
+from datasets import Dataset
+from torch import nn
+
+from hf_proxy.models.access import unwrapped
+from hf_proxy.models.parallel import Processes, stop_together, sum_over_ranks
+from hf_proxy.records.rows import LABEL_LOGPROB_FEATURES
+from hf_proxy.records.scores import ProxyScore, Setting
+from hf_proxy.scoring.forwards import TOKENS_PER_BATCH, forwards, read_rows
+from hf_proxy.scoring.summary import DIVISORS, summarise
+
+
+def score_traces(
+    model: nn.Module,
+    aligned: Dataset,
+    *,
+    accelerator: Processes = None,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+    divisor: str = "tokens",
+    padding_free: bool | None = None,
+    step: int | None = None,
+    model_id: str | None = None,
+) -> ProxyScore:
+    """rBridge of `model` on aligned traces: mean over traces of `sum_i(nll_i * w_i) / divisor`.
+
+    Any number of processes, batch size and row order give the same score. The model is left as it
+    was: training flags, RNG streams, hooks.
+
+    Args:
+        model: a causal LM, bare or wrapped (DDP, FSDP2, PEFT, compiled), on the device to run on.
+        aligned: rows of `align_traces`, the same on every rank; a selection of them is a set of its
+            own.
+        accelerator: shares the traces among its processes; every one of them must call. None: this
+            process alone scores all of them.
+        tokens_per_batch: tokens, padding included, of one forward pass.
+        divisor: `"tokens"` (published: number of labels) or `"weights"` (sum of weights).
+        padding_free: all rows of a batch in one line. None: where the model has flash attention.
+        step, model_id: recorded; `model_id` defaults to the name the model was loaded by.
+
+    Returns:
+        `ProxyScore`, the same on every rank.
+
+    Raises:
+        InputError: rows of different settings, repeated ids, a row longer than the model's window,
+        a
+            token beyond its vocabulary, a label of probability 0 or NaN, ranks that hold different
+            rows. All ranks raise.
+    """
+    if divisor not in DIVISORS:
+        raise ValueError(f"divisor must be one of {DIVISORS}, not {divisor!r}")
+    with stop_together(accelerator):
+        rows = read_rows(aligned)
+    num_rows = len(rows.example_id)
+    sums = np.zeros((num_rows, 5))
+    with stop_together(accelerator):
+        for place, weight_N, logprob_N, rank_N in forwards(
+            model, aligned, rows, accelerator, tokens_per_batch, padding_free
+        ):
+            sums[place] = (
+                (-logprob_N * weight_N).sum(),
+                -logprob_N.sum(),
+                weight_N.sum(),
+                (rank_N == 1).sum(),
+                rank_N.sum(),
+            )
+    sums = sum_over_ranks(sums, accelerator)
+    weighted_nll_sum, nll_sum, weight_sum, top1_sum, rank_sum = sums.T
+    bare = unwrapped(model)
+    return ProxyScore(
+        **summarise(
+            rows.example_id,
+            weighted_nll_sum,
+            nll_sum,
+            weight_sum,
+            rows.num_labels,
+            rows.num_bytes,
+            divisor=divisor,
+        ),
+        top1_agreement=float(top1_sum.sum() / rows.num_labels.sum()),
+        mean_rank=float(rank_sum.sum() / rows.num_labels.sum()),
+        num_traces=num_rows,
+        num_labels=int(rows.num_labels.sum()),
+        setting=Setting(rows.parts | {"divisor": divisor}),
+        model_id=model_id or getattr(bare.config, "_name_or_path", None) or None,
+        num_parameters=sum(getattr(p, "ds_numel", p.numel()) for p in bare.parameters()),
+        step=step,
+        rows=Dataset.from_dict(
+            {
+                "example_id": rows.example_id,
+                "weighted_nll_sum": weighted_nll_sum,
+                "nll_sum": nll_sum,
+                "weight_sum": weight_sum,
+                "top1_sum": top1_sum.astype(np.int64),
+                "rank_sum": rank_sum.astype(np.int64),
+                "num_labels": rows.num_labels,
+                "num_bytes": rows.num_bytes,
+            }
+        ),
+    )
+
+
+def setting_of(aligned: Dataset, *, divisor: str = "tokens") -> Setting:
+    """The setting that `score_traces` would give these rows."""
+    return Setting(read_rows(aligned).parts | {"divisor": divisor})
+
+
+def token_logprobs(
+    model: nn.Module,
+    aligned: Dataset,
+    *,
+    accelerator: Processes = None,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+    padding_free: bool | None = None,
+) -> Dataset:
+    """The log-probability of every label, by the same forward pass as `score_traces`.
+
+    Returns:
+        `Dataset` with `LABEL_LOGPROB_FEATURES`, in the order of `aligned`, the same on every rank.
+        Logprobs are float64, in nats.
+    """
+    with stop_together(accelerator):
+        rows = read_rows(aligned)
+    end = np.cumsum(rows.num_labels)
+    start = end - rows.num_labels
+    flat = np.zeros(end[-1])
+    with stop_together(accelerator):
+        for place, _, logprob_N, _ in forwards(
+            model, aligned, rows, accelerator, tokens_per_batch, padding_free
+        ):
+            flat[start[place] : end[place]] = logprob_N
+    flat = sum_over_ranks(flat, accelerator)
+
+    content: dict[str, list] = {"example_id": [], "label_logprobs": [], "label_spans": []}
+    for place in np.argsort(rows.number):
+        row = aligned[int(rows.number[place])]
+        content["example_id"].append(row["example_id"])
+        content["label_logprobs"].append(flat[start[place] : end[place]])
+        content["label_spans"].append(row["label_spans"])
+    return Dataset.from_dict(content, features=LABEL_LOGPROB_FEATURES)

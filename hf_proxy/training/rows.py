@@ -1,0 +1,117 @@
+"""Rows of soft targets as the trainer takes them, checked before the first step."""
+
+import json
+import logging
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from hf_proxy.mining.soft_targets import check_row
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.storage import fingerprint
+from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
+
+logger = logging.getLogger(__name__)
+_SUM_TOLERANCE = 1e-4  # of the stored fp32 probabilities of one step
+
+
+def with_kept_steps(
+    rows: Dataset, name: str, tokenizer: PreTrainedTokenizerBase, *, keep_all: bool = False
+) -> Dataset:
+    """The rows that teach something; a set of another tokenizer or chat template is refused.
+
+    Args:
+        keep_all: rows without a kept step teach too (`sft_weight`).
+    """
+    wanted = {"example_id", "input_ids", "prompt_length", "position", "offset", "token_id", "prob"}
+    if missing := sorted(wanted - set(rows.column_names or ())):
+        raise InputError.at(
+            f"columns {missing} are missing",
+            remedy="give rows of mine_soft_targets",
+            source=name,
+        )
+    mined = _mined_with(rows)
+    template = mined.get("chat_template")
+    for what, theirs, ours in (
+        ("tokenizer", mined.get("tokenizer"), tokenizer_fingerprint(tokenizer)),
+        ("chat template", template, fingerprint(str(tokenizer.chat_template))),
+    ):
+        if theirs is not None and theirs != ours:
+            raise InputError.at(
+                f"it was mined with another {what}",
+                remedy="train the model it was mined from, with the same processing_class",
+                source=name,
+            )
+    kept = [place for place, position in enumerate(rows["position"]) if len(position)]
+    if not kept:
+        raise InputError.at(
+            "no row has a kept step", remedy="mine more, or lower divergence_beta", source=name
+        )
+    if len(kept) < len(rows) and not keep_all:
+        logger.info("%s: %d of %d rows have no kept step", name, len(rows) - len(kept), len(rows))
+        rows = rows.select(kept)
+    return rows
+
+
+def trajectories_of(rows: Dataset, name: str) -> Dataset:
+    """The rows without the columns of earlier targets."""
+    wanted = ["example_id", "input_ids", "prompt_length"]
+    if missing := [column for column in wanted if column not in (rows.column_names or ())]:
+        raise InputError.at(
+            f"columns {missing} are missing",
+            remedy="give ids of prompt and completion, as in rows of mine_soft_targets",
+            source=name,
+        )
+    for row in rows.select_columns(wanted):
+        if not 1 <= row["prompt_length"] < len(row["input_ids"]):
+            raise InputError.at(
+                f"{row['prompt_length']} of {len(row['input_ids'])} ids are the prompt",
+                remedy="give each row a prompt and a completion",
+                source=name,
+                row=row["example_id"],
+                field="prompt_length",
+            )
+    return rows.select_columns(wanted)
+
+
+def _mined_with(rows: Dataset) -> dict[str, str | None]:
+    """Hashes of tokenizer and template, as `load_soft_targets` notes them in the description."""
+    try:
+        return dict(json.loads(rows.info.description))
+    except (ValueError, TypeError):
+        return {}
+
+
+def check_rows(rows: Dataset, name: str, vocabulary: int) -> None:
+    """Refuse rows that this model cannot learn from.
+
+    Raises:
+        InputError: an id beyond the vocabulary, columns that do not fit each other, a target that
+            does not sum to 1.
+    """
+    for row in rows:
+        check_row(row)
+        tokens, prob = np.asarray(row["token_id"], dtype=np.int64), np.asarray(row["prob"])
+        first, last = tokens.min(initial=0), tokens.max(initial=0)
+        # a row without kept steps has no sums
+        sums = np.add.reduceat(prob, np.asarray(row["offset"][:-1], dtype=np.int64))
+        furthest = np.abs(sums - 1).max(initial=0)
+        for column, wrong, problem in (
+            ("input_ids", not 0 <= min(row["input_ids"]) <= max(row["input_ids"]) < vocabulary, ""),
+            ("token_id", not 0 <= first <= last < vocabulary, ""),
+            ("prob", (prob < 0).any(), "a probability is negative"),
+            (
+                "prob",
+                furthest > _SUM_TOLERANCE,
+                "a target does not sum to 1",
+            ),
+        ):
+            if wrong:
+                raise InputError.at(
+                    problem or f"an id is beyond the model's vocabulary of {vocabulary}",
+                    remedy="train on rows as mine_soft_targets wrote them, with their own model",
+                    source=name,
+                    row=row["example_id"],
+                    field=column,
+                )

@@ -1,0 +1,285 @@
+"""Training on soft targets alone: one forward for all kept steps of a trajectory.
+
+    loss = mean over the kept steps of the global batch of KL(soft target || model)
+           + sft_weight * mean over its completion tokens of -ln p(token)
+
+The means are over all micro-batches and ranks of an optimizer step together: sums are divided by
+those two counts, so accumulation and ranks change nothing. Without `sft_weight` a trajectory's
+forward ends at its last kept step, and the output head meets hidden states of kept steps only.
+
+Source: arXiv 2510.07962, equations 7 and 8. Unlike the published trainer: the position that is read
+is the step's own, special tokens keep their share, one forward serves all steps of a trajectory.
+"""
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch.utils.data import SequentialSampler
+from transformers import DataCollator, PreTrainedTokenizerBase
+from trl import SFTTrainer
+
+from hf_proxy.mining.miner import Miner
+from hf_proxy.mining.settings import MiningSettings
+from hf_proxy.models.access import adapters_off, supports_padding_free, unwrapped
+from hf_proxy.models.logits import kept_logits
+from hf_proxy.models.parallel import stop_together
+from hf_proxy.records.errors import check_unique_ids
+from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, TrajectoryCollator
+from hf_proxy.training.config import SelectiveSFTConfig
+from hf_proxy.training.loss import counts_of, figures_of, first_is_the_targets, selective_loss
+from hf_proxy.training.rows import check_rows, trajectories_of, with_kept_steps
+
+
+class SelectiveSFTTrainer(SFTTrainer):
+    """TRL's `SFTTrainer` on `SoftTargets` rows.
+
+    Logs, beside the loss, `kept_accuracy` (share of kept steps where the model's first token is the
+    target's) and `num_kept`; in evaluation `eval_loss` is the exact mean over all kept steps of the
+    set.
+
+    Args:
+        model: model or its name; with `peft_config` an adapter is tuned.
+        args: `SelectiveSFTConfig`.
+        train_dataset, eval_dataset: rows of `mine_soft_targets` or `load_soft_targets`. Rows
+            without a kept step teach nothing (unless `sft_weight` is set) and are left out, counted
+            in the log. Without a train_dataset a `ContrastCallback(feed=True)` among the callbacks
+            gives the rows: those of its newest mining, each once before any comes again, in an
+            order seeded by `data_seed` (`seed`) and the mining. `max_steps` is required then.
+        processing_class: the tokenizer that the rows were mined with.
+        amateur: a causal language model: the targets are then made from the batch's own
+            completions, for all micro-batches of an optimizer step before its first forward; rows
+            need `example_id`, `input_ids` and `prompt_length` only.
+        amateur_processing_class: its tokenizer, checked token by token; None: unchecked.
+        other arguments: of `SFTTrainer`.
+
+    Raises:
+        InputError: a row that does not fit (ids beyond the vocabulary, positions or probabilities
+            that are none), a set of another tokenizer, no kept step at all.
+    """
+
+    loss_is_scaled_for_ga: Any = True  # Trainer: the sum is divided by the whole step already
+
+    def __init__(
+        self,
+        model: Any,
+        args: SelectiveSFTConfig,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        data_collator: DataCollator | None = None,
+        amateur: Any = None,
+        amateur_processing_class: PreTrainedTokenizerBase | None = None,
+        **arguments: Any,
+    ):
+        if data_collator is not None:
+            raise ValueError("SelectiveSFTTrainer has a collator of its own")
+        if not isinstance(args, SelectiveSFTConfig):
+            raise ValueError(f"args must be a SelectiveSFTConfig, not {type(args).__name__}")
+        if processing_class is None:
+            raise ValueError("give the processing_class that the soft targets were mined with")
+        pad_id = processing_class.pad_token_id
+        pad_id = processing_class.eos_token_id if pad_id is None else pad_id
+        self._collate = SoftTargetCollator(args.padding_free, pad_id, whole=args.sft_weight > 0)
+        collator: Any = self._collate if amateur is None else TrajectoryCollator(pad_id)
+        sets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        ready = {
+            name: with_kept_steps(rows, name, processing_class, keep_all=args.sft_weight > 0)
+            if amateur is None
+            else trajectories_of(rows, name)
+            for name, rows in sets.items()
+            if rows is not None
+        }
+        checked = dict(ready) if amateur is None else {}
+        self._is_fed = train_dataset is None
+        self._feeder: Any = None  # the callback that mines the rows
+        if self._is_fed:
+            if args.max_steps <= 0:
+                raise ValueError("without a train_dataset, max_steps says how long to train")
+            # one place for each row of the run, so that batches come as many and as large as ever
+            num_rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+            ready["train_dataset"] = Dataset.from_dict({"place": range(args.max_steps * num_rows)})
+            collator = PlaceCollator(collator)
+        # TRL refuses a collator under padding_free, and prepares text; ours is ready
+        if eval_dataset is not None:  # whose sums are kept by name
+            check_unique_ids(list(eval_dataset["example_id"]), source="eval_dataset")
+        padding_free = args.padding_free
+        kwargs: Any = args.dataset_kwargs
+        args.padding_free = False
+        args.dataset_kwargs = {**dict(kwargs or {}), "skip_prepare_dataset": True}
+        try:
+            super().__init__(
+                model=model,
+                args=args,
+                data_collator=collator,
+                processing_class=processing_class,
+                **ready,
+                **arguments,
+            )
+        finally:
+            args.padding_free, args.dataset_kwargs = padding_free, kwargs
+        assert self.model is not None
+        bare = unwrapped(self.model)
+        if padding_free and not supports_padding_free(bare):
+            raise ValueError(
+                f"{type(bare).__name__} cannot tell packed rows apart; set padding_free=False"
+            )
+        width = bare.get_output_embeddings().weight.shape[0]
+        for name, rows in checked.items():
+            check_rows(rows, name, width)
+        self._miner: Miner | None = None
+        if amateur is not None:
+            self._expert = args.expert or ("base" if hasattr(bare, "disable_adapter") else "live")
+            if self._expert == "base" and not hasattr(bare, "disable_adapter"):
+                raise ValueError("expert='base' needs a model with adapters (PEFT); set 'live'")
+            self._miner = Miner(
+                self.model,
+                amateur.to(self.args.device).eval().requires_grad_(False),
+                processing_class=processing_class,
+                amateur_processing_class=amateur_processing_class,
+                settings=MiningSettings(
+                    divergence_beta=args.divergence_beta,
+                    plausibility_alpha=args.plausibility_alpha,
+                    contrast_temperature=args.contrast_temperature,
+                ),
+            )
+            for name, rows in ready.items():
+                if not (self._is_fed and name == "train_dataset"):
+                    self._miner.check_rows(rows, name)
+        self._sft_weight = args.sft_weight
+        # KL, first tokens right, kept steps, -ln p and number of completion tokens; in
+        # evaluation by row, since the loader repeats some to give every rank as many
+        self._train_sums = np.zeros(5)
+        self._eval_sums: dict[str, list[float]] = {}
+
+    def get_train_dataloader(self):
+        """Where mined rows are fed, the callback that mines them is told so before it begins."""
+        feeders = [c for c in self.callback_handler.callbacks if getattr(c, "feed", False)]
+        if len(feeders) != int(self._is_fed) or (self._is_fed and self._miner is not None):
+            raise ValueError(
+                f"{len(feeders)} callbacks with feed=True, train_dataset "
+                f"{'' if self._is_fed else 'not '}None, amateur "
+                f"{'' if self._miner is None else 'not '}None: rows come from a train_dataset, or "
+                "from one ContrastCallback(feed=True), which has the amateur, with "
+                "train_dataset=None"
+            )
+        if feeders:
+            self._feeder = feeders[0]
+            self._feeder.feeds(self)
+        return super().get_train_dataloader()
+
+    def _get_train_sampler(self, train_dataset=None):
+        if self._is_fed:  # places stand for nothing: no order to draw, no lengths to group by
+            places: Any = self.train_dataset
+            return SequentialSampler(places)
+        return super()._get_train_sampler(train_dataset)
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """The micro-batches of an optimizer step, and the counts of all ranks in them.
+
+        Returns:
+            batches, and `[2]`: kept steps, and completion tokens where they count.
+        """
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._is_fed:
+            batches = self._fed([len(batch["place"]) for batch in batches])
+        batches = [self._with_targets(batch) for batch in batches]
+        counts = torch.tensor([counts_of(batch) for batch in batches], device=device).sum(0)
+        return batches, self.accelerator.gather(counts).view(-1, 2).sum(0)
+
+    def _fed(self, sizes: list[int]) -> list[dict[str, Any]]:
+        """Micro-batches of the newest mining, this process's share of what all draw alike."""
+        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        rows = self._feeder.fed.draw(self.state.global_step, sum(sizes) * ranks, seed)[rank::ranks]
+        ends = np.cumsum(sizes)
+        return [
+            self._collate(rows[end - size : end]) for end, size in zip(ends, sizes, strict=True)
+        ]
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Summed KL of this micro-batch over the kept steps of the global batch.
+
+        DDP averages gradients over ranks, so the sum is multiplied by their number first. Without
+        any kept step the loss is 0, and still part of the graph, so that ranks do not wait.
+        """
+        if return_outputs:
+            raise ValueError("compute_metrics needs full logits, which are never made here")
+        inputs = self._prepare_inputs(self._with_targets(inputs))
+        targets = {name: inputs.pop(name) for name in ("step", "token_id", "prob")}
+        index, row = inputs.pop("logit_index"), inputs.pop("row")
+        label, kept = inputs.pop("label", None), inputs.pop("kept", None)
+        example_ids = inputs.pop("example_id")
+        logits_NV = kept_logits(model, inputs, index)
+        logits_MV = logits_NV if kept is None else logits_NV[kept]
+        kl_M = selective_loss(logits_MV, targets["step"], targets["token_id"], targets["prob"])
+        sums = [kl_M.sum() if len(kl_M) else logits_NV.sum() * 0.0]
+        with torch.no_grad():
+            sums_R5 = kl_M.new_zeros(len(example_ids), 5, dtype=torch.float64)
+            correct = first_is_the_targets(logits_MV, **targets).to(kl_M.dtype)
+            columns = torch.stack([kl_M, correct, torch.ones_like(kl_M)], dim=1)
+            whose = row if kept is None else row[kept]
+            sums_R5[:, :3].index_add_(0, whose, columns.double())
+        if label is not None:
+            nll_N = torch.nn.functional.cross_entropy(
+                logits_NV.to(kl_M.dtype), label, reduction="none"
+            )
+            sums.append(self._sft_weight * nll_N.sum())
+            columns = torch.stack([nll_N.detach(), torch.ones_like(nll_N)], dim=1)
+            sums_R5[:, 3:].index_add_(0, row, columns.double())
+        if unwrapped(model).training:
+            self._train_sums += sums_R5.sum(0).cpu().numpy()
+        else:
+            self._eval_sums.update(zip(example_ids, sums_R5.tolist(), strict=True))
+        if num_items_in_batch is None:
+            counts, ranks = kl_M.new_tensor([len(kl_M), len(index)]), 1
+        else:
+            counts, ranks = num_items_in_batch, self.accelerator.num_processes
+        parts = zip(sums, counts.clamp(min=1), strict=False)  # one sum without sft_weight
+        return sum(part / count for part, count in parts) * ranks
+
+    def _with_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch that the loss is made of; what has its targets stays as it is."""
+        if "rows" not in batch:
+            return batch
+        assert self._miner is not None and self.model is not None
+        names, prompts, trajectories = [], [], []
+        for row in batch["rows"]:
+            names.append(row["example_id"])
+            prompts.append(list(row["input_ids"][: row["prompt_length"]]))
+            trajectories.append(list(row["input_ids"][row["prompt_length"] :]))
+        bare = unwrapped(self.model)
+        expert = adapters_off(bare) if self._expert == "base" else nullcontext()
+        # a logit that is not finite on one rank stops all; every rank has as many batches
+        with stop_together(self.accelerator), expert:
+            return self._collate(self._miner.rows(names, prompts, trajectories))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Our figures in the row of the training loss."""
+        if "loss" in logs:
+            own = torch.from_numpy(self._train_sums).to(self.accelerator.device)
+            self._train_sums = np.zeros(5)
+            logs |= figures_of(*self.accelerator.reduce(own, reduction="sum").tolist())
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
+        """Evaluation whose loss is the mean over all kept steps, whatever the batches."""
+        self._eval_sums = {}
+        kwargs["metric_key_prefix"] = metric_key_prefix
+        output = super().evaluation_loop(*args, **kwargs)
+        assert output.metrics is not None
+        rows = dict(gather_object(list(self._eval_sums.items())))
+        sums = np.array([rows[name] for name in sorted(rows)]).sum(0).tolist()
+        figures = figures_of(*sums)
+        own = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
+        kl_sum, _, num_kept, nll_sum, num_tokens = sums
+        if num_kept:
+            loss = kl_sum / num_kept + self._sft_weight * nll_sum / max(num_tokens, 1)
+            output.metrics.update({f"{metric_key_prefix}_loss": loss} | own)
+        else:  # possible with an amateur only; there is no mean of nothing
+            output.metrics.pop(f"{metric_key_prefix}_loss", None)
+            output.metrics.update({f"{metric_key_prefix}_num_kept": 0.0} | own)
+        return output

@@ -1,0 +1,196 @@
+"""Models on disk: finding them, naming their weights, loading them; a library for recipes."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.storage import file_hash, fingerprint
+
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+# config entries that say where a model came from, not what it computes; dtype is named separately
+_INCIDENTAL = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One set of weights.
+
+    Attributes:
+        name: as the user wrote it, or folder and step.
+        folder: a model, or a LoRA adapter.
+        base: folder of the model under an adapter; None for a model.
+        step: global step that `trainer_state.json` names; None without one.
+    """
+
+    name: str
+    folder: Path
+    base: Path | None
+    step: int | None
+
+
+def find_checkpoints(spec: str) -> list[Checkpoint]:
+    """The weights that a model folder, hub id, checkpoint, adapter or run folder stands for.
+
+    A run folder without weights of its own stands for its `checkpoint-*` folders, in order of step.
+
+    Raises:
+        InputError: there is nothing to load, or only pickled weights.
+    """
+    folder = Path(spec)
+    if not folder.exists():
+        folder = _from_hub(spec)
+    if (folder / "adapter_config.json").exists():
+        return [_adapter(spec, folder)]
+    if (folder / "config.json").exists():
+        return [Checkpoint(spec, folder, None, _step(folder))]
+    inside = [path for path in folder.glob("checkpoint-*") if re.search(r"-\d+$", path.name)]
+    if not inside:
+        raise InputError.at(
+            "no config.json, adapter_config.json or checkpoint-* folder here",
+            remedy="name a model folder, adapter, checkpoint, run folder or hub id",
+            source=spec,
+        )
+    inside.sort(key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    return [found for path in inside for found in find_checkpoints(str(path))]
+
+
+def _from_hub(spec: str) -> Path:
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(spec, allow_patterns=patterns))
+    except Exception as error:
+        raise InputError.at(
+            f"neither a folder nor a hub model that can be had ({type(error).__name__})",
+            remedy="check the path; offline, only models already in the cache are found",
+            source=spec,
+        ) from error
+
+
+def _adapter(spec: str, folder: Path) -> Checkpoint:
+    config = _read_json(folder / "adapter_config.json")
+    name = config.get("base_model_name_or_path")
+    if not name:
+        raise InputError.at(
+            "it names no base model",
+            remedy="write the folder of the base model there",
+            source=folder / "adapter_config.json",
+            field="base_model_name_or_path",
+        )
+    base = Path(name) if Path(name).exists() else _from_hub(name)
+    return Checkpoint(spec, folder, base, _step(folder))
+
+
+def _step(folder: Path) -> int | None:
+    state = folder / "trainer_state.json"
+    return _read_json(state).get("global_step") if state.exists() else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("no object")
+        return content
+    except (OSError, ValueError) as error:
+        raise InputError.at(
+            "this is no JSON object",
+            remedy="the folder may be half copied: write or fetch it again",
+            source=path,
+        ) from error
+
+
+def weights_fingerprint(checkpoint: Checkpoint) -> str:
+    """Hash of the weights and of the config that they run under, wherever they lie."""
+    folders = [checkpoint.folder] + ([checkpoint.base] if checkpoint.base else [])
+    content: list = []
+    for folder in folders:
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise InputError.at(
+                "there are no .safetensors weights",
+                remedy="pickled weights are not read; save with safe_serialization=True",
+                source=folder,
+            )
+        content += [[file.name, file_hash(file)] for file in files]
+        for name in ("config.json", "adapter_config.json"):
+            if (folder / name).exists():
+                config = _read_json(folder / name)
+                content.append({k: v for k, v in config.items() if k not in _INCIDENTAL})
+    return fingerprint(content)
+
+
+@contextmanager
+def loading(what: str, source: str | Path) -> Iterator[None]:
+    """Name the folder or hub id when the libraries cannot load `what` from it.
+
+    Raises:
+        InputError: the body failed as it does where files are missing, cut or of another kind.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        if not Path(source).exists() and isinstance(error, OSError):
+            raise InputError.at(
+                f"neither a folder nor a hub model that can be had ({type(error).__name__})",
+                remedy="check the path; offline, only models already in the cache are found",
+                source=source,
+            ) from error
+        if what == "tokenizer" and not any(Path(source).glob("*token*")):
+            raise InputError.at(
+                "there is no tokenizer here",
+                remedy="tokenizer.save_pretrained(folder) writes it",
+                source=source,
+            ) from error
+        said = " ".join(str(error).split())
+        raise InputError.at(
+            f"no {what} can be loaded ({type(error).__name__}: {said:.200})",
+            remedy="the folder needs its config, whole .safetensors weights and the tokenizer",
+            source=source,
+        ) from error
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """The tokenizer beside the weights, for an adapter without one that of its base."""
+    has_own = (checkpoint.folder / "tokenizer_config.json").exists()
+    folder = checkpoint.folder if has_own or checkpoint.base is None else checkpoint.base
+    with loading("tokenizer", folder):
+        return AutoTokenizer.from_pretrained(folder)
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    *,
+    dtype: str,
+    device: torch.device,
+    attn_implementation: str | None = None,
+) -> PreTrainedModel | PeftModel:
+    """The weights in `dtype` ("auto": as they were saved) on `device`, in eval mode."""
+    with loading("model", checkpoint.base or checkpoint.folder):
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            checkpoint.base or checkpoint.folder,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            attn_implementation=attn_implementation,
+            use_safetensors=True,
+        )
+    if checkpoint.base is not None:
+        with loading("adapter", checkpoint.folder):
+            model = PeftModel.from_pretrained(model, checkpoint.folder, use_safetensors=True)
+    return model.to(device).eval()

@@ -1,0 +1,113 @@
+"""Rows of a file or a hub data set, with the columns that a recipe needs."""
+
+from pathlib import Path
+
+from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetsError
+
+from hf_proxy.recipes.library.tables import read_lines
+from hf_proxy.records.errors import InputError
+
+_BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+
+
+def load_rows(source: str, columns: dict[str, str]) -> Dataset:
+    """The split "train" of `source`.
+
+    Args:
+        source: `.jsonl`, `.json`, `.parquet` or `.csv` file, or a hub id.
+        columns: column to the setting that names it, for the message.
+
+    Raises:
+        InputError: no such file, nothing in it that can be read, or a column is missing.
+    """
+    path = Path(source)
+    kind = _BUILDERS.get(path.suffix)
+    if kind is not None and not path.exists():
+        raise InputError.at("there is no such file", remedy="check the path", source=path)
+    if path.exists() and (kind is None or path.is_dir()):
+        raise InputError.at(
+            "a folder" if path.is_dir() else f"file type {path.suffix!r} is not read",
+            remedy=f"name a file: {', '.join(_BUILDERS)}",
+            source=path,
+        )
+    try:
+        if kind is not None:
+            rows = load_dataset(kind, data_files=str(path), split="train")
+        else:
+            rows = load_dataset(source, split="train")
+        is_empty = not len(rows)
+    except StopIteration:  # of a file without a line
+        is_empty = True
+    except (OSError, ValueError, DatasetsError) as error:
+        raise _unreadable(path if kind else None, source, error) from error
+    if is_empty:
+        raise InputError.at("it holds no rows", remedy="name another file", source=source)
+    for column, setting in columns.items():
+        if column not in rows.column_names:
+            raise InputError.at(
+                f"there is no such column; it has {rows.column_names}",
+                remedy=f"set {setting}",
+                source=source,
+                field=column,
+            )
+    return rows
+
+
+def check_text(rows: Dataset, source: str, *columns: str) -> None:
+    """Refuse a row where one of these columns is not text.
+
+    Raises:
+        InputError: naming row and field.
+    """
+    for column in columns:
+        for number, value in enumerate(rows[column]):
+            if not isinstance(value, str):
+                raise InputError.at(
+                    f"expected text, found {value!r:.40}",
+                    remedy="fill it or drop the row",
+                    source=source,
+                    row=number,
+                    field=column,
+                )
+
+
+def _unreadable(path: Path | None, source: str, error: Exception) -> InputError:
+    """What is wrong with a file or a hub id that `load_dataset` refused."""
+    if path is None:
+        return InputError.at(
+            f"neither a file nor a hub data set that can be had ({type(error).__name__})",
+            remedy="check the path; offline, only data sets already in the cache are found",
+            source=source,
+        )
+    if path.suffix == ".jsonl":
+        try:
+            for _ in read_lines(path):
+                pass
+        except InputError as found:  # which line it is
+            return found
+    cause = " ".join(str(error.__cause__ or error).split())
+    return InputError.at(
+        f"it cannot be read as {path.suffix} ({cause:.160})",
+        remedy="mend the file, or save it again; rows need equal columns of equal types",
+        source=path,
+    )
+
+
+def load_prompts(source: str, column: str, num_prompts: int | None = None) -> Dataset:
+    """Rows of `prompt`, and of `example_id` where there is one.
+
+    Args:
+        column: of the prompt, as `prompt_column` names it.
+        num_prompts: the first so many; None: all.
+
+    Raises:
+        InputError: see `load_rows`.
+    """
+    rows = load_rows(source, {column: "prompt_column"})
+    if num_prompts is not None:
+        rows = rows.select(range(min(num_prompts, len(rows))))
+    check_text(rows, source, column)
+    named = ["example_id"] if "example_id" in rows.column_names else []
+    rows = rows.select_columns(list(dict.fromkeys([column, *named])))
+    return rows if column == "prompt" else rows.rename_column(column, "prompt")

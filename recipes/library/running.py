@@ -1,0 +1,187 @@
+"""What every recipe shares: flags that are YAML keys, one line on bad input, JSON at the end.
+
+A recipe is a frozen dataclass of documented fields and a function that takes it. It runs as
+`hf-proxy ...`, `python recipes/x.py ...`, `python -m hf_proxy.recipes.x ...` or under
+`accelerate launch` and `torchrun`, with `--config x.yaml` and flags that override it.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import transformers
+
+from hf_proxy.recipes.library.flags import RecipeParser, did_you_mean
+from hf_proxy.records.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig:
+    """Fields of every recipe."""
+
+    json: bool = field(default=False, metadata={"help": "End with one machine-readable line."})
+
+
+def run(
+    config_class: Any,
+    main: Callable[..., Mapping],
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str | None = None,
+) -> int:
+    """Parse flags and `--config`, run `main`, and give the exit code.
+
+    Args:
+        config_class: dataclass of the recipe's fields, or several, the recipe's own first; flags
+            and YAML keys are these and no others.
+        main: does the work, taking one config for each class, and returns what `--json` prints.
+        argv: arguments, `sys.argv[1:]` by default.
+
+    Returns:
+        0; 2 on bad arguments or input, with one line that says what to do; 1 on any other failure.
+    """
+    argv, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
+    classes = config_class if isinstance(config_class, tuple) else (config_class,)
+    # one progress bar, our own: not one for each file that is loaded or saved
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        parser = RecipeParser(
+            classes, prog=prog or Path(sys.argv[0]).name, about=main.__doc__ or ""
+        )
+        if {"-h", "--help", "--help_all"} & set(argv):
+            print(parser.format_help(every_flag="--help_all" in argv), end="")
+            return 0
+        configs = parser.parse(argv)
+        for config in configs:
+            _check_folder(getattr(config, "output_dir", None))
+        result = main(*configs)
+    except (ValueError, OSError) as error:
+        return _failed(error, 2, debug)
+    except Exception as error:
+        return _failed(error, 1, debug)
+    if configs[0].json and _speaks():
+        print(json.dumps(result, allow_nan=False), flush=True)
+    return 0
+
+
+def run_action(
+    actions: Mapping[str, tuple[Any, Callable[..., Mapping]]],
+    argv: Sequence[str] | None,
+    *,
+    prog: str,
+) -> int:
+    """`run` for a recipe of several actions: the first argument names one.
+
+    Args:
+        actions: name to config class and function.
+        prog: what stands before the action's name.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: {prog} ACTION --FLAG VALUE ...\n")
+        for name, (_, action) in actions.items():
+            print(f"  {name:<10}{(action.__doc__ or '').splitlines()[0]}")
+        print(f"\n{prog} ACTION --help says what an action reads and writes, and its flags.")
+    if not argv:
+        return _failed(InputError(f"name an action: {', '.join(actions)}"), 2, False)
+    if argv[0] in ("-h", "--help"):
+        return 0
+    if argv[0] not in actions:
+        near = did_you_mean(argv[0], list(actions))
+        problem = f"{prog} has no action {argv[0]!r}{near}; the actions are {', '.join(actions)}"
+        return _failed(InputError(problem), 2, False)
+    config_class, action = actions[argv[0]]
+    return run(config_class, action, argv[1:], prog=f"{prog} {argv[0]}")
+
+
+def newlines(text: str) -> str:
+    r"""A flag's text with `\n` made a newline: a shell hands over two letters."""
+    return text.replace("\\n", "\n")
+
+
+def pattern(text: str, flag: str) -> re.Pattern:
+    """A flag's regular expression.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InputError.at(
+            f"{text!r} is no regular expression ({error})",
+            remedy="write ( and [ that stand for themselves as \\( and \\[",
+            field=flag,
+        ) from error
+
+
+def at_least(config: Any, least: int, *names: str) -> None:
+    """Refuse a smaller number in these fields of a config; None passes.
+
+    Raises:
+        InputError: naming the field.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value >= least:
+            raise InputError.at(f"{value} is too small", remedy=f"give {least} or more", field=name)
+
+
+def _take_debug(argv: list[str]) -> tuple[list[str], bool]:
+    """`--debug` is ours where nothing follows it; the trainer has a flag of that name too."""
+    for place, word in enumerate(argv):
+        if word == "--debug" and (argv[place + 1 :] or ["-"])[0].startswith("-"):
+            return argv[:place] + argv[place + 1 :], True
+    return argv, False
+
+
+def _check_folder(name: str | None) -> None:
+    """Refuse a folder that cannot be written, before hours are spent on what goes there."""
+    if name is None:
+        return
+    path = Path(name).absolute()
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not there.is_dir():
+        raise InputError.at(
+            f"{there.name} is a file, not a folder",
+            remedy="name another output_dir",
+            source=name,
+            field="output_dir",
+        )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError.at(
+            f"no right to write in {there}",
+            remedy="name another output_dir",
+            source=name,
+            field="output_dir",
+        )
+
+
+def _failed(error: Exception, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    elif _speaks():
+        name = "" if code == 2 else f"{type(error).__name__}: "
+        hint = "" if code == 2 else " (--debug shows where)"
+        text = str(error)
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            text = f"{error.filename2 or error.filename}: {error.strerror}; check path and rights"
+        line = " ".join(text.split())
+        print(f"hf-proxy: error: {name}{line}{hint}", file=sys.stderr, flush=True)
+    else:
+        # a launcher kills rank 0 as soon as another rank ends; let it say its line first
+        time.sleep(1)
+    return code
+
+
+def _speaks() -> bool:
+    return int(os.environ.get("RANK", 0)) == 0

@@ -1,0 +1,86 @@
+"""A large model's accuracy, read off curves at proxy scores."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from hf_proxy.prediction.curve import Curve, Prediction
+from hf_proxy.recipes.library.running import RecipeConfig, run
+from hf_proxy.recipes.library.scores import read_scores, score_name
+from hf_proxy.records.scores import ProxyScore
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(RecipeConfig):
+    """`hf-proxy predict`."""
+
+    curves: list[str] = field(metadata={"help": "Files that `hf-proxy fit` wrote."})
+    scores: list[str] = field(
+        metadata={"help": "scores.jsonl or predictions.jsonl files, or bare numbers."}
+    )
+    trace_set: str | None = field(
+        default=None,
+        metadata={"help": "Of predictions.jsonl: only lines of this trace set; unset: all."},
+    )
+    level: float = field(
+        default=0.90,
+        metadata={"help": "Nominal coverage of the interval, a share between 0 and 1."},
+    )
+    run: str | None = field(
+        default=None,
+        metadata={
+            "help": "Name of the run the scores come from; another than the curve's is "
+            "marked as a zero-shot transfer."
+        },
+    )
+
+
+def predict(config: PredictConfig) -> dict[str, Any]:
+    """Read curves at scores: the large model's accuracy, with its interval.
+
+    Reads:   curves that `hf-proxy fit` wrote, and scores: numbers, scores.jsonl of `hf-proxy
+             score`, or predictions.jsonl of a training run.
+    Writes:  to the screen only.
+    Example: hf-proxy predict --curves outputs/curves/arc_challenge.json --scores 0.80
+    """
+    curves = [Curve.load(path) for path in config.curves]
+    scores: list[tuple[str, ProxyScore | float, str | None]] = []
+    for text in config.scores:
+        try:
+            scores.append((text, float(text), config.run))
+        except ValueError:
+            scores += [
+                (score_name(score, text), score, config.run or own)
+                for score, own in read_scores(text, trace_set=config.trace_set)
+            ]
+    lines = []
+    print(f"{'score':<24} {'target':<16} accuracy  {config.level:.0%} interval")
+    for name, score, own_run in scores:
+        for curve in curves:
+            found = curve.predict(score, config.level, run=own_run)
+            print(f"{name:<24.24} {curve.target or '-':<16} {_sentence(found)}")
+            x = score if isinstance(score, float) else getattr(score, curve.metric)
+            lines.append(
+                {"score": name, "x": x, "target": curve.target} | dataclasses.asdict(found)
+            )
+    return {"predictions": lines}
+
+
+def _sentence(found: Prediction) -> str:
+    words = [f"{100 * found.value:6.2f} %  {100 * found.low:.2f} .. {100 * found.high:.2f}"]
+    if found.extrapolated:
+        words.append("beyond the fitted points")
+    if found.clipped:
+        words.append("cut to 0 .. 100")
+    if found.transfer:
+        words.append(f"zero-shot transfer: {found.transfer}")
+    return "; ".join(words)
+
+
+def cli(argv: list[str] | None = None) -> int:
+    """`hf-proxy predict`."""
+    return run(PredictConfig, predict, argv, prog="hf-proxy predict")
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli())
