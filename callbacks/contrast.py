@@ -18,12 +18,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 from hf_proxy.callbacks.watching import WatchingCallback
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.sets import load_soft_targets, mine_folder
-from hf_proxy.mining.settings import BATCH_SIZE, MiningSettings
+from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.access import adapters_off, unwrapped, weights_checksum
 from hf_proxy.models.parallel import is_main, stop_together
+from hf_proxy.records.defaults import BATCH_SIZE, SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.run_folders import step_of
-from hf_proxy.tokens.prompts import SYSTEM_PROMPT, Prompts, read_prompts
+from hf_proxy.tokens.prompts import Prompts, read_prompts
 from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 from hf_proxy.training.feeding import FedRows
 from hf_proxy.training.rows import with_kept_steps

@@ -14,9 +14,7 @@ from typing import Any
 
 from hf_proxy.recipes import closed_loop, evaluate_accuracy, report
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
-from hf_proxy.recipes.library.small_world import LONGEST_TRACE
 from hf_proxy.records.errors import InputError
-from hf_proxy.records.storage import provenance_of, write_text
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -53,6 +51,8 @@ def main(config: DemoConfig) -> dict[str, Any]:
     Writes:  the tuned expert, every answer and report.html in output_dir.
     Example: hf-proxy demo
     """
+    from hf_proxy.recipes.library.small_world import LONGEST_TRACE
+
     start = time.perf_counter()
     folder = Path(config.output_dir)
     _make_room(folder)
@@ -119,6 +119,8 @@ def main(config: DemoConfig) -> dict[str, Any]:
 
 def _make_room(folder: Path) -> None:
     """Take away what an earlier demo left, and nothing else."""
+    from hf_proxy.records.storage import provenance_of, write_text
+
     mark = folder / "demo.json"
     if folder.exists() and any(folder.iterdir()) and not mark.exists():
         raise InputError.at(

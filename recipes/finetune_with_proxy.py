@@ -1,28 +1,19 @@
 """Fine-tune with TRL's SFTTrainer and watch the rBridge score beside the loss."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from accelerate import PartialState
-from datasets import Dataset
-from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
-
-from hf_proxy.callbacks import ProxyScoreCallback
-from hf_proxy.models.parallel import stop_together
-from hf_proxy.recipes.library.rows import check_text, load_rows
-from hf_proxy.recipes.library.running import at_least, newlines, pattern, run
-from hf_proxy.recipes.library.training import (
-    check_evaluation,
-    check_world_size,
-    hold_out,
-    last_checkpoint,
-    load_trainable,
-    trace_sets,
-)
+from hf_proxy.recipes.library.running import Host, at_least, newlines, pattern, run
+from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
-from hf_proxy.scoring.forwards import TOKENS_PER_BATCH
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from trl import ModelConfig, SFTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +92,20 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
              --train_data train.jsonl --traces outputs/gsm8k-annotated --output_dir outputs/run
              --max_steps 200 --use_cpu
     """
+    from accelerate import PartialState
+    from trl import SFTTrainer, get_peft_config
+
+    from hf_proxy.callbacks import ProxyScoreCallback
+    from hf_proxy.models.parallel import stop_together
+    from hf_proxy.recipes.library.training import (
+        check_evaluation,
+        check_world_size,
+        hold_out,
+        last_checkpoint,
+        load_trainable,
+        trace_sets,
+    )
+
     processes = PartialState()
     check_world_size(config.world_size, "finetune_with_proxy")
     check_evaluation(arguments, config.num_eval)
@@ -152,6 +157,8 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
 
 def _rows(config: FinetuneConfig) -> Dataset:
     """Prompt and completion, the prompt as it stands before a trace."""
+    from hf_proxy.recipes.library.rows import check_text, load_rows
+
     columns = {
         config.prompt_column: "prompt_column",
         config.completion_column: "completion_column",
@@ -185,7 +192,8 @@ def _table(lines: list[dict]) -> str:
 
 def cli(argv: list[str] | None = None) -> int:
     """`hf-proxy finetune`."""
-    return run((FinetuneConfig, SFTConfig, ModelConfig), main, argv, prog="hf-proxy finetune")
+    hosts = (Host("trl:SFTConfig"), Host("trl:ModelConfig"))
+    return run(FinetuneConfig, main, argv, prog="hf-proxy finetune", hosts=hosts)
 
 
 if __name__ == "__main__":

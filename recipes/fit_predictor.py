@@ -1,27 +1,21 @@
 """The curve from proxy scores to a large model's accuracy."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from hf_proxy.prediction.curve import Y_UNITS, Curve
-from hf_proxy.prediction.fitting import fit_curve
-from hf_proxy.prediction.forms import FORMS
-from hf_proxy.recipes.library.points import (
-    ALIKE,
-    CONTROLS,
-    Point,
-    join_results,
-    one_metric,
-    read_points,
-)
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
+from hf_proxy.records.defaults import FORMS
 from hf_proxy.records.errors import InputError
-from hf_proxy.records.storage import file_hash, provenance_of, write_text
-from hf_proxy.report.figures.curves import plot_curve, plot_residuals
+
+if TYPE_CHECKING:
+    from hf_proxy.prediction.curve import Curve
+    from hf_proxy.recipes.library.points import Point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +89,11 @@ def fit(config: FitConfig) -> dict[str, Any]:
              output_dir; the errors on points held out to the screen.
     Example: hf-proxy fit --points points.csv --output_dir outputs/curves
     """
+    from hf_proxy.prediction.fitting import fit_curve
+    from hf_proxy.recipes.library.points import join_results, one_metric, read_points
+    from hf_proxy.records.storage import file_hash, provenance_of, write_text
+    from hf_proxy.report.figures.curves import plot_curve, plot_residuals
+
     said: list[str] = []
     if config.points is not None:
         points = read_points(config.points)
@@ -213,6 +212,8 @@ def _unit(points: list[Point], y_unit: str, source: str) -> tuple[str, list[str]
 
 def _controls(points: list[Point]) -> tuple[dict[str, list[float]], list[str]]:
     """Tokens, and those columns that every point has; the others are named."""
+    from hf_proxy.recipes.library.points import CONTROLS, one_metric
+
     controls = {"tokens (1e9)": [point.tokens / 1e9 for point in points]}
     absent = []
     for name in CONTROLS:
@@ -227,6 +228,8 @@ def _controls(points: list[Point]) -> tuple[dict[str, list[float]], list[str]]:
 
 def _alike(points: list[Point], source: str) -> dict[str, Any]:
     """What all points must have in common."""
+    from hf_proxy.recipes.library.points import ALIKE
+
     found = {}
     for name in ALIKE:
         for point in points[1:]:
@@ -248,6 +251,8 @@ def _alike(points: list[Point], source: str) -> dict[str, Any]:
 
 def _errors(curve: Curve) -> dict[str, Any]:
     """The figures of a fit beside those of its controls, errors in points of a percent."""
+    from hf_proxy.prediction.curve import Y_UNITS
+
     points = 100 / Y_UNITS[curve.y_unit]
     result: dict[str, Any] = {"fit_r2": curve.fits[0].r2, "left_out": curve.left_out}
     if curve.statistics is None:

@@ -19,7 +19,8 @@ from tiny_models import make_model
 from transformers import GenerationConfig
 
 from hf_proxy import InputError, contrast, load_soft_targets, mine_soft_targets
-from hf_proxy.tokens.prompts import SYSTEM_PROMPT, read_prompts
+from hf_proxy.records.defaults import SYSTEM_PROMPT
+from hf_proxy.tokens.prompts import read_prompts
 from hf_proxy.tokens.vocabulary import match_vocabularies
 
 HERE = Path(__file__).parent

@@ -13,8 +13,9 @@ from scipy import optimize
 from test_ranking import make_score
 
 from hf_proxy import Curve, InputError, Setting, cross_validate, fit_curve, fit_ladder
-from hf_proxy.prediction.forms import FORMS, NUM_PARAMETERS, Scale, fit_form, fit_forms, predict
+from hf_proxy.prediction.forms import NUM_PARAMETERS, Scale, fit_form, fit_forms, predict
 from hf_proxy.prediction.points import LEAST_POINTS
+from hf_proxy.records.defaults import FORMS
 
 SHAPES = {
     "linear": lambda u, a, b: a + b * u,

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from hf_proxy.mining.divergence import check_settings
-
-BATCH_SIZE = 32  # chosen here: see tests/benchmarks/contrast.py
+from hf_proxy.records.defaults import BATCH_SIZE
 
 
 @dataclass(frozen=True)

@@ -1,49 +1,23 @@
 """Settings of training on soft targets."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from trl import SFTConfig
 
+from hf_proxy.training.fields import SelectiveFields
+
 
 @dataclass
-class SelectiveSFTConfig(SFTConfig):
-    """`SFTConfig` of TRL with the defaults that this trainer needs.
+class SelectiveSFTConfig(SelectiveFields, SFTConfig):
+    """`SFTConfig` of TRL with the defaults that this trainer needs, and `SelectiveFields`.
 
     `remove_unused_columns` is False, since rows are `SoftTargets`; `max_length` is None, since rows
-    are as long as they were mined. The other fields are read where the trainer has an amateur.
+    are as long as they were mined. `expert`, `divergence_beta`, `plausibility_alpha` and
+    `contrast_temperature` are read where the trainer has an amateur.
     """
 
     remove_unused_columns: bool = False
     max_length: int | None = None
-    sft_weight: float = field(
-        default=0.0,
-        metadata={
-            "help": "Weight of the plain cross-entropy over all completion tokens (0: none). Above "
-            "0 the forward ends at the last token and the head meets every completion token."
-        },
-    )
-    expert: str | None = field(
-        default=None,
-        metadata={
-            "help": "With an amateur: who is held against it, 'base' (adapters off) or 'live' (the "
-            "model as it stands). Unset: live in hf-proxy loop; else base under PEFT, else live."
-        },
-    )
-    divergence_beta: float = field(
-        default=0.4,
-        metadata={
-            "help": "With an amateur (hf-proxy loop): keep steps with KL of at least so many nats "
-            "(paper: 0.4)."
-        },
-    )
-    plausibility_alpha: float = field(
-        default=0.2,
-        metadata={"help": "With an amateur: targets are tokens of p >= alpha * largest p (0.2)."},
-    )
-    contrast_temperature: float = field(
-        default=1.0,
-        metadata={"help": "With an amateur: divides the log-ratio before the softmax (paper: 1)."},
-    )
 
     def __post_init__(self) -> None:
         if self.packing:

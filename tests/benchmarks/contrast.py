@@ -31,12 +31,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_proxy.mining.miner import TOKENS_PER_BATCH, Miner
 from hf_proxy.mining.sets import load_soft_targets
-from hf_proxy.mining.settings import BATCH_SIZE, MiningSettings
+from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models import generation
 from hf_proxy.models.access import scoring_mode
 from hf_proxy.models.batching import group_by_tokens, token_batch
 from hf_proxy.models.logits import LABELS_PER_CHUNK
 from hf_proxy.recipes.library.rows import load_rows
+from hf_proxy.records.defaults import BATCH_SIZE
 from hf_proxy.tokens.prompts import Prompts, read_prompts
 
 CONTRAST_BAR = 1.15  # times the two forwards
