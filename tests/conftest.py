@@ -7,57 +7,22 @@ import tempfile
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# one thread each: two suites of tests share the cores, and sums keep their order
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# of this worker alone
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-proxy-tests-")
 
+import json
 import random
 
 import pytest
-import torch
-from datasets import Dataset
-from torch.utils._python_dispatch import TorchDispatchMode
+from filelock import FileLock
+from helpers.processes import ranks
+from helpers.traces import make_traces
 
+from hf_proxy import align_traces
 from hf_proxy.recipes.library.small_world import problems, train_tokenizer
-from hf_proxy.records.rows import TRACE_FEATURES
-
-
-class LargestTensor(TorchDispatchMode):
-    """Records the largest number of elements of any tensor that an operation gives."""
-
-    def __init__(self):
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for value in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(value, torch.Tensor):
-                self.numel = max(self.numel, value.numel())
-        return result
-
-
-def make_traces(num_traces: int, *, seed: int = 0) -> Dataset:
-    """Solutions of very different lengths, each word a frontier token of random confidence."""
-    rng = random.Random(seed)
-    texts = problems(rng)
-    rows = []
-    for number in range(num_traces):
-        row = next(texts)
-        # uneven: the longest is several times the shortest
-        trace = " ".join(next(texts)["trace"] for _ in range(rng.choice((1, 1, 2, 5))))
-        words = [word.encode() for word in trace.split(" ")]
-        ends = [sum(len(w) + 1 for w in words[: i + 1]) for i in range(len(words))]
-        ends[-1] -= 1
-        rows.append(
-            {
-                "example_id": f"t{number}",
-                "prompt": row["prompt"],
-                "trace": trace,
-                "weighting": "logprob",
-                "frontier_spans": list(zip([0, *ends[:-1]], ends, strict=True)),
-                "frontier_logprobs": [-2 * rng.random() for _ in words],
-            }
-        )
-    return Dataset.from_list(rows, features=TRACE_FEATURES)
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +40,36 @@ def other_tokenizer():
 @pytest.fixture(scope="session")
 def traces():
     return make_traces(9)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory, tokenizer, traces):
+    """A folder that all workers of pytest-xdist share, with what several processes read."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    inputs = base / "inputs"
+    with FileLock(base / "inputs.lock"):
+        if not inputs.exists():
+            tokenizer.save_pretrained(str(inputs / "tokenizer"))
+            align_traces(traces, tokenizer).save_to_disk(str(inputs / "aligned"))
+            traces.to_json(str(inputs / "traces.jsonl"))
+            prompts = [f"{number} + {number * number} = ?" for number in range(12)]
+            (inputs / "prompts.txt").write_text("\n".join(prompts))
+    return base
+
+
+@pytest.fixture(scope="session")
+def of_ranks(shared):
+    """What `NAME_worker.py` found on so many processes: `of_ranks("sft", 2)`.
+
+    Each number of processes is started once in a session, for all that is asked of it.
+    """
+    names = {2: ("distributed", "training", "sft", "feeding", "contrast")}
+    names[3] = ("distributed", "mining")
+
+    def found(name, world_size):
+        folder = ranks(shared, world_size, names[world_size])
+        return json.loads((folder / f"{name}-{world_size}.json").read_text())
+
+    return found

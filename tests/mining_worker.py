@@ -1,30 +1,38 @@
-"""One process of a mining that a test kills, resumes or spreads over ranks."""
+"""A mining that a test kills, resumes or spreads over ranks."""
 
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
-from tiny_models import make_model
+from helpers.models import sharp_pair
 from transformers import AutoTokenizer
 
 from hf_proxy import mine_soft_targets
 from hf_proxy.mining import sets
 
 
-def sharp_pair(num_tokens: int):
-    """Two architectures of other depth, sure of themselves; the expert's head is padded."""
-    pair = (
-        make_model("llama", num_tokens + 7),
-        make_model("qwen2", num_tokens, num_hidden_layers=1, tie_word_embeddings=False),
+def work(folder: Path, out: Path) -> dict[str, Any]:
+    """Mine twelve prompts in batches of two, on all processes; nothing to tell but the set."""
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    mine_soft_targets(
+        *sharp_pair(len(tokenizer)),
+        (folder / "prompts.txt").read_text().splitlines(),
+        processing_class=tokenizer,
+        amateur_processing_class=tokenizer,
+        output_dir=out,
+        accelerator=PartialState(),
+        context="{prompt}\n",
+        max_new_tokens=12,
+        temperature=1.0,
+        batch_size=2,
     )
-    for model in pair:
-        model.lm_head.weight.data *= 6
-    return pair
+    return {}
 
 
-def main(folder: Path, output: Path, seconds_per_batch: float) -> None:
-    """Mine twelve prompts in batches of two; slow enough to be killed in between."""
+def main(folder: Path, out: Path, seconds_per_batch: float) -> None:
+    """On this process alone, slow enough to be killed in between."""
     write = sets.write_arrow
 
     def slow_write(*args):
@@ -32,23 +40,7 @@ def main(folder: Path, output: Path, seconds_per_batch: float) -> None:
         time.sleep(seconds_per_batch)
 
     sets.write_arrow = slow_write
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    prompts = (folder / "prompts.txt").read_text().splitlines()
-    state = PartialState()
-    mine_soft_targets(
-        *sharp_pair(len(tokenizer)),
-        prompts,
-        processing_class=tokenizer,
-        amateur_processing_class=tokenizer,
-        output_dir=output,
-        accelerator=state,
-        context="{prompt}\n",
-        max_new_tokens=12,
-        temperature=1.0,
-        batch_size=2,
-    )
-    state.wait_for_everyone()
-    state.destroy_process_group()
+    work(folder, out)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import make_traces
-from mining_worker import sharp_pair
+from helpers.models import sharp_pair
+from helpers.traces import make_traces
 
 from hf_proxy.report.page import write_report
 

@@ -9,10 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import make_traces
 from datasets import DatasetDict
-from test_recipes import ROOT, command
-from tiny_models import make_model
+from helpers.models import make_model
+from helpers.processes import ROOT, command
+from helpers.traces import make_traces
 from trl import ModelConfig, SFTConfig
 
 from hf_proxy.cli import COMMANDS

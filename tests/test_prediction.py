@@ -8,9 +8,9 @@ import warnings
 
 import numpy as np
 import pytest
-from published import ARC_X, ARC_Y, CQA_X, CQA_Y, TOKENS
+from helpers.published import ARC_X, ARC_Y, CQA_X, CQA_Y, TOKENS
+from helpers.scores import make_score
 from scipy import optimize
-from test_ranking import make_score
 
 from hf_proxy import Curve, InputError, Setting, cross_validate, fit_curve, fit_ladder
 from hf_proxy.prediction.forms import NUM_PARAMETERS, Scale, fit_form, fit_forms, predict

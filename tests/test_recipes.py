@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.models import make_model
+from helpers.processes import command
 from peft import LoraConfig, get_peft_model
-from tiny_models import make_model
 
 from hf_proxy import align_traces, load_traces, score_traces
-from hf_proxy.cli import main
 from hf_proxy.recipes.library.small_world import problems
 from hf_proxy.recipes.library.training import last_checkpoint
 
@@ -50,14 +50,6 @@ def folder(tmp_path, traces, tokenizer):
     tuned.save_pretrained(tmp_path / "adapter")
     traces.to_json(str(tmp_path / "traces.jsonl"))
     return tmp_path
-
-
-def command(capsys, *arguments):
-    """Exit code, table and last JSON line."""
-    code = main([str(argument) for argument in arguments])
-    said = capsys.readouterr()
-    last = said.out.splitlines()[-1] if said.out else ""
-    return code, said, json.loads(last) if last.startswith("{") else None
 
 
 def test_score_gives_what_the_function_gives(folder, capsys, traces, tokenizer):

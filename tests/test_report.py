@@ -9,12 +9,12 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
-from conftest import make_traces
 from datasets import Dataset
-from mining_worker import sharp_pair
-from test_contrast_callback import make_callback
-from test_proxy_score import curve_for, make_trainer
-from tiny_models import make_model
+from helpers.mining import make_callback
+from helpers.models import make_model, sharp_pair
+from helpers.scores import curve_for
+from helpers.traces import make_traces
+from helpers.trainers import plain_trainer
 
 from hf_proxy import align_traces, mine_soft_targets, score_traces
 from hf_proxy.callbacks import ProxyScoreCallback
@@ -78,7 +78,7 @@ def trained(tmp_path_factory, tokenizer):
     """A run of both callbacks with a curve, its output folder."""
     folder = tmp_path_factory.mktemp("trained")
     traces = make_traces(3)
-    trainer = make_trainer(
+    trainer = plain_trainer(
         folder,
         tokenizer,
         load_best_model_at_end=True,

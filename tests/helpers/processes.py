@@ -1,0 +1,63 @@
+"""Starting what users start: commands in this process, launchers in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+
+from hf_proxy.cli import main
+
+TESTS = Path(__file__).parent.parent
+ROOT = TESTS.parent
+
+
+def command(capsys, *arguments):
+    """Exit code, table and last JSON line."""
+    code = main([str(argument) for argument in arguments])
+    said = capsys.readouterr()
+    last = said.out.splitlines()[-1] if said.out else ""
+    return code, said, json.loads(last) if last.startswith("{") else None
+
+
+def torchrun(world_size, *arguments, timeout=300):
+    """Start real processes; a hang fails the test instead of the suite."""
+    environment = os.environ | {
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(TESTS),
+    }
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(world_size)]
+    # a free port of its own, so that two suites on one machine do not meet
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", *map(str, arguments)]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def ranks(base, world_size, names):
+    """Folder of the one start of so many processes that all tests of a session share.
+
+    Args:
+        base (`Path`): a folder that the processes of the session share, with the inputs in
+            `inputs`; who comes first starts, the others wait.
+        names: what is done in turn, as ranks_worker.py names it.
+    """
+    folder = base / "inputs"
+    report = base / f"ranks-{world_size}.json"
+    with FileLock(base / f"ranks-{world_size}.lock"):
+        if not report.exists():
+            done = torchrun(world_size, TESTS / "ranks_worker.py", folder, *names)
+            report.write_text(json.dumps([done.returncode, done.stderr[-6000:]]))
+    code, said = json.loads(report.read_text())
+    assert code == 0, said
+    return folder
+
+
+SHORT = {"num_steps": 2, "mine_steps": 2, "num_prompts": 4, "num_problems": 4}
+
+
+def short(**flags):
+    return [part for name, value in (SHORT | flags).items() for part in (f"--{name}", str(value))]
