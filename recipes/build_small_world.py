@@ -16,6 +16,7 @@ from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.intervals import wilson_interval
 from hf_proxy.prediction.fitting import fit_curve
 from hf_proxy.recipes.library.running import RecipeConfig, run
+from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.recipes.library.small_world import (
     CHAT_TEMPLATE,
     HELD_OUT,
@@ -153,7 +154,7 @@ def main(config: BuildConfig) -> dict[str, Any]:
         points=points,
     )
     write_text(assets / "curve" / "provenance.json", json.dumps(stamp, indent=1))
-    print(_table(points))
+    _print_points(points)
     size = sum(path.stat().st_size for path in assets.rglob("*") if path.is_file())
     print(f"{size / 2**20:.1f} MiB in {assets}")
     if config.compare is not None:
@@ -246,17 +247,17 @@ def _points(
     return points
 
 
-def _table(points: list[dict]) -> str:
-    lines = ["  step    tokens  proxy's rBridge  proxy's accuracy     target's accuracy"]
-    for row in points:
-        cells = [
+def _print_points(points: list[dict]) -> None:
+    rows = [
+        [str(row["step"]), str(row["tokens"]), f"{row['value']:.4f}"]
+        + [
             f"{row[f'{name}_accuracy']:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
             for name in ("proxy", "target")
         ]
-        lines.append(
-            f"{row['step']:6d} {row['tokens']:9d}  {row['value']:15.4f}  {'  '.join(cells)}"
-        )
-    return "\n".join(lines)
+        for row in points
+    ]
+    head = ("step", "tokens", "proxy's rBridge", "proxy's accuracy", "target's accuracy")
+    print_table(head, rows)
 
 
 def compare_builds(stamp: dict[str, Any], path: Path) -> None:

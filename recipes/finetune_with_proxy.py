@@ -13,6 +13,7 @@ from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.models.parallel import stop_together
 from hf_proxy.recipes.library.rows import check_text, load_rows
 from hf_proxy.recipes.library.running import at_least, newlines, pattern, run
+from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.recipes.library.training import (
     check_evaluation,
     check_world_size,
@@ -22,6 +23,7 @@ from hf_proxy.recipes.library.training import (
     trace_sets,
 )
 from hf_proxy.records.errors import InputError
+from hf_proxy.records.scores import METRIC_NAMES
 from hf_proxy.scoring.forwards import TOKENS_PER_BATCH
 
 
@@ -131,7 +133,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
     file = folder / "hf_proxy" / "predictions.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     if trainer.is_world_process_zero():
-        print(_table(lines))
+        _print_scores(lines)
         if trainer.state.best_model_checkpoint is not None:
             print(
                 f"best by {arguments.metric_for_best_model}: {trainer.state.best_model_checkpoint}"
@@ -170,17 +172,16 @@ def _rows(config: FinetuneConfig) -> Dataset:
     return rows.map(example, remove_columns=rows.column_names, desc="Reading")
 
 
-def _table(lines: list[dict]) -> str:
-    head = "  step  set            rBridge    90 % interval       R_phi  bits/byte"
-    return "\n".join(
-        [head]
-        + [
-            f"{line['step']:6d}  {line['name']:<12}  {line['value']:8.5f}  "
-            f"{line['low'] or float('nan'):7.4f} .. {line['high'] or float('nan'):6.4f}"
-            f"  {line['trace_nll']:8.4f}  {line['bits_per_byte']:8.4f}"
-            for line in lines
-        ]
-    )
+def _print_scores(lines: list[dict]) -> None:
+    rows = [
+        [str(line["step"]), line["name"], f"{line['value']:.5f}"]
+        + ["-" if line["low"] is None else f"{line['low']:.4f} .. {line['high']:.4f}"]
+        + [f"{line['trace_nll']:.4f}", f"{line['bits_per_byte']:.4f}"]
+        for line in lines
+    ]
+    head = ("step", "set", METRIC_NAMES["value"], "90 % interval")
+    head += (METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"])
+    print_table(head, rows, words=("set",))
 
 
 def cli(argv: list[str] | None = None) -> int:

@@ -35,7 +35,7 @@ def demo(folder: Path) -> dict[str, Any]:
     own = folder / "demo"
     command = [sys.executable, "-m", "hf_proxy.cli", "demo", "--json", "--output_dir", str(own)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    start = next(i for i, line in enumerate(said) if line.startswith("  step  held-out"))
+    start = next(i for i, line in enumerate(said) if "held-out loss" in line)
     result = json.loads(said[-1])
     return {
         "table": said[start:-2],  # without the seconds, and what --json adds
