@@ -20,11 +20,11 @@ from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.recipes.library.small_world import (
     CHAT_TEMPLATE,
     HELD_OUT,
-    answers,
     make_model,
     pretrain,
     problems,
-    take,
+    solve,
+    take_rows,
     train_tokenizer,
 )
 from hf_proxy.records.errors import InputError
@@ -91,10 +91,10 @@ def main(config: BuildConfig) -> dict[str, Any]:
     assets.mkdir(parents=True)
     # streams of their own: what is trained on, by the frontier, what is held out
     streams = [problems(random.Random(f"{config.seed}-{name}")) for name in ("own", "far", "test")]
-    own = take(streams[0], config.num_steps * config.batch_size + HELD_OUT)
-    far = take(streams[1], config.num_steps * config.batch_size + HELD_OUT)
+    own = take_rows(streams[0], config.num_steps * config.batch_size + HELD_OUT)
+    far = take_rows(streams[1], config.num_steps * config.batch_size + HELD_OUT)
     unseen = _unseen(streams[2], {*own["prompt"], *far["prompt"]})
-    tests = take(unseen, config.num_problems)
+    tests = take_rows(unseen, config.num_problems)
     texts = [f"{row['prompt']}\n{row['trace']}" for row in own.select(range(min(2000, len(own))))]
     tokenizer = train_tokenizer(texts)
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -109,7 +109,7 @@ def main(config: BuildConfig) -> dict[str, Any]:
 
         def measure(step: int) -> None:
             if name in right:
-                right[name][step] = sum(answers(model, tokenizer, tests)[1])
+                right[name][step] = sum(solve(model, tokenizer, tests)[1])
 
         losses[name] = pretrain(
             model,
@@ -129,7 +129,7 @@ def main(config: BuildConfig) -> dict[str, Any]:
     traces = _frontier_traces(frontier, tokenizer, unseen, config.num_traces)
     traces.to_parquet(assets / "traces.parquet")
     traces = load_traces(assets / "traces.parquet")  # a score is of the file, not of the memory
-    for name, rows in {"problems": tests, "questions": take(unseen, NUM_QUESTIONS)}.items():
+    for name, rows in {"problems": tests, "questions": take_rows(unseen, NUM_QUESTIONS)}.items():
         lines = (json.dumps({key: row[key] for key in ("prompt", "answer")}) for row in rows)
         write_text(assets / f"{name}.jsonl", "\n".join(lines) + "\n")
     score = ProxyScoreCallback(traces)
@@ -206,8 +206,8 @@ def _frontier_traces(
     frontier: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, unseen: Any, number: int
 ) -> Dataset:
     """Solutions the frontier wrote itself, where right, with its confidence in each token."""
-    asked = take(unseen, 2 * number)
-    written, right = answers(frontier, tokenizer, asked, temperature=1.0)
+    asked = take_rows(unseen, 2 * number)
+    written, right = solve(frontier, tokenizer, asked, temperature=1.0)
     rows = [
         {
             "example_id": f"problem-{i:03d}",

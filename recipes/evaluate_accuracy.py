@@ -23,7 +23,7 @@ from hf_proxy.recipes.library.checkpoints import (
     weights_fingerprint,
 )
 from hf_proxy.recipes.library.rows import check_text, load_rows
-from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, pattern, run
+from hf_proxy.recipes.library.running import RecipeConfig, at_least, compile_pattern, newlines, run
 from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import fingerprint, provenance_of, write_text
@@ -83,7 +83,7 @@ class AccuracyConfig(RecipeConfig):
     def __post_init__(self) -> None:
         at_least(self, 1, "num_problems", "max_new_tokens", "batch_size")
         if self.answer_pattern is not None:
-            pattern(self.answer_pattern, "answer_pattern")
+            compile_pattern(self.answer_pattern, "answer_pattern")
         if len(set(self.models)) < len(self.models):
             raise InputError.at("one is named twice", remedy="name each once", field="models")
 

@@ -12,7 +12,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
 from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.models.parallel import stop_together
 from hf_proxy.recipes.library.rows import check_text, load_rows
-from hf_proxy.recipes.library.running import at_least, newlines, pattern, run
+from hf_proxy.recipes.library.running import at_least, compile_pattern, newlines, run
 from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.recipes.library.training import (
     check_evaluation,
@@ -160,7 +160,7 @@ def _rows(config: FinetuneConfig) -> Dataset:
     }
     rows = load_rows(config.train_data, columns)
     check_text(rows, config.train_data, *columns)
-    cut = None if config.remove is None else pattern(config.remove, "remove")
+    cut = None if config.remove is None else compile_pattern(config.remove, "remove")
 
     def example(row: dict) -> dict[str, str]:
         completion = row[config.completion_column]

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from hf_proxy.mining.sets import load_soft_targets, mine_soft_targets
 from hf_proxy.mining.settings import BATCH_SIZE
-from hf_proxy.mining.soft_targets import PUBLISHED
+from hf_proxy.mining.soft_targets import PUBLISHED_STATISTICS
 from hf_proxy.models.parallel import stop_together
 from hf_proxy.recipes.library.checkpoints import find_checkpoints, load_model, load_tokenizer
 from hf_proxy.recipes.library.rows import load_prompts
@@ -214,7 +214,9 @@ def show(config: ShowConfig) -> dict[str, Any]:
 
 def _print_statistics(statistics: dict[str, Any]) -> None:
     """Beside the published figures, where there are such (arXiv 2510.07962, section 2.2)."""
-    rows = [(name, _number(v), PUBLISHED.get(name, "")) for name, v in statistics.items()]
+    rows = [
+        (name, _number(v), PUBLISHED_STATISTICS.get(name, "")) for name, v in statistics.items()
+    ]
     head = ("statistic", "this set", "published (other models and prompts)")
     print_table(head, rows, words=(head[0], head[2]))
 

@@ -17,7 +17,13 @@ from hf_proxy.recipes.library.checkpoints import (
     load_tokenizer,
     weights_fingerprint,
 )
-from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, pattern, run_action
+from hf_proxy.recipes.library.running import (
+    RecipeConfig,
+    at_least,
+    compile_pattern,
+    newlines,
+    run_action,
+)
 from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import save_dataset
@@ -127,7 +133,7 @@ def import_traces(config: ImportConfig) -> dict[str, Any]:
                 remedy="import them without --remove",
                 source=config.source,
             )
-        cut = pattern(config.remove, "remove")
+        cut = compile_pattern(config.remove, "remove")
         traces = traces.map(lambda row: {"trace": cut.sub("", row["trace"])}, desc="Removing")
         for index, row in enumerate(traces):  # nothing may be left of one
             check_trace(row, source=config.source, index=index)

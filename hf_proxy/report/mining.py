@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from hf_proxy.mining.soft_targets import FLAT_SUPPORT, PUBLISHED
+from hf_proxy.mining.soft_targets import FLAT_SUPPORT, PUBLISHED_STATISTICS
 from hf_proxy.report.blocks import (
     Block,
     Download,
@@ -27,7 +27,7 @@ from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 
 FindTokenizer = Callable[[str], PreTrainedTokenizerBase]
 # statistic: what it is, in which unit
-_STATISTICS = {
+_STATISTIC_LABELS = {
     "num_rows": "trajectories",
     "num_steps": "generated steps",
     "num_kept": "steps kept (KL of at least divergence_beta)",
@@ -99,7 +99,11 @@ def contrast_section(folders: Sequence[RunContents], downloads: list[Download]) 
         else:
             head = ["what", "this set", "published, other models and prompts"]
             rows = [
-                [_STATISTICS.get(name, name), cell_text(value), PUBLISHED.get(name, "")]
+                [
+                    _STATISTIC_LABELS.get(name, name),
+                    cell_text(value),
+                    PUBLISHED_STATISTICS.get(name, ""),
+                ]
                 for name, value in contents.mined.statistics.items()
             ]
             block.tables.append(Table("The whole set in numbers (arXiv 2510.07962)", head, rows))

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from hf_proxy.mining.soft_targets import check_row, target_outcome
+from hf_proxy.mining.soft_targets import check_soft_targets, target_outcome
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import write_text
 from hf_proxy.tokens.spans import byte_level
@@ -178,7 +178,7 @@ def render_page(name: str, **content: Any) -> str:
 
 def trajectory_view(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> _TrajectoryView:
     """What a page shows of a `SoftTargets` row."""
-    check_row(row)
+    check_soft_targets(row)
     ids, start, offset = np.asarray(row["input_ids"]).tolist(), row["prompt_length"], row["offset"]
     pieces = (piece.translate(_VISIBLE_SIGNS) for piece in token_pieces(ids[start:], tokenizer))
     shades = np.searchsorted(_SHADE_EDGES, row["kl"], side="right").tolist()

@@ -22,11 +22,15 @@ from trl import TrlParser
 from hf_proxy.records.errors import InputError
 
 # of the trainer's own flags those that every training recipe needs, in our words
-HOST_NEEDED = {
+NEEDED_OF_HOST = {
     "model_name_or_path": "Model to train: folder or hub id.",
     "output_dir": "Folder for checkpoints and results; an interrupted run goes on there.",
 }
-_KINDS = {int: ("N", "no whole number"), float: ("X", "no number"), bool: ("", "not true or false")}
+_PLACEHOLDERS = {
+    int: ("N", "no whole number"),
+    float: ("X", "no number"),
+    bool: ("", "not true or false"),
+}
 
 
 class RecipeParser(TrlParser):
@@ -47,10 +51,10 @@ class RecipeParser(TrlParser):
         self.own, *self.hosts = classes
         self.hints = {name: hint for c in classes for name, hint in get_type_hints(c).items()}
         self.needed = [action.dest for action in self._actions if action.required]
-        self.needed += [name for name in HOST_NEEDED if self.hosts and name in self.hints]
+        self.needed += [name for name in NEEDED_OF_HOST if self.hosts and name in self.hints]
         for action in self._actions:
             action.required = False  # said by us, after what was typed is known to be right
-            if action.nargs is None and _kind(self.hints[action.dest])[0] is bool:
+            if action.nargs is None and _kind_of_hint(self.hints[action.dest])[0] is bool:
                 action.nargs, action.const = "?", True  # --bf16 alone is --bf16 true
             if action.nargs != 0:
                 action.type = self._reader(action)
@@ -112,21 +116,23 @@ class RecipeParser(TrlParser):
             and "help" in field.metadata
         ]
         helps = {field.name: field.metadata.get("help", "") for field in own}
-        helps = {n: HOST_NEEDED[n] for n in self.needed if n not in helps} | helps
+        helps = {n: NEEDED_OF_HOST[n] for n in self.needed if n not in helps} | helps
         defaults = {field.name: field for field in own}
         usage = " ".join(["usage:", str(self.prog), *map(self._flag, self.needed), "[FLAGS]"])
-        lines = textwrap.wrap(usage, _width(), subsequent_indent=" " * 7)
+        lines = textwrap.wrap(usage, _help_width(), subsequent_indent=" " * 7)
         lines += ["", self.about, *(["", "needed:"] if self.needed else [])]
         for name in self.needed:
-            lines += _entry(self._flag(name), helps[name])
+            lines += _help_entry(self._flag(name), helps[name])
         lines += ["", "further flags:"]
         for name in helps:
             if name not in self.needed:
-                lines += _entry(self._flag(name), _with_default(helps[name], defaults[name]))
+                lines += _help_entry(self._flag(name), _with_default(helps[name], defaults[name]))
         lines += ["", "of every command:"]
-        lines += _entry("--config FILE.yaml", "Read flags from YAML keys; flags stand above them.")
-        lines += _entry("--json", "End with one machine-readable line.")
-        lines += _entry("--debug", "Show where an error arose.")
+        lines += _help_entry(
+            "--config FILE.yaml", "Read flags from YAML keys; flags stand above them."
+        )
+        lines += _help_entry("--json", "End with one machine-readable line.")
+        lines += _help_entry("--debug", "Show where an error arose.")
         if self.hosts and not every_flag:
             names = " and ".join(host.__name__ for host in self.hosts)
             lines += ["", f"All flags of {names} (TRL, transformers) are flags here too, as"]
@@ -137,18 +143,18 @@ class RecipeParser(TrlParser):
             for field in fields(host):
                 if field.init and field.name not in helps:
                     text = _with_default(str(field.metadata.get("help", "")), field)
-                    lines += _entry(self._flag(field.name), text)
+                    lines += _help_entry(self._flag(field.name), text)
         return "\n".join(lines) + "\n"
 
     def _flag(self, name: str) -> str:
         """The flag with what follows it."""
-        kind, several = _kind(self.hints[name])
+        kind, several = _kind_of_hint(self.hints[name])
         if get_origin(kind) is Literal:
             value = "{" + ",".join(map(str, get_args(kind))) + "}"
         elif kind is bool:
             value = "[true|false]"
         else:
-            value = _KINDS.get(kind, ("TEXT", ""))[0]
+            value = _PLACEHOLDERS.get(kind, ("TEXT", ""))[0]
         return f"--{name} {value}{' ...' if several else ''}".rstrip()
 
     def _flags(self) -> list[str]:
@@ -158,7 +164,9 @@ class RecipeParser(TrlParser):
         """The action's own conversion, with an error that a reader can act on."""
         convert: Any = action.type or str
         choices = None if action.choices is None else list(action.choices)
-        word = _KINDS.get(_kind(self.hints[action.dest])[0], ("", "not a value of this flag"))[1]
+        word = _PLACEHOLDERS.get(
+            _kind_of_hint(self.hints[action.dest])[0], ("", "not a value of this flag")
+        )[1]
 
         def read(text: str) -> Any:
             try:
@@ -220,7 +228,7 @@ class RecipeParser(TrlParser):
         """A value of YAML as the flag would have read it."""
         hint = self.hints[action.dest]
         is_own = action.dest in {field.name for field in fields(self.own)}
-        kind, several = _kind(hint)
+        kind, several = _kind_of_hint(hint)
         read: Any = action.type
         if value is None and is_own and type(None) not in get_args(hint):
             raise ValueError("it is empty")
@@ -241,7 +249,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _kind(hint: Any) -> tuple[Any, bool]:
+def _kind_of_hint(hint: Any) -> tuple[Any, bool]:
     """The type without None, and whether there are several."""
     kinds = [kind for kind in get_args(hint) if kind is not type(None)]
     if get_origin(hint) is Literal or type(None) not in get_args(hint):
@@ -265,14 +273,14 @@ def _with_default(text: str, field: Any) -> str:
     return f"{text} (default: {shown})".replace("\n", "\\n")
 
 
-def _entry(flag: str, text: str) -> list[str]:
+def _help_entry(flag: str, text: str) -> list[str]:
     """A flag and its help, beside each other where there is room."""
-    lines = textwrap.wrap(text, max(_width() - 26, 40)) or [""]
+    lines = textwrap.wrap(text, max(_help_width() - 26, 40)) or [""]
     head = f"  {flag}"
     if len(head) > 24:
         return [head, *(" " * 26 + line for line in lines)]
     return [f"{head:<26}{lines[0]}", *(" " * 26 + line for line in lines[1:])]
 
 
-def _width() -> int:
+def _help_width() -> int:
     return min(shutil.get_terminal_size().columns, 100)
