@@ -16,14 +16,15 @@ from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.intervals import wilson_interval
 from hf_proxy.prediction.fitting import fit_curve
 from hf_proxy.recipes.library.running import RecipeConfig, run
+from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.recipes.library.small_world import (
     CHAT_TEMPLATE,
     HELD_OUT,
-    answers,
     make_model,
     pretrain,
     problems,
-    take,
+    solve,
+    take_rows,
     train_tokenizer,
 )
 from hf_proxy.records.errors import InputError
@@ -90,10 +91,10 @@ def main(config: BuildConfig) -> dict[str, Any]:
     assets.mkdir(parents=True)
     # streams of their own: what is trained on, by the frontier, what is held out
     streams = [problems(random.Random(f"{config.seed}-{name}")) for name in ("own", "far", "test")]
-    own = take(streams[0], config.num_steps * config.batch_size + HELD_OUT)
-    far = take(streams[1], config.num_steps * config.batch_size + HELD_OUT)
+    own = take_rows(streams[0], config.num_steps * config.batch_size + HELD_OUT)
+    far = take_rows(streams[1], config.num_steps * config.batch_size + HELD_OUT)
     unseen = _unseen(streams[2], {*own["prompt"], *far["prompt"]})
-    tests = take(unseen, config.num_problems)
+    tests = take_rows(unseen, config.num_problems)
     texts = [f"{row['prompt']}\n{row['trace']}" for row in own.select(range(min(2000, len(own))))]
     tokenizer = train_tokenizer(texts)
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -108,7 +109,7 @@ def main(config: BuildConfig) -> dict[str, Any]:
 
         def measure(step: int) -> None:
             if name in right:
-                right[name][step] = sum(answers(model, tokenizer, tests)[1])
+                right[name][step] = sum(solve(model, tokenizer, tests)[1])
 
         losses[name] = pretrain(
             model,
@@ -128,7 +129,7 @@ def main(config: BuildConfig) -> dict[str, Any]:
     traces = _frontier_traces(frontier, tokenizer, unseen, config.num_traces)
     traces.to_parquet(assets / "traces.parquet")
     traces = load_traces(assets / "traces.parquet")  # a score is of the file, not of the memory
-    for name, rows in {"problems": tests, "questions": take(unseen, NUM_QUESTIONS)}.items():
+    for name, rows in {"problems": tests, "questions": take_rows(unseen, NUM_QUESTIONS)}.items():
         lines = (json.dumps({key: row[key] for key in ("prompt", "answer")}) for row in rows)
         write_text(assets / f"{name}.jsonl", "\n".join(lines) + "\n")
     score = ProxyScoreCallback(traces)
@@ -153,7 +154,7 @@ def main(config: BuildConfig) -> dict[str, Any]:
         points=points,
     )
     write_text(assets / "curve" / "provenance.json", json.dumps(stamp, indent=1))
-    print(_table(points))
+    _print_points(points)
     size = sum(path.stat().st_size for path in assets.rglob("*") if path.is_file())
     print(f"{size / 2**20:.1f} MiB in {assets}")
     if config.compare is not None:
@@ -205,8 +206,8 @@ def _frontier_traces(
     frontier: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, unseen: Any, number: int
 ) -> Dataset:
     """Solutions the frontier wrote itself, where right, with its confidence in each token."""
-    asked = take(unseen, 2 * number)
-    written, right = answers(frontier, tokenizer, asked, temperature=1.0)
+    asked = take_rows(unseen, 2 * number)
+    written, right = solve(frontier, tokenizer, asked, temperature=1.0)
     rows = [
         {
             "example_id": f"problem-{i:03d}",
@@ -246,17 +247,17 @@ def _points(
     return points
 
 
-def _table(points: list[dict]) -> str:
-    lines = ["  step    tokens  proxy's rBridge  proxy's accuracy     target's accuracy"]
-    for row in points:
-        cells = [
+def _print_points(points: list[dict]) -> None:
+    rows = [
+        [str(row["step"]), str(row["tokens"]), f"{row['value']:.4f}"]
+        + [
             f"{row[f'{name}_accuracy']:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
             for name in ("proxy", "target")
         ]
-        lines.append(
-            f"{row['step']:6d} {row['tokens']:9d}  {row['value']:15.4f}  {'  '.join(cells)}"
-        )
-    return "\n".join(lines)
+        for row in points
+    ]
+    head = ("step", "tokens", "proxy's rBridge", "proxy's accuracy", "target's accuracy")
+    print_table(head, rows)
 
 
 def compare_builds(stamp: dict[str, Any], path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_proxy.recipes.library.running import Host, at_least, newlines, run
+from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import BATCH_SIZE, SYSTEM_PROMPT
 from hf_proxy.training.fields import SelectiveFields
 
@@ -203,7 +204,7 @@ def main(
                 found=facts,
             )
             write_text(folder / "provenance.json", json.dumps(stamp, indent=2, default=str))
-            print(_table(facts["rows"]))
+            _print_rows(facts["rows"])
             print(f"{_costs(facts['seconds'])}; {folder}")
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
@@ -239,7 +240,7 @@ def _facts(history: list[dict], folder: Path, seconds: float) -> dict[str, Any]:
     }
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _print_rows(rows: list[dict[str, Any]]) -> None:
     keys = sorted({key for row in rows for key in row if key.endswith(("_nll", "_accuracy"))})
     keys = [
         "eval_loss",
@@ -247,12 +248,12 @@ def _table(rows: list[dict[str, Any]]) -> str:
         *(k for k in keys if not k.endswith("_trace_nll")),
         "kept_share",
     ]
-    short = [key.removeprefix("eval_") for key in keys]
-    lines = ["  step  " + "  ".join(f"{name:>12}" for name in short)]
-    for row in rows:
-        cells = (f"{row[key]:12.4f}" if key in row else " " * 12 for key in keys)
-        lines.append(f"{row['step']:6d}  " + "  ".join(cells))
-    return "\n".join(lines)
+    head = ["step", *(key.removeprefix("eval_") for key in keys)]
+    cells = [
+        [str(row["step"]), *(f"{row[key]:.4f}" if key in row else "-" for key in keys)]
+        for row in rows
+    ]
+    print_table(head, cells)
 
 
 def _costs(seconds: dict[str, float]) -> str:

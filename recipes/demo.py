@@ -14,6 +14,7 @@ from typing import Any
 
 from hf_proxy.recipes import closed_loop, evaluate_accuracy, report
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
+from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.errors import InputError
 
 ASSETS = Path(__file__).parent / "assets"
@@ -104,7 +105,7 @@ def main(config: DemoConfig) -> dict[str, Any]:
     _command("report", report.cli, {"run_dir": folder})
     found = json.loads((tuned / "provenance.json").read_text())["found"]
     accuracy = json.loads((folder / "accuracy" / "results.json").read_text())
-    print(_table(found["rows"]))
+    _print_rows(found["rows"])
     print(_accuracies(accuracy))
     seconds = time.perf_counter() - start
     print(f"{seconds:.0f} s; open {folder / 'report.html'}")
@@ -147,19 +148,21 @@ def _command(name: str, cli: Callable[[list[str]], int], flags: Mapping[str, Any
         raise RuntimeError(f"hf-proxy {name} ended with {code}: {said.getvalue()[-1000:]}")
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "  step  held-out loss  kept steps  rBridge, nats per token   target's accuracy, predicted"
-    ]
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    cells = []
     for row in rows:
         ends = ("", "_low", "_high")
         nll = [row[f"eval_rbridge_nll{end}"] for end in ends]
         predicted = [row[f"eval_rbridge_target_accuracy{end}"] for end in ends]
-        lines.append(
-            f"{row['step']:6d}  {row['eval_loss']:13.4f}  {row['kept_share']:10.1%}  "
-            + "{:.4f} [{:.4f}, {:.4f}]  {:6.1%} [{:.1%}, {:.1%}]".format(*nll, *predicted)
+        cells.append(
+            [str(row["step"]), f"{row['eval_loss']:.4f}", f"{row['kept_share']:.1%}"]
+            + ["{:.4f} [{:.4f}, {:.4f}]".format(*nll)]
+            + ["{:.1%} [{:.1%}, {:.1%}]".format(*predicted)]
         )
-    return "\n".join(lines)
+    from hf_proxy.records.scores import METRIC_LABELS
+
+    head = ("step", "held-out loss", "kept steps", METRIC_LABELS["value"])
+    print_table((*head, "target's accuracy, predicted"), cells)
 
 
 def _accuracies(result: dict[str, Any]) -> str:

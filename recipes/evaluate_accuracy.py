@@ -9,7 +9,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, pattern, run
+from hf_proxy.recipes.library.running import RecipeConfig, at_least, compile_pattern, newlines, run
+from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 
@@ -69,7 +70,7 @@ class AccuracyConfig(RecipeConfig):
     def __post_init__(self) -> None:
         at_least(self, 1, "num_problems", "max_new_tokens", "batch_size")
         if self.answer_pattern is not None:
-            pattern(self.answer_pattern, "answer_pattern")
+            compile_pattern(self.answer_pattern, "answer_pattern")
         if len(set(self.models)) < len(self.models):
             raise InputError.at("one is named twice", remedy="name each once", field="models")
 
@@ -146,7 +147,7 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
             lines = (json.dumps(item) + "\n" for own in items.values() for item in own)
             write_text(folder / "items.jsonl", "".join(lines))
             write_text(folder / "results.json", json.dumps(result, indent=2))
-            print(_table(result))
+            _print_result(result)
             print(f"{len(names)} problems, {len(items)} models, every answer in {folder}")
     accelerator.end_training()
     return result
@@ -254,14 +255,15 @@ def _result(config, items: dict[str, list[dict[str, Any]]], prompts: Prompts) ->
     }
 
 
-def _table(result: dict[str, Any]) -> str:
-    lines = ["pass@1     90 % interval  right  cut  none  tokens  model"]
-    for row in result["models"]:
-        lines.append(
-            f"{row['accuracy']:6.3f}  {row['low']:7.3f} .. {row['high']:5.3f}  "
-            f"{row['num_correct']:5d}  {row['num_cut']:3d}  {row['num_without_answer']:4d}  "
-            f"{row['tokens_mean']:6.0f}  {row['model']}"
-        )
+def _print_result(result: dict[str, Any]) -> None:
+    rows = [
+        [row["model"], f"{row['accuracy']:.3f}", f"{row['low']:.3f} .. {row['high']:.3f}"]
+        + [str(row[key]) for key in ("num_correct", "num_cut", "num_without_answer")]
+        + [f"{row['tokens_mean']:.0f}"]
+        for row in result["models"]
+    ]
+    head = ("model", "pass@1", "90 % interval", "right", "cut", "none", "tokens")
+    print_table(head, rows, words=("model",))
     for row in result["comparisons"]:
         detectable = row["detectable"]
         power = (
@@ -269,12 +271,11 @@ def _table(result: dict[str, Any]) -> str:
             if detectable is None
             else f"a difference of {detectable:.3f} would show in 80 % of such comparisons"
         )
-        lines.append(
+        print(
             f"{row['b']} minus {row['a']}: {row['difference']:+.3f} [{row['low']:+.3f}, "
             f"{row['high']:+.3f}], right alone {row['only_b']} and {row['only_a']}, McNemar p "
             f"{row['p_value']:.3f}; {power}"
         )
-    return "\n".join(lines)
 
 
 def cli(argv: list[str] | None = None) -> int:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_proxy.recipes.library.running import Host, at_least, newlines, pattern, run
+from hf_proxy.recipes.library.running import Host, at_least, compile_pattern, newlines, run
+from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
 
@@ -136,7 +137,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
     file = folder / "hf_proxy" / "predictions.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     if trainer.is_world_process_zero():
-        print(_table(lines))
+        _print_scores(lines)
         if trainer.state.best_model_checkpoint is not None:
             print(
                 f"best by {arguments.metric_for_best_model}: {trainer.state.best_model_checkpoint}"
@@ -165,7 +166,7 @@ def _rows(config: FinetuneConfig) -> Dataset:
     }
     rows = load_rows(config.train_data, columns)
     check_text(rows, config.train_data, *columns)
-    cut = None if config.remove is None else pattern(config.remove, "remove")
+    cut = None if config.remove is None else compile_pattern(config.remove, "remove")
 
     def example(row: dict) -> dict[str, str]:
         completion = row[config.completion_column]
@@ -177,17 +178,18 @@ def _rows(config: FinetuneConfig) -> Dataset:
     return rows.map(example, remove_columns=rows.column_names, desc="Reading")
 
 
-def _table(lines: list[dict]) -> str:
-    head = "  step  set            rBridge    90 % interval       R_phi  bits/byte"
-    return "\n".join(
-        [head]
-        + [
-            f"{line['step']:6d}  {line['name']:<12}  {line['value']:8.5f}  "
-            f"{line['low'] or float('nan'):7.4f} .. {line['high'] or float('nan'):6.4f}"
-            f"  {line['trace_nll']:8.4f}  {line['bits_per_byte']:8.4f}"
-            for line in lines
-        ]
-    )
+def _print_scores(lines: list[dict]) -> None:
+    rows = [
+        [str(line["step"]), line["name"], f"{line['value']:.5f}"]
+        + ["-" if line["low"] is None else f"{line['low']:.4f} .. {line['high']:.4f}"]
+        + [f"{line['trace_nll']:.4f}", f"{line['bits_per_byte']:.4f}"]
+        for line in lines
+    ]
+    from hf_proxy.records.scores import METRIC_NAMES
+
+    head = ("step", "set", METRIC_NAMES["value"], "90 % interval")
+    head += (METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"])
+    print_table(head, rows, words=("set",))
 
 
 def cli(argv: list[str] | None = None) -> int:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
+from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import FORMS
 from hf_proxy.records.errors import InputError
 
 if TYPE_CHECKING:
     from hf_proxy.prediction.curve import Curve
-    from hf_proxy.recipes.library.points import Point
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +90,7 @@ def fit(config: FitConfig) -> dict[str, Any]:
     Example: hf-proxy fit --points points.csv --output_dir outputs/curves
     """
     from hf_proxy.prediction.fitting import fit_curve
+    from hf_proxy.recipes.library.one_curve import controls_of, facts_of, in_order, unit_of
     from hf_proxy.recipes.library.points import join_results, one_metric, read_points
     from hf_proxy.records.storage import file_hash, provenance_of, write_text
     from hf_proxy.report.figures.curves import plot_curve, plot_residuals
@@ -117,11 +118,11 @@ def fit(config: FitConfig) -> dict[str, Any]:
     folder, found = Path(config.output_dir), []
     written: set[Path] = set()
     for target in sorted({point.target for point in points}):
-        own, order = _ordered([p for p in points if p.target == target], str(source))
-        unit, reading = _unit(own, config.y_unit, str(source))
+        own, order = in_order([p for p in points if p.target == target], str(source))
+        unit, reading = unit_of(own, config.y_unit, str(source))
         accuracy = [point.target_accuracy for point in own]
-        controls, absent = _controls(own)
-        alike = _alike(own, str(source))
+        controls, absent = controls_of(own)
+        facts = facts_of(own, str(source))
         notes = [*said, *order, *reading, *absent]
         x, runs = [point.score for point in own], [point.run for point in own]
         curve = fit_curve(
@@ -130,9 +131,9 @@ def fit(config: FitConfig) -> dict[str, Any]:
             forms=config.forms,
             y_unit=unit,
             metric=one_metric(own),
-            setting=alike.get("setting"),
-            proxy=alike.get("proxy"),
-            num_parameters=alike.get("num_parameters"),
+            setting=facts.get("setting"),
+            proxy=facts.get("proxy"),
+            num_parameters=facts.get("num_parameters"),
             target=target,
             groups=runs,
             controls=controls,
@@ -151,7 +152,7 @@ def fit(config: FitConfig) -> dict[str, Any]:
         groups = runs if len(set(runs)) > 1 else None
         plot_curve(curve, x, accuracy, base, controls=controls, groups=groups)
         plot_residuals(curve, x, accuracy, folder / f"{file_name}-residuals")
-        print(_report(curve, notes))
+        _print_report(curve, notes)
         found.append((curve, notes))
     read = [path for path in (config.points, config.results, *config.predictions) if path]
     stamp = provenance_of(
@@ -167,86 +168,6 @@ def fit(config: FitConfig) -> dict[str, Any]:
         ],
         "output_dir": config.output_dir,
     }
-
-
-def _ordered(points: list[Point], source: str) -> tuple[list[Point], list[str]]:
-    """By run and tokens; a checkpoint that stands twice is an error."""
-    order = sorted(points, key=lambda p: (p.run, p.tokens))
-    for first, second in zip(order, order[1:], strict=False):
-        if (first.run, first.tokens) == (second.run, second.tokens):
-            raise InputError.at(
-                f"run {first.run!r} at {first.tokens:g} tokens stands in row {first.row} too",
-                remedy="keep one of them",
-                source=source,
-                row=second.row,
-                field="tokens",
-            )
-    sorted_before = all(
-        a.tokens < b.tokens for a, b in zip(points, points[1:], strict=False) if a.run == b.run
-    )
-    return order, [] if sorted_before else ["rows were not in order of tokens, now they are"]
-
-
-def _unit(points: list[Point], y_unit: str, source: str) -> tuple[str, list[str]]:
-    """The unit of the accuracies, and what to say of it."""
-    values = [point.target_accuracy for point in points]
-    above = [value > 1 for value in values]
-    mixed = any(above) and not all(above)
-    if y_unit == "auto" and mixed:
-        point = points[above.index(not above[0])]
-        raise InputError.at(
-            f"{point.target_accuracy:g} stands among {'percent' if above[0] else 'fractions'}: "
-            "percent and fractions are mixed",
-            remedy="mend it, or set y_unit",
-            source=source,
-            row=point.row,
-            field="target_accuracy",
-        )
-    if y_unit == "auto":
-        y_unit = "percent" if above[0] else "fraction"
-    if y_unit == "fraction":
-        return y_unit, []
-    few = f", also {above.count(False)} of at most 1" if mixed else ""
-    return y_unit, [f"target_accuracy read as percent{few}"]
-
-
-def _controls(points: list[Point]) -> tuple[dict[str, list[float]], list[str]]:
-    """Tokens, and those columns that every point has; the others are named."""
-    from hf_proxy.recipes.library.points import CONTROLS, one_metric
-
-    controls = {"tokens (1e9)": [point.tokens / 1e9 for point in points]}
-    absent = []
-    for name in CONTROLS:
-        if name == one_metric(points):
-            continue
-        if all(name in point.controls for point in points):
-            controls[name] = [point.controls[name] for point in points]
-        else:
-            absent.append(name)
-    return controls, [f"controls not given: {', '.join(absent)}"] if absent else []
-
-
-def _alike(points: list[Point], source: str) -> dict[str, Any]:
-    """What all points must have in common."""
-    from hf_proxy.recipes.library.points import ALIKE
-
-    found = {}
-    for name in ALIKE:
-        for point in points[1:]:
-            mine, theirs = points[0].alike.get(name), point.alike.get(name)
-            if mine != theirs:
-                raise InputError.at(
-                    f"{theirs!r} where row {points[0].row} has {mine!r}",
-                    remedy="fit points of one kind together",
-                    source=source,
-                    row=point.row,
-                    field=name,
-                )
-        if name in points[0].alike:
-            found[name] = points[0].alike[name]
-    if "num_parameters" in found:
-        found["num_parameters"] = int(float(found["num_parameters"]))
-    return found
 
 
 def _errors(curve: Curve) -> dict[str, Any]:
@@ -280,35 +201,32 @@ def _errors(curve: Curve) -> dict[str, Any]:
     }
 
 
-def _report(curve: Curve, notes: list[str]) -> str:
+def _print_report(curve: Curve, notes: list[str]) -> None:
     errors = _errors(curve)
     runs = f"{len(curve.runs)} run" + "s" * (len(curve.runs) != 1)
-    lines = [
+    print(
         f"{curve.target}: {curve.form}, R2 {curve.fits[0].r2:.3f}, {curve.num_points} points of "
         f"{runs}, {curve.metric} {curve.x_range[0]:.5g} .. {curve.x_range[1]:.5g}"
-    ]
+    )
     if errors["held_out"] is not None:
-        lines.append(
-            f"  {'held out':<16}{'train R2':>9}{'test R2':>9}{'MAE, points':>13}{'in 90 %':>9}"
-            "   proxy's error minus its own"
-        )
+        rows = []
         for name, cv in errors["held_out"].items():
-            line = (
-                f"  {name:<16}{cv['train_r2']:9.3f}{_or_dash(cv['test_r2'])}"
-                f"{cv['test_mae_points']:13.2f}{cv['coverage']:9.2f}"
-            )
-            if name in errors["against"]:
-                d = errors["against"][name]
+            r2 = "-" if cv["test_r2"] is None else f"{cv['test_r2']:.3f}"
+            against = ""
+            if d := errors["against"].get(name):
                 interval = "" if d["low"] is None else f" [{d['low']:+.2f}, {d['high']:+.2f}]"
-                line += f"   {d['mae_points']:+.2f}{interval}"
-            lines.append(line)
+                against = f"{d['mae_points']:+.2f}{interval}"
+            rows.append(
+                [name, f"{cv['train_r2']:.3f}", r2, f"{cv['test_mae_points']:.2f}"]
+                + [f"{cv['coverage']:.2f}", against]
+            )
+        head = ("held out", "train R2", "test R2", "MAE, points", "in 90 %")
+        head += ("proxy's error minus its own",)
+        print_table(head, rows, words=("held out", "proxy's error minus its own"))
         notes = [*notes, *errors["statistics_notes"]]
     left_out = [f"{form} left out: {reason}" for form, reason in curve.left_out.items()]
-    return "\n".join([*lines, *(f"  note: {note}" for note in [*notes, *left_out])])
-
-
-def _or_dash(number: float | None) -> str:
-    return f"{'-':>9}" if number is None else f"{number:9.3f}"
+    for note in [*notes, *left_out]:
+        print(f"note: {note}")
 
 
 def cli(argv: list[str] | None = None) -> int:

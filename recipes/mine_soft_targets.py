@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, run_action
+from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import BATCH_SIZE, SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 
@@ -154,7 +155,7 @@ def mine(config: MineConfig) -> dict[str, Any]:
     statistics = json.loads((Path(config.output_dir) / "statistics.json").read_text())
     seconds = time.perf_counter() - start
     if accelerator.is_main_process:
-        print(statistics_table(statistics))
+        _print_statistics(statistics)
         print(f"{len(soft_targets)} rows in {config.output_dir}, {seconds:.0f} s")
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -208,22 +209,21 @@ def show(config: ShowConfig) -> dict[str, Any]:
         files.append(config.page)
     if not files:
         render_terminal(shown, tokenizer, console=Console(), max_targets=config.max_targets)
-        print(statistics_table(statistics))
+        _print_statistics(statistics)
     for file in files:
         print(file)
     return {"rows": len(shown), "files": files, "statistics": statistics}
 
 
-def statistics_table(statistics: dict[str, Any]) -> str:
+def _print_statistics(statistics: dict[str, Any]) -> None:
     """Beside the published figures, where there are such (arXiv 2510.07962, section 2.2)."""
-    from hf_proxy.mining.soft_targets import PUBLISHED
+    from hf_proxy.mining.soft_targets import PUBLISHED_STATISTICS
 
-    lines = [f"{'':<22}{'this set':>12}   published (other models and prompts)"]
-    lines += [
-        f"{name:<22}{_number(value):>12}   {PUBLISHED.get(name, '')}".rstrip()
-        for name, value in statistics.items()
+    rows = [
+        (name, _number(v), PUBLISHED_STATISTICS.get(name, "")) for name, v in statistics.items()
     ]
-    return "\n".join(lines)
+    head = ("statistic", "this set", "published (other models and prompts)")
+    print_table(head, rows, words=(head[0], head[2]))
 
 
 def _number(value: float | int | None) -> str:

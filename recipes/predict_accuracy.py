@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hf_proxy.recipes.library.running import RecipeConfig, run
+from hf_proxy.recipes.library.screen import print_table
 
 if TYPE_CHECKING:
     from hf_proxy.prediction.curve import Prediction
@@ -59,21 +60,24 @@ def predict(config: PredictConfig) -> dict[str, Any]:
                 (score_name(score, text), score, config.run or own)
                 for score, own in read_scores(text, trace_set=config.trace_set)
             ]
-    lines = []
-    print(f"{'score':<24} {'target':<16} accuracy  {config.level:.0%} interval")
+    lines, rows = [], []
     for name, score, own_run in scores:
         for curve in curves:
             found = curve.predict(score, config.level, run=own_run)
-            print(f"{name:<24.24} {curve.target or '-':<16} {_sentence(found)}")
+            between = f"{100 * found.low:.2f} .. {100 * found.high:.2f}"
+            accuracy = f"{100 * found.value:.2f} %"
+            rows.append((name, curve.target or "-", accuracy, between, _remarks(found)))
             x = score if isinstance(score, float) else getattr(score, curve.metric)
             lines.append(
                 {"score": name, "x": x, "target": curve.target} | dataclasses.asdict(found)
             )
+    head = ("score", "target", "accuracy", f"{config.level:.0%} interval", "remarks")
+    print_table(head, rows, words=("score", "target", "remarks"))
     return {"predictions": lines}
 
 
-def _sentence(found: Prediction) -> str:
-    words = [f"{100 * found.value:6.2f} %  {100 * found.low:.2f} .. {100 * found.high:.2f}"]
+def _remarks(found: Prediction) -> str:
+    words = []
     if found.extrapolated:
         words.append("beyond the fitted points")
     if found.clipped:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
+from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.errors import InputError
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def rank_scores(config: RankConfig) -> dict[str, Any]:
             for name, accuracy in read_table(config.target, ("name", "accuracy")):
                 target.setdefault(name, []).append(accuracy)
         ranking = rank(named, metric=config.metric, target=target, seed=config.seed)
-        print(_ranking_table(ranking))
+        _print_ranking(ranking)
         result["ranking"] = dataclasses.asdict(ranking)
         if folder is not None:
             plot_ranking(ranking, folder / "ranking")
@@ -124,14 +125,18 @@ def rank_scores(config: RankConfig) -> dict[str, Any]:
     return result
 
 
-def _ranking_table(ranking: Ranking) -> str:
-    lines = [f"{'place':<7}{'name':<28}{ranking.metric:>12}  90 % interval       places"]
-    for i, name in enumerate(ranking.order):
-        lines.append(
-            f"{i + 1:<7}{name:<28.28}{ranking.value[i]:12.6f}  {ranking.low[i]:.4f} .. "
-            f"{ranking.high[i]:.4f}    {ranking.best_rank[i]} to {ranking.worst_rank[i]}"
-        )
-    lines.append(
+def _print_ranking(ranking: Ranking) -> None:
+    rows = [
+        [str(i + 1), name, f"{ranking.value[i]:.6f}"]
+        + [f"{ranking.low[i]:.4f} .. {ranking.high[i]:.4f}"]
+        + [f"{ranking.best_rank[i]} to {ranking.worst_rank[i]}"]
+        for i, name in enumerate(ranking.order)
+    ]
+    from hf_proxy.records.scores import METRIC_NAMES
+
+    head = ("place", "name", METRIC_NAMES[ranking.metric], "90 % interval", "places")
+    print_table(head, rows, words=("name",))
+    print(
         f"{ranking.num_traces} traces tell differences of {ranking.smallest_difference:.4f} apart"
     )
     if ranking.decisions is not None:
@@ -140,11 +145,12 @@ def _ranking_table(ranking: Ranking) -> str:
         telling = "so few and so clear that nothing can be said of other draws"
         if d.smallest_difference is not None:
             telling = f"so many names tell {d.smallest_difference:.3f} from a given share"
-        lines.append(
+        print(
             f"decision accuracy {d.value:.4f}{interval} over {d.num_pairs} pairs ({d.num_ties} "
             f"undecided by the target), Kendall tau {ranking.kendall_tau:.3f}; {telling}"
         )
-    return "\n".join([*lines, *(f"note: {note}" for note in ranking.notes)])
+    for note in ranking.notes:
+        print(f"note: {note}")
 
 
 def cli(argv: list[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_proxy import __version__
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, run
+from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import TOKENS_PER_BATCH
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def main(config: ScoreConfig) -> dict[str, Any]:
         facts.append(fact)
     comparisons = _comparisons(scores)
     if accelerator.is_main_process:
-        print(_table(scores, facts))
+        _print_scores(scores, facts)
         for (a, b), result in comparisons:
             print(_sentence(scores[a], scores[b], result))
         if config.output_dir is not None:
@@ -224,44 +225,30 @@ def _comparisons(scores: list[ProxyScore]) -> list[tuple[tuple[int, int], Compar
     return found
 
 
-def _table(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> str:
-    head: tuple[str, ...] = ("model", "step", "rBridge", "90 % interval", "R_phi", "bits/byte")
+def _print_scores(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
+    from hf_proxy.records.scores import METRIC_NAMES
+
+    head: tuple[str, ...] = ("model", "step", METRIC_NAMES["value"], "90 % interval")
+    head += (METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"])
     head += ("top-1", "rank", "traces", "labels", "setting", "seconds")
-    lines = [head]
-    for score, fact in zip(scores, facts, strict=True):
-        interval = "-" if score.low is None else f"{score.low:.4f} .. {score.high:.4f}"
-        lines.append(
-            (
-                str(score.model_id),
-                "-" if score.step is None else str(score.step),
-                f"{score.value:.6f}",
-                interval,
-                f"{score.trace_nll:.4f}",
-                f"{score.bits_per_byte:.4f}",
-                f"{score.top1_agreement:.3f}",
-                f"{score.mean_rank:.1f}",
-                str(score.num_traces),
-                str(score.num_labels),
-                score.setting.hash,
-                "cached" if fact["cached"] else f"{fact['seconds']:.1f}",
-            )
-        )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    aligned = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
+    rows = [
+        [str(score.model_id), "-" if score.step is None else str(score.step), f"{score.value:.6f}"]
+        + ["-" if score.low is None else f"{score.low:.4f} .. {score.high:.4f}"]
+        + [f"{score.trace_nll:.4f}", f"{score.bits_per_byte:.4f}"]
+        + [f"{score.top1_agreement:.3f}", f"{score.mean_rank:.1f}"]
+        + [str(score.num_traces), str(score.num_labels), score.setting.hash]
+        + ["cached" if fact["cached"] else f"{fact['seconds']:.1f}"]
+        for score, fact in zip(scores, facts, strict=True)
     ]
-    return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]])
+    print_table(head, rows, words=("model",))
 
 
 def _sentence(a: ProxyScore, b: ProxyScore, result: Comparison) -> str:
-    names = {"value": "rBridge", "trace_nll": "R_phi", "bits_per_byte": "bits/byte"}
+    from hf_proxy.records.scores import METRIC_NAMES
+
     note = f" ({result.note})" if result.note else ""
     return (
-        f"{a.model_id} - {b.model_id}: {names[result.metric]} {result.difference:+.4f} "
+        f"{a.model_id} - {b.model_id}: {METRIC_NAMES[result.metric]} {result.difference:+.4f} "
         f"[{result.low:+.4f}, {result.high:+.4f}], p = {result.p_value:.4f}, "
         f"n = {result.num_traces}{note}"
     )

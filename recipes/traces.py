@@ -7,7 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, pattern, run_action
+from hf_proxy.recipes.library.running import (
+    RecipeConfig,
+    at_least,
+    compile_pattern,
+    newlines,
+    run_action,
+)
+from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
 
@@ -117,7 +124,7 @@ def import_traces(config: ImportConfig) -> dict[str, Any]:
                 remedy="import them without --remove",
                 source=config.source,
             )
-        cut = pattern(config.remove, "remove")
+        cut = compile_pattern(config.remove, "remove")
         traces = traces.map(lambda row: {"trace": cut.sub("", row["trace"])}, desc="Removing")
         for index, row in enumerate(traces):  # nothing may be left of one
             check_trace(row, source=config.source, index=index)
@@ -212,17 +219,22 @@ def check(config: ReadConfig) -> dict[str, Any]:
         "dropped": dropped,
         "fingerprint": traces_fingerprint(traces),
     }
-    print(f"rows                         {counts['rows']}")
-    print(f"frontier tokens              {num_tokens}")
-    print(f"letters                      {num_letters}")
-    print(f"letters without probability  {num_bare}")
-    print(f"dropped                      {dropped or 'none'}")
-    print(f"fingerprint                  {counts['fingerprint']}")
+    rows = [
+        ["rows", str(counts["rows"])],
+        ["frontier tokens", str(num_tokens)],
+        ["letters", str(num_letters)],
+        ["letters without probability", str(num_bare)],
+        ["dropped", str(dropped or "none")],
+        ["fingerprint", str(counts["fingerprint"])],
+    ]
+    print_table(("what", "of this set"), rows, words=("what", "of this set"))
     if num_tokens:
-        print("frontier probability of its tokens")
-        for number, count in enumerate(histogram):
-            bar = "#" * round(50 * count / histogram.max())
-            print(f"  {number / 10:.1f} - {(number + 1) / 10:.1f}  {count:>9}  {bar}")
+        most = histogram.max()
+        bars = [
+            (f"{i / 10:.1f} - {(i + 1) / 10:.1f}", str(count), "#" * round(50 * count / most))
+            for i, count in enumerate(histogram)
+        ]
+        print_table(("frontier probability", "tokens", "of them"), bars, words=("of them",))
     return counts
 
 

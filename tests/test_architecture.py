@@ -162,6 +162,21 @@ def test_imports_go_down_the_ranks():
     assert rooms == set(RANK_OF), "a room is missing from the drawing, or drawn only"
 
 
+def floors_drawn(readme: str) -> list[set[str]]:
+    """The rooms on each line of README's drawing of hf_proxy."""
+    (drawing,) = re.findall(r"^hf_proxy/ .*\n((?:  .*\n)+)", readme, re.MULTILINE)
+    return [set(re.findall(r"\b([a-z]+)(?:/|\.py)(?= )", line)) for line in drawing.splitlines()]
+
+
+def test_readme_draws_the_same_floors():
+    readme = (ROOT / "README.md").read_text()
+    inside = [
+        rank for rank in RANKS if not rank & {"callbacks", "recipes.library", "recipes", "cli"}
+    ]
+    assert floors_drawn(readme) == inside
+    assert floors_drawn(readme.replace("  mining/", "  digging/")) != inside
+
+
 @pytest.mark.parametrize(
     ("module", "source"),
     [

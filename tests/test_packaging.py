@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -86,3 +87,34 @@ def test_every_way_to_start_a_recipe(how, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "--minmax_over {trace,dataset,none}" in done.stdout
     assert "nats per token" in done.stdout
+
+
+USES = """\
+import hf_proxy
+
+hf_proxy.score_traces(1, 2, 3, nonsense=True)
+hf_proxy.Curve.load(path=1)
+"""
+
+
+def type_errors(tmp_path, python):
+    """What mypy finds in a user's file, with the packages of this interpreter."""
+    user = tmp_path / "user.py"
+    user.write_text(USES)
+    options = ["--python-executable", str(python), "--ignore-missing-imports"]
+    command = [sys.executable, "-m", "mypy", *options, "--cache-dir", "cache", str(user)]
+    return run_elsewhere(command, tmp_path).stdout
+
+
+def test_a_users_type_checker_knows_the_public_names(wheel, tmp_path):
+    venv.create(tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    zipfile.ZipFile(wheel).extractall(site)
+    said = type_errors(tmp_path, python)
+    assert 'Unexpected keyword argument "nonsense" for "score_traces"' in said
+    assert 'Too many positional arguments for "score_traces"' in said
+    assert 'Argument "path" to "load" of "Curve" has incompatible type "int"' in said
+    # without the marker a checker takes every name for anything
+    (site / "hf_proxy" / "py.typed").unlink()
+    assert "Success: no issues found" in type_errors(tmp_path, python)

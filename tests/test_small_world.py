@@ -16,11 +16,11 @@ from hf_proxy.recipes import build_small_world, demo
 from hf_proxy.recipes.build_small_world import TOLERANCE, compare_builds
 from hf_proxy.recipes.library.points import read_points
 from hf_proxy.recipes.library.small_world import (
-    LARGEST,
+    LARGEST_RESULT,
     LEVELS,
     LONGEST_TRACE,
-    answers,
     problems,
+    solve,
     train_tokenizer,
 )
 from hf_proxy.records.errors import InputError
@@ -41,7 +41,7 @@ def test_each_solution_leads_to_its_answer():
             assert int(before) == total
             total = SIGNS[sign](total, int(number))
             assert total == int(after)
-            assert 1 <= total <= LARGEST
+            assert 1 <= total <= LARGEST_RESULT
         assert str(total) == row["answer"] == re.findall(r"\d+", row["trace"])[-1]
 
 
@@ -96,7 +96,7 @@ def test_the_expert_answers_as_often_as_recorded(bundled):
     (point,) = [point for point in record["points"] if point["step"] == step]
     rows = Dataset.from_json(str(ASSETS / "problems.jsonl"))
     assert len(rows) == record["settings"]["num_problems"]
-    _, right = answers(expert, tokenizer, rows)
+    _, right = solve(expert, tokenizer, rows)
     # another processor may round a tie of two tokens otherwise
     assert abs(sum(right) / len(rows) - point["proxy_accuracy"]) <= 0.01
     asked = set(Dataset.from_json(str(ASSETS / "questions.jsonl"))["prompt"])

@@ -10,7 +10,7 @@ from helpers.models import sharp_pair
 
 from hf_proxy import InputError, load_metric
 from hf_proxy.cli import main
-from hf_proxy.mining.soft_targets import Tally, check_row, tally_rows
+from hf_proxy.mining.soft_targets import Tally, check_soft_targets, tally_rows
 
 
 def make_row(**changes):
@@ -91,7 +91,7 @@ BAD = {
 @pytest.mark.parametrize("field", BAD)
 def test_rows_whose_columns_do_not_fit_are_named(field):
     with pytest.raises(InputError, match=f"row a, field {field}"):
-        check_row(make_row(**BAD[field]))
+        check_soft_targets(make_row(**BAD[field]))
 
 
 def test_the_metric_gives_the_sets_own_figures(tokenizer, tmp_path):

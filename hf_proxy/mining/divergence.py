@@ -16,9 +16,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-# rows that meet the softmax together; see `logprobs` for the choice
-CPU_ROWS_PER_BLOCK = 4
-ROWS_PER_BLOCK = 64
+from hf_proxy.models.logits import CPU_ROWS_PER_BLOCK, ROWS_PER_BLOCK
+
 _OFFICIAL_EPSILON = 1e-12  # added to both probabilities by the published script
 
 
@@ -108,7 +107,7 @@ def contrast(
         # inside a training's autocast the dot products would be made in half precision
         with torch.autocast(expert_BV.device.type, enabled=False):
             blocks.append(
-                _block(
+                _contrast_block(
                     expert_BV,
                     amateur_BV,
                     start,
@@ -138,7 +137,7 @@ def check_settings(
         raise ValueError(f"parity must be None or 'official', not {parity!r}")
 
 
-def _block(
+def _contrast_block(
     expert_BV: Tensor,
     amateur_BV: Tensor,
     first_row: int,

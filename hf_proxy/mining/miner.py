@@ -60,7 +60,7 @@ class Miner:
         self.processing_class = processing_class
         bare, bare_amateur = unwrapped(expert), unwrapped(amateur)
         self._refuse_shards()
-        self.ids: IdMap = match_vocabularies(processing_class, amateur_processing_class)
+        self.id_map: IdMap = match_vocabularies(processing_class, amateur_processing_class)
         self._transforms: list[LogitTransform] | None = None
         self.ids_checked = amateur_processing_class is not None
         self.num_tokens = len(processing_class)
@@ -73,9 +73,9 @@ class Miner:
         """Refuse prompts that leave no room for `max_new_tokens`, and those without any token."""
         check_lengths(prompts, self.settings.max_new_tokens, self.window)
         for id, ids in zip(prompts.example_id, prompts.input_ids, strict=True):
-            self.ids(ids, row=id)
+            self.id_map(ids, row=id)
 
-    def check_rows(self, rows: Dataset, source: str) -> None:
+    def check_readable(self, rows: Dataset, source: str) -> None:
         """Refuse trajectories that either model could not read.
 
         Raises:
@@ -89,7 +89,7 @@ class Miner:
             elif self.window is not None and len(ids) > self.window:
                 problem = f"{len(ids)} tokens are more than the models' window of {self.window}"
             else:
-                self.ids(ids, row=name)
+                self.id_map(ids, row=name)
                 continue
             raise InputError.at(
                 problem, remedy="drop the row", source=source, row=name, field="input_ids"
@@ -158,7 +158,7 @@ class Miner:
         ):
             contrasts = self._contrast(expert, amateur, example_ids, prompts, trajectories)
         return [
-            _row(id, prompt, trajectory, found)
+            _soft_targets_row(id, prompt, trajectory, found)
             for id, prompt, trajectory, found in zip(
                 example_ids, prompts, trajectories, contrasts, strict=True
             )
@@ -171,7 +171,7 @@ class Miner:
         example_ids: list[str],
         prompts: list[list[int]],
         trajectories: list[list[int]],
-    ) -> list["_Steps"]:
+    ) -> list["_TrajectorySteps"]:
         """Each trajectory's steps, from one teacher-forced pass of each model."""
         devices: dict[str, Any] = {"device": expert.device, "amateur_device": amateur.device}
         if self._transforms is None:  # of the architecture: training does not move them
@@ -180,11 +180,11 @@ class Miner:
             ]
         transforms = self._transforms
         whole = [p + t for p, t in zip(prompts, trajectories, strict=True)]
-        found: list[_Steps | None] = [None] * len(whole)
-        moved = torch.from_numpy(self.ids.moved)
+        found: list[_TrajectorySteps | None] = [None] * len(whole)
+        moved = torch.from_numpy(self.id_map.moved)
         for group in group_by_tokens(list(map(len, whole)), TOKENS_PER_BATCH, padding_free=False):
             starts = [len(prompts[i]) for i in group]
-            theirs = [self.ids(whole[i], row=example_ids[i]) for i in group]
+            theirs = [self.id_map(whole[i], row=example_ids[i]) for i in group]
             batch = token_batch(group, [whole[i] for i in group], starts, padding_free=False)
             amateur_batch = token_batch(group, theirs, starts, padding_free=False)
             parts: list[Contrast] = []
@@ -216,14 +216,14 @@ class Miner:
                 names = ", ".join(example_ids[i] for i in group)
                 raise InputError.at(str(error), remedy="see there", row=names) from error
             skip_first = self.settings.parity == "official"  # the published loop starts at step 1
-            steps = _split(Contrast.concatenate(parts), batch.num_labels, skip_first)
+            steps = _steps_by_trajectory(Contrast.concatenate(parts), batch.num_labels, skip_first)
             for i, own in zip(group, steps, strict=True):
                 found[i] = own
         return [steps for steps in found if steps is not None]
 
 
 @dataclass(frozen=True)
-class _Steps:
+class _TrajectorySteps:
     """One trajectory's share of a `Contrast`, as numpy arrays; `kept` are step numbers."""
 
     columns: dict[str, np.ndarray]
@@ -232,7 +232,9 @@ class _Steps:
     entries: dict[str, np.ndarray]
 
 
-def _split(whole: Contrast, num_steps: list[int], skip_first: bool) -> list[_Steps]:
+def _steps_by_trajectory(
+    whole: Contrast, num_steps: list[int], skip_first: bool
+) -> list[_TrajectorySteps]:
     """The steps of each trajectory."""
     columns = {
         name: getattr(whole, f"{name}_N").cpu().numpy()
@@ -247,7 +249,7 @@ def _split(whole: Contrast, num_steps: list[int], skip_first: bool) -> list[_Ste
         first, last = np.searchsorted(kept, [start + int(skip_first), start + num])
         own = slice(offset[first], offset[last])
         found.append(
-            _Steps(
+            _TrajectorySteps(
                 {name: column[start : start + num] for name, column in columns.items()},
                 kept[first:last] - start,
                 offset[first : last + 1] - offset[first],
@@ -258,7 +260,9 @@ def _split(whole: Contrast, num_steps: list[int], skip_first: bool) -> list[_Ste
     return found
 
 
-def _row(example_id: str, prompt: list[int], trajectory: list[int], steps: _Steps) -> dict:
+def _soft_targets_row(
+    example_id: str, prompt: list[int], trajectory: list[int], steps: _TrajectorySteps
+) -> dict:
     """A `SoftTargets` row."""
     return {
         "example_id": example_id,

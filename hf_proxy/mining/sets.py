@@ -145,7 +145,7 @@ def mine_folder(
             _open_folder(folder, content)
     size = miner.settings.batch_size
     batches = range(_num_batches(len(prompts.example_id), size))
-    missing = [batch for batch in batches if not _shard(folder, batch).exists()]
+    missing = [batch for batch in batches if not _shard_path(folder, batch).exists()]
     # a rank that looked later would see the others' shards and deal differently
     require_equal(
         fingerprint(missing),
@@ -167,11 +167,11 @@ def mine_folder(
             where = slice(batch * size, (batch + 1) * size)
             ids, texts = prompts.example_id[where], prompts.input_ids[where]
             rows = miner.mine(ids, texts, first_batch + batch)
-            write_arrow(_shard(folder, batch), SOFT_TARGET_FEATURES, rows)
+            write_arrow(_shard_path(folder, batch), SOFT_TARGET_FEATURES, rows)
         # what an earlier run left is counted by the main process, what is new by who wrote it
         there = sorted(set(batches) - set(missing)) if is_main(accelerator) else []
         for batch in [*there, *own]:
-            for row in Dataset.from_file(str(_shard(folder, batch))):
+            for row in Dataset.from_file(str(_shard_path(folder, batch))):
                 tally.add(row, is_echo=miner.is_echo(row, prompts.system_prompt))
     whole = Tally.from_array(sum_over_ranks(tally.to_array(), accelerator))
     with stop_together(accelerator):
@@ -204,7 +204,7 @@ def load_soft_targets(folder: str | Path) -> Dataset:
             source=folder,
         ) from error
     number = _num_batches(content["num_prompts"], content["settings"]["batch_size"])
-    shards = [_shard(folder, batch) for batch in range(number)]
+    shards = [_shard_path(folder, batch) for batch in range(number)]
     missing = [shard.name for shard in shards if not shard.exists()]
     if missing:
         raise InputError.at(
@@ -253,5 +253,5 @@ def _num_batches(num_prompts: int, batch_size: int) -> int:
     return -(-num_prompts // batch_size)
 
 
-def _shard(folder: Path, batch: int) -> Path:
+def _shard_path(folder: Path, batch: int) -> Path:
     return folder / "shards" / f"{batch:06d}.arrow"

@@ -1,4 +1,4 @@
-"""What a set of soft targets looks like in numbers, comparable with the published ones."""
+"""Rows of soft targets: whether their columns fit, and what a set of them comes to in numbers."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,14 +12,14 @@ from hf_proxy.records.errors import InputError
 # chosen here: with alpha 0.2 more plausible tokens than this means that none of them is likely
 FLAT_SUPPORT = 10
 # statistic: its published figure (arXiv 2510.07962, section 2.2), of other models and prompts
-PUBLISHED = {
+PUBLISHED_STATISTICS = {
     "kept_share": "about 0.2",
     "kl_mean_agree": "0.166",
     "kl_mean_differ": "1.99",
     "agree_kept_share": "0.10",
 }
-_OF_STEPS = ("kl", "top1_agree", "expert_entropy", "amateur_entropy", "support_size")
-_OF_ENTRIES = ("prob", "expert_logprob", "amateur_logprob")
+_STEP_COLUMNS = ("kl", "top1_agree", "expert_entropy", "amateur_entropy", "support_size")
+_ENTRY_COLUMNS = ("prob", "expert_logprob", "amateur_logprob")
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Tally:
         Raises:
             InputError: its columns do not fit each other.
         """
-        check_row(row)
+        check_soft_targets(row)
         kl = np.asarray(row["kl"], np.float64)
         agree = np.asarray(row["top1_agree"], bool)
         support = np.asarray(row["support_size"], np.int64)
@@ -135,14 +135,16 @@ def target_outcome(prob: ArrayLike, expert_logprob: ArrayLike) -> str:
     return "flip" if np.argmax(prob) != np.argmax(expert_logprob) else "same"
 
 
-def check_row(row: Mapping[str, Any]) -> None:
+def check_soft_targets(row: Mapping[str, Any]) -> None:
     """Refuse a `SoftTargets` row whose columns do not fit each other.
 
     Raises:
         InputError: naming the row and the field.
     """
     num_ids, start, num_entries = len(row["input_ids"]), row["prompt_length"], len(row["token_id"])
-    lengths = dict.fromkeys(_OF_STEPS, num_ids - start) | dict.fromkeys(_OF_ENTRIES, num_entries)
+    lengths = dict.fromkeys(_STEP_COLUMNS, num_ids - start) | dict.fromkeys(
+        _ENTRY_COLUMNS, num_entries
+    )
     lengths["offset"] = len(row["position"]) + 1
     problems = {}
     if not 1 <= start <= num_ids:

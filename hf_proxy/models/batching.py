@@ -77,8 +77,8 @@ def token_batch(
         input_ids: ids of each row, context and labels. The last id is a label only: nothing is
             predicted from it, so the forward pass ends before it.
         label_starts: first label position of each row, >= 1.
-        padding_free: all rows in one line `[1, T]` with restarting positions; else `[B, T]`,
-        padded.
+        padding_free: all rows in one line `[1, T]` with restarting positions; else padded to
+            `[B, T]`.
     """
     ids = [torch.tensor(row, dtype=torch.int64) for row in input_ids]
     lengths = [len(row) - 1 for row in ids]

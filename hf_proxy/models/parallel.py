@@ -16,8 +16,7 @@ from accelerate.utils import gather_object, reduce
 
 from hf_proxy.records.errors import InputError
 
-# what shares the work: an Accelerator, or the bare state of the processes where there is none at
-# hand
+# what shares the work: an Accelerator, or the bare state of the processes where there is none
 Processes: TypeAlias = Accelerator | PartialState | None
 
 

@@ -1,4 +1,4 @@
-"""From a small model's score to a large model's accuracy: the curve, its record, its intervals."""
+"""A curve as it is used and kept: what it predicts, what it refuses to read, its file."""
 
 import json
 import logging

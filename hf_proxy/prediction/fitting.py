@@ -1,4 +1,4 @@
-"""The curve from a proxy metric to a large model's accuracy, fitted."""
+"""From points to a curve: units checked, the form chosen, its errors beside its controls'."""
 
 import logging
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Columns of every set, and the conventions that all rooms share.
 
-Positions. A position is the index of the token being predicted; its logits are read at
-position - 1.
+Positions. A position is the index of the token being predicted; the logits of position p are read
+at p - 1.
 
 Shapes. A tensor's name ends in its axes: B rows, T tokens in a row, N labels, C labels in one
 chunk, D hidden, V vocabulary. Counts are `num_`, sums end in `_sum`; `nll` is positive and

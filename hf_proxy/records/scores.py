@@ -8,7 +8,14 @@ from datasets import Dataset
 
 from hf_proxy.records.storage import fingerprint
 
-METRICS = ("value", "trace_nll", "bits_per_byte")  # of a ProxyScore, for which lower is better
+# of a ProxyScore, for which lower is better, and what they are called
+METRIC_NAMES = {"value": "rBridge", "trace_nll": "R_phi", "bits_per_byte": "bits per byte"}
+# the same with their units
+METRIC_LABELS = {
+    metric: name if metric == "bits_per_byte" else f"{name}, nats per token"
+    for metric, name in METRIC_NAMES.items()
+}
+METRICS = tuple(METRIC_NAMES)
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,9 @@ from typing import Any, NamedTuple
 from hf_proxy.report.figures.pages import Drawing
 
 OPEN_ROWS = 20  # a longer table is folded
-METRIC_NAMES = {
-    "value": "rBridge, nats per token",
-    "trace_nll": "R_phi, nats per token",
-    "bits_per_byte": "bits per byte",
-}
 
 
-class Shown(NamedTuple):
+class Figure(NamedTuple):
     """A figure with what it says in words, for those who do not see it."""
 
     caption: str
@@ -42,14 +37,14 @@ class Block:
     """One thing under a heading of its own; an empty title has none.
 
     Attributes:
-        said: sentences.
+        sentences: as paragraphs.
         texts: title and text that opens when asked for, as it was written.
         views: trajectories with their tokens, numbered through the page.
     """
 
     title: str = ""
-    said: list[str] = field(default_factory=list)
-    figures: list[Shown] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     texts: list[tuple[str, str]] = field(default_factory=list)
     views: list[tuple[int, Any]] = field(default_factory=list)
@@ -109,14 +104,14 @@ def as_csv(rows: Iterable[dict[str, Any]]) -> str:
     return file.getvalue()
 
 
-def told(part: str, name: str) -> str:
-    """A heading within a section: where it comes from, and what it is called."""
-    return ": ".join(word for word in (part, name) if word)
+def heading(folder: str, name: str) -> str:
+    """What something is called, behind the folder that it comes from, if there are several."""
+    return ": ".join(word for word in (folder, name) if word)
 
 
-def file_name(part: str, name: str) -> str:
-    """Of a download, told apart where there are several parts."""
-    return f"{part}-{name}" if part else name
+def download_name(folder: str, name: str) -> str:
+    """Of a download, told apart where there are several folders."""
+    return f"{folder}-{name}" if folder else name
 
 
 def is_number(value: Any) -> bool:
@@ -124,13 +119,13 @@ def is_number(value: Any) -> bool:
     return isinstance(value, float | int)
 
 
-def cell(value: Any) -> str:
-    """Whatever JSON holds, as a cell."""
+def cell_text(value: Any) -> str:
+    """Whatever JSON holds, as the text of a cell."""
     return number(value) if value is None or is_number(value) else str(value)
 
 
-def course(label: str, steps, values, *, digits: int = 4, best: Callable[..., Any] = min) -> str:
-    """A line over steps in words; `best` is `min` or `max`."""
+def alt_text(label: str, steps, values, *, digits: int = 4, best: Callable[..., Any] = min) -> str:
+    """A line over steps in words, for those who do not see it; `best` is `min` or `max`."""
     points = [(value, step) for value, step in zip(values, steps, strict=True) if value is not None]
     if not points:
         return f"{label}: nothing"

@@ -1,4 +1,4 @@
-"""What a folder of one of our runs holds."""
+"""What a report tells of: the contents of a run's folder, as types."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -4,20 +4,20 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from hf_proxy.mining.soft_targets import FLAT_SUPPORT, PUBLISHED
+from hf_proxy.mining.soft_targets import FLAT_SUPPORT, PUBLISHED_STATISTICS
 from hf_proxy.report.blocks import (
     Block,
     Download,
+    Figure,
     Section,
-    Shown,
     Table,
+    alt_text,
     as_csv,
-    cell,
-    course,
-    file_name,
+    cell_text,
+    download_name,
+    heading,
     number,
     percent,
-    told,
 )
 from hf_proxy.report.contents import MinedSet, RunContents
 from hf_proxy.report.figures.pages import Series, draw_panel, draw_steps
@@ -27,7 +27,7 @@ from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 
 FindTokenizer = Callable[[str], PreTrainedTokenizerBase]
 # statistic: what it is, in which unit
-_STATISTICS = {
+_STATISTIC_LABELS = {
     "num_rows": "trajectories",
     "num_steps": "generated steps",
     "num_kept": "steps kept (KL of at least divergence_beta)",
@@ -55,19 +55,22 @@ _CONTRAST_AXES = {
 }
 
 
-def contrast_section(parts: Sequence[RunContents], downloads: list[Download]) -> Section:
+def contrast_section(folders: Sequence[RunContents], downloads: list[Download]) -> Section:
     """How far expert and amateur part: over steps, and in one set."""
     blocks = []
-    for part in parts:
-        if part.contrast:
-            lines = sorted(part.contrast, key=lambda line: line["step"])
-            block, steps = Block(told(part.name, "over steps")), [line["step"] for line in lines]
+    for contents in folders:
+        if contents.contrast:
+            lines = sorted(contents.contrast, key=lambda line: line["step"])
+            block, steps = (
+                Block(heading(contents.name, "over steps")),
+                [line["step"] for line in lines],
+            )
             for key, (label, is_share) in _CONTRAST_AXES.items():
                 unit = 100 if is_share else 1
                 values = [None if line[key] is None else unit * line[key] for line in lines]
                 drawing = draw_steps([Series(label, steps, values)], y_label=label)
-                alt = course(label, steps, values, digits=3)
-                block.figures.append(Shown(label, alt, drawing))
+                alt = alt_text(label, steps, values, digits=3)
+                block.figures.append(Figure(label, alt, drawing))
             head = ["step", "kept steps", *(label for label, _ in _CONTRAST_AXES.values())]
             rows = [
                 [str(line["step"]), f"{line['num_kept']:,} of {line['num_steps']:,}"]
@@ -80,51 +83,58 @@ def contrast_section(parts: Sequence[RunContents], downloads: list[Download]) ->
             block.tables.append(Table("Contrast by step", head, rows))
             blocks.append(block)
             flat = [{k: v for k, v in r.items() if not isinstance(v, dict | list)} for r in lines]
-            downloads.append(Download(file_name(part.name, "contrast.csv"), as_csv(flat)))
-        if part.mined is None:
+            downloads.append(Download(download_name(contents.name, "contrast.csv"), as_csv(flat)))
+        if contents.mined is None:
             continue
-        block = Block(told(part.name, part.mined.name))
-        if part.mined.shards:
-            beta = part.mined.settings["settings"]["divergence_beta"]
-            panels = contrast_panels(part.mined.all_rows(), divergence_beta=beta)
-            block.figures = [Shown(one.title, one.alt, draw_panel(one)) for one in panels]
-        if part.mined.statistics is None:
-            block.said.append(
-                f"Its mining has not ended: {len(part.mined.shards)} of {part.mined.num_batches} "
-                "batches are there, and no statistics yet."
+        block = Block(heading(contents.name, contents.mined.name))
+        if contents.mined.shards:
+            beta = contents.mined.settings["settings"]["divergence_beta"]
+            panels = contrast_panels(contents.mined.all_rows(), divergence_beta=beta)
+            block.figures = [Figure(one.title, one.alt, draw_panel(one)) for one in panels]
+        if contents.mined.statistics is None:
+            block.sentences.append(
+                f"Its mining has not ended: {len(contents.mined.shards)} of "
+                f"{contents.mined.num_batches} batches are there, and no statistics yet."
             )
         else:
             head = ["what", "this set", "published, other models and prompts"]
             rows = [
-                [_STATISTICS.get(name, name), cell(value), PUBLISHED.get(name, "")]
-                for name, value in part.mined.statistics.items()
+                [
+                    _STATISTIC_LABELS.get(name, name),
+                    cell_text(value),
+                    PUBLISHED_STATISTICS.get(name, ""),
+                ]
+                for name, value in contents.mined.statistics.items()
             ]
             block.tables.append(Table("The whole set in numbers (arXiv 2510.07962)", head, rows))
-            pairs = [{"statistic": k, "value": v} for k, v in part.mined.statistics.items()]
-            downloads.append(Download(file_name(part.name, "statistics.csv"), as_csv(pairs)))
+            pairs = [{"statistic": k, "value": v} for k, v in contents.mined.statistics.items()]
+            downloads.append(
+                Download(download_name(contents.name, "statistics.csv"), as_csv(pairs))
+            )
         blocks.append(block)
     absent = "Contrast: no contrast.jsonl (ContrastCallback) and no mined set."
     return Section("contrast", "Contrast of expert and amateur", absent, blocks)
 
 
 def trajectory_section(
-    parts: Sequence[RunContents], find_tokenizer: FindTokenizer | None, tokenizer_at: str | None
+    folders: Sequence[RunContents], find_tokenizer: FindTokenizer | None, tokenizer_at: str | None
 ) -> Section:
     """The first trajectories of each set, with their targets."""
     blocks, count = [], 0
-    for part in parts:
-        if part.mined is None or not part.mined.rows:
+    for contents in folders:
+        if contents.mined is None or not contents.mined.rows:
             continue
-        block = Block(told(part.name, part.mined.name))
-        tokenizer, why = _tokenizer_of(part.mined, find_tokenizer, tokenizer_at)
+        block = Block(heading(contents.name, contents.mined.name))
+        tokenizer, why = _tokenizer_of(contents.mined, find_tokenizer, tokenizer_at)
         if tokenizer is None:
-            block.said.append(f"They cannot be shown as text: {why}.")
+            block.sentences.append(f"They cannot be shown as text: {why}.")
         else:
-            for row in part.mined.rows:
+            for row in contents.mined.rows:
                 block.views.append((count, trajectory_view(row, tokenizer)))
                 count += 1
-            block.said.append(
-                f"The first {len(part.mined.rows)} of {part.mined.settings['num_prompts']:,}."
+            block.sentences.append(
+                f"The first {len(contents.mined.rows)} of "
+                f"{contents.mined.settings['num_prompts']:,}."
             )
         blocks.append(block)
     absent = "Trajectories: no soft targets here."

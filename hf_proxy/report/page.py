@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_proxy.records.storage import write_text
-from hf_proxy.report.blocks import Block, Download, Section, Table, told
+from hf_proxy.report.blocks import Block, Download, Section, Table, heading
 from hf_proxy.report.contents import RunContents
 from hf_proxy.report.mining import FindTokenizer, contrast_section, trajectory_section
 from hf_proxy.report.reading import read_run
@@ -46,22 +46,22 @@ def write_report(
     Raises:
         InputError: nothing of ours is in the folder, or one of our files is not what it should be.
     """
-    parts = read_run(folder, num_rows=num_rows)
+    folders = read_run(folder, num_rows=num_rows)
     downloads: list[Download] = []
     sections = [
-        *score_sections(parts, downloads),
-        training_section(parts, downloads),
-        ranking_section(parts, downloads),
-        curve_section(parts, downloads),
-        contrast_section(parts, downloads),
-        trajectory_section(parts, find_tokenizer, tokenizer_at),
-        accuracy_section(parts, downloads, num_answers=num_rows),
-        benchmark_section(parts),
-        _provenance(parts),
+        *score_sections(folders, downloads),
+        training_section(folders, downloads),
+        ranking_section(folders, downloads),
+        curve_section(folders, downloads),
+        contrast_section(folders, downloads),
+        trajectory_section(folders, find_tokenizer, tokenizer_at),
+        accuracy_section(folders, downloads, num_answers=num_rows),
+        benchmark_section(folders),
+        _provenance_section(folders),
     ]
     shown = [section for section in sections if section.blocks]
     absent = [section for section in sections if not section.blocks and section.absent]
-    notes = [told(part.name, note) for part in parts for note in part.notes]
+    notes = [heading(contents.name, note) for contents in folders for note in contents.notes]
     name = Path(folder).resolve().name
     written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     page = render_page(
@@ -71,26 +71,26 @@ def write_report(
         sections=shown,
         absent=absent,
         notes=notes,
-        downloads=[(one.name, _link(one), len(one.content)) for one in downloads],
+        downloads=[(one.name, _data_uri(one), len(one.content)) for one in downloads],
     )
     write_text(Path(path), page)
     return {
         "sections": [section.id for section in shown],
         "absent": [section.id for section in absent],
-        "files": [told(part.name, file) for part in parts for file in part.files],
+        "files": [heading(contents.name, file) for contents in folders for file in contents.files],
         "notes": notes,
     }
 
 
-def _provenance(parts: Sequence[RunContents]) -> Section:
+def _provenance_section(folders: Sequence[RunContents]) -> Section:
     """Versions and dates beside each other, then each record as it was written."""
     blocks = []
-    for part in parts:
-        if not part.provenance:
+    for contents in folders:
+        if not contents.provenance:
             continue
-        block = Block(part.name)
-        stamps = {name: stamp for name, stamp in part.provenance.items() if stamp}
-        versions = {name: _mapping(stamp.get("versions")) for name, stamp in stamps.items()}
+        block = Block(contents.name)
+        stamps = {name: stamp for name, stamp in contents.provenance.items() if stamp}
+        versions = {name: _dict_or_empty(stamp.get("versions")) for name, stamp in stamps.items()}
         libraries = list(dict.fromkeys(key for own in versions.values() for key in own))
         rows = [["written", *(str(stamp.get("date", "-")) for stamp in stamps.values())]]
         rows += [
@@ -108,11 +108,11 @@ def _provenance(parts: Sequence[RunContents]) -> Section:
     return Section("provenance", "Provenance", absent, blocks)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _dict_or_empty(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _link(download: Download) -> str:
+def _data_uri(download: Download) -> str:
     kind = "text/csv" if download.name.endswith(".csv") else "application/json"
     # lone surrogates, which JSON can name, are no UTF-8
     coded = base64.b64encode(download.content.encode(errors="backslashreplace")).decode()

@@ -4,58 +4,61 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_proxy.records.scores import METRIC_LABELS
 from hf_proxy.report.blocks import (
-    METRIC_NAMES,
     Block,
     Download,
+    Figure,
     Section,
-    Shown,
     Table,
+    alt_text,
     as_csv,
-    cell,
-    course,
-    file_name,
+    cell_text,
+    download_name,
+    heading,
     interval,
     is_number,
     number,
     percent,
     percent_interval,
-    told,
 )
 from hf_proxy.report.contents import RunContents
 from hf_proxy.report.figures.pages import Series, draw_steps
 
 
-def score_sections(parts: Sequence[RunContents], downloads: list[Download]) -> list[Section]:
+def score_sections(folders: Sequence[RunContents], downloads: list[Download]) -> list[Section]:
     """Scores and predictions over steps, and the best of them."""
     blocks: list[Block] = []
     best = Block()
     bests: list[tuple[str, ...]] = []
-    for part in parts:
-        for (name, _), lines in _by_setting(part.scores).items():
-            title = told(part.name, name)
+    for contents in folders:
+        for (name, _), lines in _by_setting(contents.scores).items():
+            title = heading(contents.name, name)
             if any(other.title == title for other in blocks):
                 title += f", setting {lines[0].get('setting')}"
             blocks.append(_score_block(title, lines))
             lowest = min(lines, key=lambda line: line["value"])
             saved = f"checkpoint-{lowest['step']}"
-            is_there = lowest["step"] in part.steps_saved
+            is_there = lowest["step"] in contents.steps_saved
             cells = [title, str(lowest["step"]), number(lowest["value"])]
             cells += [interval(lowest["low"], lowest["high"])]
             bests.append((*cells, saved if is_there else "no checkpoint of this step is here"))
-        if part.scores:
+        if contents.scores:
             downloads.append(
-                Download(file_name(part.name, "scores.csv"), as_csv(map(_flat, part.scores)))
+                Download(
+                    download_name(contents.name, "scores.csv"),
+                    as_csv(map(_flat_line, contents.scores)),
+                )
             )
-        if chosen := part.state.get("best_model_checkpoint"):
-            metric = part.state.get("best_metric")
+        if chosen := contents.state.get("best_model_checkpoint"):
+            metric = contents.state.get("best_metric")
             value = number(metric) if isinstance(metric, float | int) else "unknown"
-            best.said.append(
-                f"{told(part.name, 'Trainer')}'s own choice (metric_for_best_model) is "
+            best.sentences.append(
+                f"{heading(contents.name, 'Trainer')}'s own choice (metric_for_best_model) is "
                 f"{Path(str(chosen)).name}, at {value}."
             )
     if bests:
-        head = ("trace set", "step", "lowest rBridge, nats per token", "90 % interval", "weights")
+        head = ("trace set", "step", f"lowest {METRIC_LABELS['value']}", "90 % interval", "weights")
         best.tables.append(Table("The step with the lowest score of each trace set", head, bests))
     return [
         Section(
@@ -69,7 +72,7 @@ def score_sections(parts: Sequence[RunContents], downloads: list[Download]) -> l
             "best",
             "Best checkpoint",
             "Best checkpoint: no scores over steps, and no choice of Trainer's.",
-            [best] if bests or best.said else [],
+            [best] if bests or best.sentences else [],
         ),
     ]
 
@@ -88,16 +91,18 @@ def _score_block(title: str, lines: list[dict[str, Any]]) -> Block:
     model = last.get("model_id") or "the model in training"
     facts = [f"{model} on {number(last.get('num_traces'))} traces"]
     facts += [f"{number(last.get('num_labels'))} tokens to predict, setting {last.get('setting')}"]
-    block.said.append(f"{', '.join(facts)}. Lower is better; bands are 90 % intervals over traces.")
-    for metric, label in METRIC_NAMES.items():
+    block.sentences.append(
+        f"{', '.join(facts)}. Lower is better; bands are 90 % intervals over traces."
+    )
+    for metric, label in METRIC_LABELS.items():
         values = [line[metric] for line in lines]
         band = [[line[end] for line in lines] for end in ("low", "high")]
         own = band if metric == "value" else ([], [])
         drawing = draw_steps([Series(label, steps, values, *own)], y_label=label)
-        block.figures.append(Shown(label, course(label, steps, values), drawing))
+        block.figures.append(Figure(label, alt_text(label, steps, values), drawing))
     counted = any(line.get("tokens_seen") is not None for line in lines)
-    head = ["step", *["tokens seen"] * counted, "rBridge, nats per token", "90 % interval"]
-    head += ["R_phi, nats per token", "bits per byte"]
+    head = ["step", *["tokens seen"] * counted, METRIC_LABELS["value"], "90 % interval"]
+    head += [METRIC_LABELS["trace_nll"], METRIC_LABELS["bits_per_byte"]]
     rows = [
         [str(line["step"]), *[number(line.get("tokens_seen"))] * counted, number(line["value"])]
         + [interval(line["low"], line["high"])]
@@ -115,8 +120,8 @@ def _score_block(title: str, lines: list[dict[str, Any]]) -> Block:
         own_steps, beyond = [s for s, _ in there], [one["extrapolated"] for _, one in there]
         series = Series(label, own_steps, values, low, high, beyond)
         caption = f"{target}: {label}, {level} interval; hollow where beyond the fitted points"
-        alt = course(f"{label} of {target}", own_steps, values, digits=1, best=max)
-        block.figures.append(Shown(caption, alt, draw_steps([series], y_label=label)))
+        alt = alt_text(f"{label} of {target}", own_steps, values, digits=1, best=max)
+        block.figures.append(Figure(caption, alt, draw_steps([series], y_label=label)))
         head += [f"{target}, accuracy", f"{level} interval"]
         for row, one in zip(rows, found, strict=True):
             if one is None:
@@ -128,7 +133,7 @@ def _score_block(title: str, lines: list[dict[str, Any]]) -> Block:
     return block
 
 
-def _flat(line: dict[str, Any]) -> dict[str, Any]:
+def _flat_line(line: dict[str, Any]) -> dict[str, Any]:
     """A line without what is nested, its predictions as columns."""
     row = {key: value for key, value in line.items() if not isinstance(value, dict | list)}
     for target, found in line["predictions"].items():
@@ -136,22 +141,22 @@ def _flat(line: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def training_section(parts: Sequence[RunContents], downloads: list[Download]) -> Section:
+def training_section(folders: Sequence[RunContents], downloads: list[Download]) -> Section:
     """Losses and learning rate, as Trainer logged them."""
     blocks = []
-    for part in parts:
-        rows = [row for row in part.state.get("log_history", []) if "step" in row]
+    for contents in folders:
+        rows = [row for row in contents.state.get("log_history", []) if "step" in row]
         keys = list(dict.fromkeys(key for row in rows for key in row))
         losses = [k for k in keys if k == "loss" or (k.startswith("eval_") and k.endswith("_loss"))]
         if not losses:
             continue
         losses.sort(key=lambda name: name != "loss")  # the solid line is the denser one
-        block = Block(part.name)
-        at, most = part.state.get("global_step"), part.state.get("max_steps")
-        block.said.append(
-            f"From {part.state['at']}, the newest checkpoint that is whole: step {at} of {most}. "
-            "Losses are means as Trainer logs them, in nats per token that is learnt; lower is "
-            "better."
+        block = Block(contents.name)
+        at, most = contents.state.get("global_step"), contents.state.get("max_steps")
+        block.sentences.append(
+            f"From {contents.state['at']}, the newest checkpoint that is whole: step {at} of "
+            f"{most}. Losses are means as Trainer logs them, in nats per token that is learnt; "
+            "lower is better."
         )
         for label, names in (("loss, nats", losses), ("learning rate", ["learning_rate"])):
             series, alts = [], []
@@ -160,19 +165,19 @@ def training_section(parts: Sequence[RunContents], downloads: list[Download]) ->
                 if points:
                     series.append(Series(name, *map(list, zip(*points, strict=True))))
                     digits = 4 if name != "learning_rate" else 8
-                    alts.append(course(name, *zip(*points, strict=True), digits=digits))
+                    alts.append(alt_text(name, *zip(*points, strict=True), digits=digits))
             if series:
                 drawing = draw_steps(series, y_label=label)
-                block.figures.append(Shown(label, "; ".join(alts), drawing))
+                block.figures.append(Figure(label, "; ".join(alts), drawing))
         evaluations = [row for row in rows if any(name in row for name in losses if name != "loss")]
         if evaluations:
             head = ["step", *(name for name in losses if name != "loss")]
             cells = [
-                [number(row["step"]), *(cell(row.get(name)) for name in head[1:])]
+                [number(row["step"]), *(cell_text(row.get(name)) for name in head[1:])]
                 for row in evaluations
             ]
             block.tables.append(Table("Evaluations by step", [head[0], *head[1:]], cells))
         blocks.append(block)
-        downloads.append(Download(file_name(part.name, "training.csv"), as_csv(rows)))
+        downloads.append(Download(download_name(contents.name, "training.csv"), as_csv(rows)))
     absent = "Training curves: no checkpoint that is whole, or no loss in its log."
     return Section("training", "Training curves", absent, blocks)

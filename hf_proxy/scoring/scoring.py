@@ -1,4 +1,4 @@
-"""One model on one trace set: rBridge and its companions, from one forward pass over every trace.
+"""A model's score on a trace set, and the log-probabilities behind it: one forward pass for either.
 
 Source: arXiv 2509.21013, equation 1. Where the paper is silent the choice is named in the
 docstrings.
@@ -49,9 +49,8 @@ def score_traces(
 
     Raises:
         InputError: rows of different settings, repeated ids, a row longer than the model's window,
-        a
-            token beyond its vocabulary, a label of probability 0 or NaN, ranks that hold different
-            rows. All ranks raise.
+            a token beyond its vocabulary, a label of probability 0 or NaN, ranks that hold
+            different rows. All ranks raise.
     """
     if divisor not in DIVISORS:
         raise ValueError(f"divisor must be one of {DIVISORS}, not {divisor!r}")

@@ -1,4 +1,4 @@
-"""Rows of a file, a folder or a hub id, as they stand there."""
+"""Rows of a file, a folder or a hub id as they stand there, and what names their content."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping

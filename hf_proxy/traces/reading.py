@@ -1,4 +1,4 @@
-"""Reasoning traces with the frontier model's confidence: reading, checking, naming what is wrong.
+"""Sets of reasoning traces from every format that is known, each row checked, none lost unsaid.
 
 A trace is text that a frontier model wrote, with spans of UTF-8 bytes, one for each of its tokens,
 and their log-probabilities. Source: arXiv 2509.21013, appendix B and C.

@@ -27,14 +27,14 @@ def selective_loss(logits_MV: Tensor, step_S: Tensor, token_id_S: Tensor, prob_S
     return logprob_MV.new_zeros(len(logprob_MV)).scatter_add(0, step_S, part_S)
 
 
-def counts_of(batch: Mapping[str, Any]) -> list[int]:
+def loss_counts(batch: Mapping[str, Any]) -> list[int]:
     """Kept steps of a batch, and the completion tokens that its loss is made of."""
     if "kept" in batch:
         return [len(batch["kept"]), len(batch["label"])]
     return [len(batch["logit_index"]), 0]
 
 
-def figures_of(
+def logged_figures(
     kl_sum: float, correct: float, num_kept: float, nll_sum: float, num_tokens: float
 ) -> dict[str, float]:
     """What is logged beside the loss; a mean of nothing is left out."""
@@ -48,7 +48,7 @@ def figures_of(
     return figures
 
 
-def first_is_the_targets(logits_MV: Tensor, step: Tensor, token_id: Tensor, prob: Tensor) -> Tensor:
+def prefers_target_token(logits_MV: Tensor, step: Tensor, token_id: Tensor, prob: Tensor) -> Tensor:
     """Whether the model's first token is the target's most probable one, bool `[M]`."""
     num_steps = len(logits_MV)
     most = prob.new_zeros(num_steps).scatter_reduce(0, step, prob, "amax")

@@ -1,4 +1,4 @@
-"""Rows of soft targets as the trainer takes them, checked before the first step."""
+"""What a trainer takes of soft targets, and what it refuses before the first step."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from hf_proxy.mining.soft_targets import check_row
+from hf_proxy.mining.soft_targets import check_soft_targets
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import fingerprint
 from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
@@ -31,7 +31,7 @@ def with_kept_steps(
             remedy="give rows of mine_soft_targets",
             source=name,
         )
-    mined = _mined_with(rows)
+    mined = _mining_hashes(rows)
     template = mined.get("chat_template")
     for what, theirs, ours in (
         ("tokenizer", mined.get("tokenizer"), tokenizer_fingerprint(tokenizer)),
@@ -75,7 +75,7 @@ def trajectories_of(rows: Dataset, name: str) -> Dataset:
     return rows.select_columns(wanted)
 
 
-def _mined_with(rows: Dataset) -> dict[str, str | None]:
+def _mining_hashes(rows: Dataset) -> dict[str, str | None]:
     """Hashes of tokenizer and template, as `load_soft_targets` notes them in the description."""
     try:
         return dict(json.loads(rows.info.description))
@@ -83,7 +83,7 @@ def _mined_with(rows: Dataset) -> dict[str, str | None]:
         return {}
 
 
-def check_rows(rows: Dataset, name: str, vocabulary: int) -> None:
+def check_trainable(rows: Dataset, name: str, vocabulary: int) -> None:
     """Refuse rows that this model cannot learn from.
 
     Raises:
@@ -91,7 +91,7 @@ def check_rows(rows: Dataset, name: str, vocabulary: int) -> None:
             does not sum to 1.
     """
     for row in rows:
-        check_row(row)
+        check_soft_targets(row)
         tokens, prob = np.asarray(row["token_id"], dtype=np.int64), np.asarray(row["prob"])
         first, last = tokens.min(initial=0), tokens.max(initial=0)
         # a row without kept steps has no sums

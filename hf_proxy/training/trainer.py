@@ -1,14 +1,15 @@
-"""Training on soft targets alone: one forward for all kept steps of a trajectory.
+"""The trainer on soft targets: mined before, made of each batch, or fed by a callback as it goes.
 
     loss = mean over the kept steps of the global batch of KL(soft target || model)
            + sft_weight * mean over its completion tokens of -ln p(token)
 
 The means are over all micro-batches and ranks of an optimizer step together: sums are divided by
-those two counts, so accumulation and ranks change nothing. Without `sft_weight` a trajectory's
-forward ends at its last kept step, and the output head meets hidden states of kept steps only.
+those two counts, so accumulation and ranks change nothing. One forward serves all kept steps of a
+trajectory; without `sft_weight` it ends at the last of them, and the output head meets hidden
+states of kept steps only.
 
 Source: arXiv 2510.07962, equations 7 and 8. Unlike the published trainer: the position that is read
-is the step's own, special tokens keep their share, one forward serves all steps of a trajectory.
+is the step's own, and special tokens keep their share.
 """
 
 from contextlib import nullcontext
@@ -30,8 +31,8 @@ from hf_proxy.models.parallel import stop_together
 from hf_proxy.records.errors import check_unique_ids
 from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, TrajectoryCollator
 from hf_proxy.training.config import SelectiveSFTConfig
-from hf_proxy.training.loss import counts_of, figures_of, first_is_the_targets, selective_loss
-from hf_proxy.training.rows import check_rows, trajectories_of, with_kept_steps
+from hf_proxy.training.loss import logged_figures, loss_counts, prefers_target_token, selective_loss
+from hf_proxy.training.rows import check_trainable, trajectories_of, with_kept_steps
 
 
 class SelectiveSFTTrainer(SFTTrainer):
@@ -129,7 +130,7 @@ class SelectiveSFTTrainer(SFTTrainer):
             )
         width = bare.get_output_embeddings().weight.shape[0]
         for name, rows in checked.items():
-            check_rows(rows, name, width)
+            check_trainable(rows, name, width)
         self._miner: Miner | None = None
         if amateur is not None:
             self._expert = args.expert or ("base" if hasattr(bare, "disable_adapter") else "live")
@@ -148,7 +149,7 @@ class SelectiveSFTTrainer(SFTTrainer):
             )
             for name, rows in ready.items():
                 if not (self._is_fed and name == "train_dataset"):
-                    self._miner.check_rows(rows, name)
+                    self._miner.check_readable(rows, name)
         self._sft_weight = args.sft_weight
         # KL, first tokens right, kept steps, -ln p and number of completion tokens; in
         # evaluation by row, since the loader repeats some to give every rank as many
@@ -187,7 +188,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         if self._is_fed:
             batches = self._fed([len(batch["place"]) for batch in batches])
         batches = [self._with_targets(batch) for batch in batches]
-        counts = torch.tensor([counts_of(batch) for batch in batches], device=device).sum(0)
+        counts = torch.tensor([loss_counts(batch) for batch in batches], device=device).sum(0)
         return batches, self.accelerator.gather(counts).view(-1, 2).sum(0)
 
     def _fed(self, sizes: list[int]) -> list[dict[str, Any]]:
@@ -219,7 +220,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         sums = [kl_M.sum() if len(kl_M) else logits_NV.sum() * 0.0]
         with torch.no_grad():
             sums_R5 = kl_M.new_zeros(len(example_ids), 5, dtype=torch.float64)
-            correct = first_is_the_targets(logits_MV, **targets).to(kl_M.dtype)
+            correct = prefers_target_token(logits_MV, **targets).to(kl_M.dtype)
             columns = torch.stack([kl_M, correct, torch.ones_like(kl_M)], dim=1)
             whose = row if kept is None else row[kept]
             sums_R5[:, :3].index_add_(0, whose, columns.double())
@@ -262,7 +263,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         if "loss" in logs:
             own = torch.from_numpy(self._train_sums).to(self.accelerator.device)
             self._train_sums = np.zeros(5)
-            logs |= figures_of(*self.accelerator.reduce(own, reduction="sum").tolist())
+            logs |= logged_figures(*self.accelerator.reduce(own, reduction="sum").tolist())
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
@@ -273,7 +274,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         assert output.metrics is not None
         rows = dict(gather_object(list(self._eval_sums.items())))
         sums = np.array([rows[name] for name in sorted(rows)]).sum(0).tolist()
-        figures = figures_of(*sums)
+        figures = logged_figures(*sums)
         own = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         kl_sum, _, num_kept, nll_sum, num_tokens = sums
         if num_kept:

@@ -1,4 +1,4 @@
-"""Models on disk: finding them, naming their weights, loading them; a library for recipes."""
+"""Models on disk: finding them, naming their weights, loading them."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from hf_proxy.records.storage import file_hash, fingerprint
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 # config entries that say where a model came from, not what it computes; dtype is named separately
-_INCIDENTAL = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
+_INCIDENTAL_KEYS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def weights_fingerprint(checkpoint: Checkpoint) -> str:
         for name in ("config.json", "adapter_config.json"):
             if (folder / name).exists():
                 config = _read_json(folder / name)
-                content.append({k: v for k, v in config.items() if k not in _INCIDENTAL})
+                content.append({k: v for k, v in config.items() if k not in _INCIDENTAL_KEYS})
     return fingerprint(content)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 import yaml
 from trl import TrlParser
 
-from hf_proxy.recipes.library.help_text import HOST_NEEDED, did_you_mean, kind_of
+from hf_proxy.recipes.library.help_text import NEEDED_OF_HOST, did_you_mean, kind_of_hint
 from hf_proxy.records.errors import InputError
 
 _WRONG = {int: "no whole number", float: "no number", bool: "not true or false"}
@@ -37,10 +37,10 @@ class RecipeParser(TrlParser):
         self.own, *self.hosts = classes
         self.hints = {name: hint for c in classes for name, hint in get_type_hints(c).items()}
         self.needed = [action.dest for action in self._actions if action.required]
-        self.needed += [name for name in HOST_NEEDED if self.hosts and name in self.hints]
+        self.needed += [name for name in NEEDED_OF_HOST if self.hosts and name in self.hints]
         for action in self._actions:
             action.required = False  # said by us, after what was typed is known to be right
-            if action.nargs is None and kind_of(self.hints[action.dest])[0] is bool:
+            if action.nargs is None and kind_of_hint(self.hints[action.dest])[0] is bool:
                 action.nargs, action.const = "?", True  # --bf16 alone is --bf16 true
             if action.nargs != 0:
                 action.type = self._reader(action)
@@ -96,7 +96,7 @@ class RecipeParser(TrlParser):
         """The action's own conversion, with an error that a reader can act on."""
         convert: Any = action.type or str
         choices = None if action.choices is None else list(action.choices)
-        word = _WRONG.get(kind_of(self.hints[action.dest])[0], "not a value of this flag")
+        word = _WRONG.get(kind_of_hint(self.hints[action.dest])[0], "not a value of this flag")
 
         def read(text: str) -> Any:
             try:
@@ -158,7 +158,7 @@ class RecipeParser(TrlParser):
         """A value of YAML as the flag would have read it."""
         hint = self.hints[action.dest]
         is_own = action.dest in {field.name for field in fields(self.own)}
-        kind, several = kind_of(hint)
+        kind, several = kind_of_hint(hint)
         read: Any = action.type
         if value is None and is_own and type(None) not in get_args(hint):
             raise ValueError("it is empty")

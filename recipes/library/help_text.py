@@ -15,11 +15,11 @@ from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 # of the trainer's own flags those that every training recipe needs, in our words
-HOST_NEEDED = {
+NEEDED_OF_HOST = {
     "model_name_or_path": "Model to train: folder or hub id.",
     "output_dir": "Folder for checkpoints and results; an interrupted run goes on there.",
 }
-_VALUES = {int: "N", float: "X"}
+_PLACEHOLDERS = {int: "N", float: "X"}
 
 
 @dataclass(frozen=True)
@@ -56,26 +56,26 @@ def help_text(
     """
     ours = [own, *(host.added for host in hosts if host.added is not None)]
     shown = {field.name: field for c in ours for field in fields(c) if field.name != "json"}
-    hints = {name: str for name in HOST_NEEDED}
+    hints = {name: str for name in NEEDED_OF_HOST}
     hints |= {name: hint for c in ours for name, hint in get_type_hints(c).items()}
     helps = {name: field.metadata.get("help", "") for name, field in shown.items()}
     needed = [name for name, field in shown.items() if _is_needed(field)]
     if hosts:
-        needed += HOST_NEEDED
-        helps = HOST_NEEDED | helps
+        needed += NEEDED_OF_HOST
+        helps = NEEDED_OF_HOST | helps
     usage = " ".join(["usage:", prog, *(_flag(name, hints[name]) for name in needed), "[FLAGS]"])
-    lines = textwrap.wrap(usage, _width(), subsequent_indent=" " * 7)
+    lines = textwrap.wrap(usage, _help_width(), subsequent_indent=" " * 7)
     lines += ["", inspect.cleandoc(about), *(["", "needed:"] if needed else [])]
     for name in needed:
-        lines += _entry(_flag(name, hints[name]), helps[name])
+        lines += _help_entry(_flag(name, hints[name]), helps[name])
     lines += ["", "further flags:"]
     for name, field in shown.items():
         if name not in needed:
-            lines += _entry(_flag(name, hints[name]), _with_default(helps[name], field))
+            lines += _help_entry(_flag(name, hints[name]), _with_default(helps[name], field))
     lines += ["", "of every command:"]
-    lines += _entry("--config FILE.yaml", "Read flags from YAML keys; flags stand above them.")
-    lines += _entry("--json", "End with one machine-readable line.")
-    lines += _entry("--debug", "Show where an error arose.")
+    lines += _help_entry("--config FILE.yaml", "Read flags from YAML keys; flags stand above them.")
+    lines += _help_entry("--json", "End with one machine-readable line.")
+    lines += _help_entry("--debug", "Show where an error arose.")
     if hosts and not every_flag:
         names = " and ".join(host.name for host in hosts)
         lines += ["", f"All flags of {names} (TRL, transformers) are flags here too, as"]
@@ -88,7 +88,7 @@ def help_text(
         for field in fields(theirs):
             if field.init and field.name not in helps:
                 text = _with_default(str(field.metadata.get("help", "")), field)
-                lines += _entry(_flag(field.name, their_hints[field.name]), text)
+                lines += _help_entry(_flag(field.name, their_hints[field.name]), text)
     return "\n".join(lines) + "\n"
 
 
@@ -98,7 +98,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def kind_of(hint: Any) -> tuple[Any, bool]:
+def kind_of_hint(hint: Any) -> tuple[Any, bool]:
     """The type without None, and whether there are several."""
     kinds = [kind for kind in get_args(hint) if kind is not type(None)]
     if get_origin(hint) is Literal or type(None) not in get_args(hint):
@@ -114,13 +114,13 @@ def _is_needed(field: Any) -> bool:
 
 def _flag(name: str, hint: Any) -> str:
     """The flag with what follows it."""
-    kind, several = kind_of(hint)
+    kind, several = kind_of_hint(hint)
     if get_origin(kind) is Literal:
         value = "{" + ",".join(map(str, get_args(kind))) + "}"
     elif kind is bool:
         value = "[true|false]"
     else:
-        value = _VALUES.get(kind, "TEXT")
+        value = _PLACEHOLDERS.get(kind, "TEXT")
     return f"--{name} {value}{' ...' if several else ''}".rstrip()
 
 
@@ -134,14 +134,14 @@ def _with_default(text: str, field: Any) -> str:
     return f"{text} (default: {shown})".replace("\n", "\\n")
 
 
-def _entry(flag: str, text: str) -> list[str]:
+def _help_entry(flag: str, text: str) -> list[str]:
     """A flag and its help, beside each other where there is room."""
-    lines = textwrap.wrap(text, max(_width() - 26, 40)) or [""]
+    lines = textwrap.wrap(text, max(_help_width() - 26, 40)) or [""]
     head = f"  {flag}"
     if len(head) > 24:
         return [head, *(" " * 26 + line for line in lines)]
     return [f"{head:<26}{lines[0]}", *(" " * 26 + line for line in lines[1:])]
 
 
-def _width() -> int:
+def _help_width() -> int:
     return min(shutil.get_terminal_size().columns, 100)

@@ -70,10 +70,10 @@ def run(
             _check_folder(getattr(config, "output_dir", None))
         result = main(*configs)
     except (ValueError, OSError) as error:
-        return _failed(error, 2, debug)
+        return _report_failure(error, 2, debug)
     except Exception as error:
-        return _failed(error, 1, debug)
-    if configs[0].json and _speaks():
+        return _report_failure(error, 1, debug)
+    if configs[0].json and _is_main_process():
         print(json.dumps(result, allow_nan=False), flush=True)
     return 0
 
@@ -97,13 +97,13 @@ def run_action(
             print(f"  {name:<10}{(action.__doc__ or '').splitlines()[0]}")
         print(f"\n{prog} ACTION --help says what an action reads and writes, and its flags.")
     if not argv:
-        return _failed(InputError(f"name an action: {', '.join(actions)}"), 2, False)
+        return _report_failure(InputError(f"name an action: {', '.join(actions)}"), 2, False)
     if argv[0] in ("-h", "--help"):
         return 0
     if argv[0] not in actions:
         near = did_you_mean(argv[0], list(actions))
         problem = f"{prog} has no action {argv[0]!r}{near}; the actions are {', '.join(actions)}"
-        return _failed(InputError(problem), 2, False)
+        return _report_failure(InputError(problem), 2, False)
     config_class, action = actions[argv[0]]
     return run(config_class, action, argv[1:], prog=f"{prog} {argv[0]}")
 
@@ -113,7 +113,7 @@ def newlines(text: str) -> str:
     return text.replace("\\n", "\n")
 
 
-def pattern(text: str, flag: str) -> re.Pattern:
+def compile_pattern(text: str, flag: str) -> re.Pattern:
     """A flag's regular expression.
 
     Raises:
@@ -171,10 +171,10 @@ def _check_folder(name: str | None) -> None:
         )
 
 
-def _failed(error: Exception, code: int, debug: bool) -> int:
+def _report_failure(error: Exception, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    elif _speaks():
+    elif _is_main_process():
         name = "" if code == 2 else f"{type(error).__name__}: "
         hint = "" if code == 2 else " (--debug shows where)"
         text = str(error)
@@ -188,5 +188,5 @@ def _failed(error: Exception, code: int, debug: bool) -> int:
     return code
 
 
-def _speaks() -> bool:
+def _is_main_process() -> bool:
     return int(os.environ.get("RANK", 0)) == 0

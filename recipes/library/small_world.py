@@ -31,10 +31,10 @@ from hf_proxy.models.access import scoring_mode
 from hf_proxy.models.generation import generate
 
 LEVELS = (1, 2, 3, 4, 5)  # operations to get to the answer
-LARGEST = 99  # no intermediate result is above it, none below 1
+LARGEST_RESULT = 99  # no intermediate result is above it, none below 1
 NAMES = ("Ada", "Ben", "Chloé", "Dana", "Emil", "Fatima", "Goro", "Hana")
 THINGS = ("apples", "books", "coins", "eggs", "kites", "pens")
-END = "<|end|>"
+END_TOKEN = "<|end|>"
 VOCABULARY = 400
 # the question and a newline: a chat with these models is what they were trained on
 CHAT_TEMPLATE = "{% for turn in messages if turn.role == 'user' %}{{ turn.content }}\n{% endfor %}"
@@ -83,11 +83,11 @@ def problems(rng: random.Random, levels: Sequence[int] = LEVELS) -> Iterator[dic
 
 
 def _step(rng: random.Random, total: int) -> tuple[tuple[str, str], int, str, int]:
-    """An operation that keeps within 1 .. LARGEST: its wordings, its equation, its result."""
+    """An operation within 1 .. LARGEST_RESULT: its wordings, its equation, its result."""
     number = rng.randint(2, 9)
     possible = [(_ADD, "+", number, total + number), (_TAKE, "-", number, total - number)]
     possible += [(_DOUBLE, "*", 2, total * 2), (_TRIPLE, "*", 3, total * 3)]
-    possible = [found for found in possible if 1 <= found[3] <= LARGEST]
+    possible = [found for found in possible if 1 <= found[3] <= LARGEST_RESULT]
     said, sign, number, result = rng.choice(possible)
     return said, number, f"{total}{sign}{number}={result}", result
 
@@ -104,12 +104,12 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int = VOCABULARY) -> PreTr
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[END],
+        special_tokens=[END_TOKEN],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END_TOKEN)
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> LlamaForCausalLM:
@@ -130,12 +130,12 @@ def make_model(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> L
     return LlamaForCausalLM(config)
 
 
-def take(source: Iterator[dict[str, str]], number: int) -> Dataset:
+def take_rows(source: Iterator[dict[str, str]], number: int) -> Dataset:
     """The next so many problems."""
     return Dataset.from_list(list(islice(source, number)))
 
 
-def answers(
+def solve(
     model: Any, tokenizer: PreTrainedTokenizerFast, rows: Dataset, *, temperature: float = 0.0
 ) -> tuple[list[str], list[bool]]:
     """What the model writes to each problem, and whether math-verify finds its answer right."""
@@ -193,7 +193,9 @@ def pretrain(
         def on_save(self, args, state, control, **kwargs):
             measure(state.global_step)
 
-    encoded = tokenizer([f"{row['prompt']}\n{row['trace']}{END}" for row in rows])["input_ids"]
+    encoded = tokenizer([f"{row['prompt']}\n{row['trace']}{END_TOKEN}" for row in rows])[
+        "input_ids"
+    ]
     dataset = Dataset.from_dict({"input_ids": encoded})
     arguments = TrainingArguments(
         output_dir=str(output_dir),

@@ -6,22 +6,24 @@ A benchmark's JSON becomes one of them by being copied there; a test fails where
 """
 
 import json
+from itertools import groupby
 from pathlib import Path
 
-from results import RULES, limit_of, measured_of  # beside this one
+from results import RULES, measured_of  # beside this one
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent.parent / "README.md"
 MARKERS = ("<!-- written by tests/benchmarks/table.py -->\n", "<!-- end of what it writes -->\n")
+SIGNS = {"at least": ">=", "at most": "<=", "more than": ">"}  # a line has 120 characters
 
 
 def table_of(folder: Path) -> str:
-    """One row for each bar of each file, in the order of their names.
+    """One row for each bar of each file, in the order of their names, headed by model and date.
 
     Raises:
         ValueError: a file says met of what is not, or the reverse.
     """
-    lines = ["| what | measured | bar | | model | date |", "|---|---|---|---|---|---|"]
+    found = []
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text())
         for bar in content["bars"]:
@@ -30,8 +32,14 @@ def table_of(folder: Path) -> str:
                 raise ValueError(
                     f"{path.name}: {bar['what']}: {bar['met']} is not what it measured"
                 )
-            cells = [bar["what"], measured_of(bar), limit_of(bar), "met" if met else "NOT met"]
-            lines.append(f"| {' | '.join([*cells, bar['model'], content['date'][:10]])} |")
+            found.append((bar["model"], content["date"][:10], bar))
+    lines = ["| what | measured | bar | |", "|---|---|---|---|"]
+    for (model, date), rows in groupby(found, key=lambda row: row[:2]):
+        lines.append(f"| **{model}**, {date} | | | |")
+        for _, _, bar in rows:
+            limit = f"{SIGNS[bar['rule']]} {bar['bar']:.4g}"
+            met = "met" if bar["met"] else "NOT met"
+            lines.append(f"| {bar['what']} | {measured_of(bar)} | {limit} | {met} |")
     return "\n".join(lines) + "\n"
 
 

@@ -16,10 +16,11 @@ from hf_proxy.prediction.curve import Y_UNITS, Curve
 from hf_proxy.prediction.decisions import compute_saving
 from hf_proxy.prediction.forms import Fit, fit_forms, predict
 from hf_proxy.prediction.ranking import Ranking
+from hf_proxy.records.scores import METRIC_LABELS
 from hf_proxy.report.figures.style import (
     BLUE,
     GREY,
-    METRIC_NAMES,
+    LIGHT,
     RED,
     STYLE,
     new_figure,
@@ -49,7 +50,7 @@ def plot_curve(
     Returns:
         the files written.
     """
-    panels = {METRIC_NAMES[curve.metric]: np.asarray(x, float)}
+    panels = {METRIC_LABELS[curve.metric]: np.asarray(x, float)}
     panels |= {name: np.asarray(values, float) for name, values in (controls or {}).items()}
     y_percent = 100 * np.asarray(y, float) / Y_UNITS[curve.y_unit]
     figure = new_figure(3.6, 1, len(panels), sharey=True)
@@ -58,7 +59,7 @@ def plot_curve(
         found = {name: cv.test_mae for name, cv in curve.statistics.controls.items()}
         unit = 100 / Y_UNITS[curve.y_unit]
         maes = {name: unit * mae for name, mae in found.items()}
-        maes[METRIC_NAMES[curve.metric]] = unit * curve.statistics.test_mae
+        maes[METRIC_LABELS[curve.metric]] = unit * curve.statistics.test_mae
     for number, (axes, (name, values)) in enumerate(zip(figure.axes, panels.items(), strict=True)):
         fits = (
             curve.fits
@@ -73,11 +74,10 @@ def plot_curve(
             axes.scatter(
                 values[own],
                 y_percent[own],
-                s=14,
                 zorder=3,
                 label=run,
                 alpha=0.8,
-                color="black" if groups is None else None,
+                color=LIGHT.ink if groups is None else None,
                 lw=0,
             )
         mae = f"\nheld-out error {maes[name]:.2f} points" if name in maes else ""
@@ -88,7 +88,7 @@ def plot_curve(
     figure.axes[0].set_ylabel(f"{curve.target or 'target'} accuracy, %")
     if MEAN in maes:
         note = f"error of the mean {maes[MEAN]:.2f} points; band 90 %, pale beyond the points"
-        figure.suptitle(note, fontsize=7.5, color=GREY)
+        figure.suptitle(note, color=GREY)
     return save_figure(figure, path)
 
 
@@ -106,7 +106,7 @@ def draw_curve(
     if any(fit.form == "logarithmic" for fit in fits):
         at = at[at > 0]
     value, lower, upper, outside = predict(fits, at, LEVEL)
-    axes.plot(at, unit * value, color=colour, lw=1.6)
+    axes.plot(at, unit * value, color=colour)
     for where, alpha in ((~outside, 0.22), (at < low, 0.08), (at > high, 0.08)):
         axes.fill_between(
             at, unit * lower, unit * upper, where=where, color=colour, alpha=alpha, lw=0
@@ -128,8 +128,8 @@ def plot_residuals(
     x_array, y_percent = np.asarray(x, float), unit * np.asarray(y, float)
     figure = new_figure(2.8, 1, 2, sharey=True)
     left, right = figure.axes
-    left.scatter(x_array, y_percent - 100 * curve.fits[0](x_array), s=16, color=BLUE)
-    left.set_xlabel(METRIC_NAMES[curve.metric])
+    left.scatter(x_array, y_percent - 100 * curve.fits[0](x_array), color=BLUE)
+    left.set_xlabel(METRIC_LABELS[curve.metric])
     left.set_title(f"of the fit ({curve.form})")
     left.set_ylabel("observed - predicted, points")
     right.set_xlabel("point, in order of training")
@@ -142,7 +142,7 @@ def plot_residuals(
             name: (cv, colour, "x")
             for (name, cv), colour in zip(
                 curve.statistics.controls.items(),
-                [RED, GREY, "#2f855a", "#6b46c1"] * 3,
+                [*LIGHT.series[1:], GREY] * 3,
                 strict=False,
             )
             if name != MEAN
@@ -150,10 +150,10 @@ def plot_residuals(
         for name, (cv, colour, marker) in shown.items():
             place = np.concatenate([np.array(test) for test in cv.test_points])
             error = y_percent[place] - unit * np.concatenate(cv.predicted)
-            right.scatter(place, error, s=16, color=colour, marker=marker, label=name)
+            right.scatter(place, error, color=colour, marker=marker, label=name)
         figure.legend(loc="outside lower right", ncols=len(shown))
     for axes in figure.axes:
-        axes.axhline(0, color="black", lw=0.6)
+        axes.axhline(0, color=LIGHT.ink, lw=0.6)
     return save_figure(figure, path)
 
 
@@ -166,10 +166,12 @@ def plot_ranking(ranking: Ranking, path: str | Path) -> list[Path]:
     place = np.arange(num)
     value = np.array(ranking.value)
     error = np.array([value - np.array(ranking.low), np.array(ranking.high) - value])
-    axes.errorbar(value, place, xerr=np.maximum(error, 0), fmt="o", color=BLUE, ms=4, lw=1.2)
+    axes.errorbar(value, place, xerr=np.maximum(error, 0), fmt="o", color=BLUE)
     axes.set_yticks(place, ranking.order)
     axes.set_ylim(num - 0.5, -0.5)
-    axes.set_xlabel(f"{METRIC_NAMES[ranking.metric]}, lower is better; {ranking.num_traces} traces")
+    axes.set_xlabel(
+        f"{METRIC_LABELS[ranking.metric]}, lower is better; {ranking.num_traces} traces"
+    )
     for i in range(num):
         best, worst = ranking.best_rank[i], ranking.worst_rank[i]
         text = f"place {best}" if best == worst else f"places {best} to {worst}"
@@ -189,10 +191,10 @@ def plot_compute(
     savings = compute_saving(proxy, baseline)
     for points, colour, name in ((baseline, GREY, "baseline"), (proxy, BLUE, "proxy")):
         flops, reached = np.array(sorted(points)).T
-        axes.scatter(flops, reached, s=16, color=colour, label=name, zorder=3)
+        axes.scatter(flops, reached, color=colour, label=name, zorder=3)
         # the frontier as the factors read it: ln(FLOPs) linear in decision accuracy
         own = np.array([(p.flops, p.decision_accuracy) for p in compute_saving(points, points)])
-        axes.plot(*own.T, color=colour, lw=1)
+        axes.plot(*own.T, color=colour)
     for number, saving in enumerate(savings):
         if saving.factor is not None:
             end = saving.flops * saving.factor

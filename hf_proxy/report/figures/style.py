@@ -6,38 +6,64 @@ from typing import Any, NamedTuple
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-WIDTH = 8.6  # inches; 860 pixels
-STYLE: Any = {
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "svg.hashsalt": "hf-proxy",  # equal figures are equal files
-    "svg.fonttype": "none",
-}
-METRIC_NAMES = {
-    "value": "rBridge (nats per token)",
-    "trace_nll": "R_phi (nats per token)",
-    "bits_per_byte": "bits per byte",
-}
+PAGE_WIDTH = 8.6  # inches; 860 pixels
+COLUMN_WIDTH = 4.4  # so narrow that a phone shows the letters at their size
 
 
-class Colours(NamedTuple):
-    """Of a figure: what it is about, what stands behind it, what is held against it."""
+class Palette(NamedTuple):
+    """Colours of one page, told apart by lightness too; 4.5:1 and more against the page.
 
-    main: str
+    Attributes:
+        ink: letters and points.
+        soft: what stands behind.
+        line: grids.
+        series: one after another; the first is what a figure is about, the second is held
+            against it.
+    """
+
+    ink: str
     soft: str
-    other: str
+    line: str
+    series: tuple[str, ...]
+
+    def style(self) -> dict[str, Any]:
+        """Settings of matplotlib for figures in these colours."""
+        return {
+            "font.size": 8,
+            "axes.titlesize": 8.5,
+            "figure.titlesize": 7.5,
+            "lines.linewidth": 1.4,
+            "lines.markersize": 4,
+            "grid.linewidth": 0.6,
+            "axes.axisbelow": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "legend.frameon": False,
+            "text.color": self.ink,
+            "axes.edgecolor": self.soft,
+            "axes.labelcolor": self.ink,
+            "xtick.color": self.soft,
+            "ytick.color": self.soft,
+            "xtick.labelcolor": self.ink,
+            "ytick.labelcolor": self.ink,
+            "grid.color": self.line,
+            "svg.hashsalt": "hf-proxy",  # equal figures are equal files
+            "svg.fonttype": "none",
+        }
 
 
-COLOURS = Colours("#2b6cb0", "#718096", "#c05621")
-BLUE, GREY, RED = COLOURS
+LIGHT = Palette("#1a202c", "#5a6577", "#d9dee6", ("#2b6cb0", "#b3541e", "#2f7d4f", "#6b46c1"))
+DARK = Palette("#e4e8ee", "#9aa5b4", "#343b46", ("#7ab3f0", "#f0a868", "#7fd0a0", "#c4a7f5"))
+STYLE: Any = LIGHT.style()  # of figures that are files
+BLUE, RED, *_ = LIGHT.series
+GREY = LIGHT.soft
 
 
-def new_figure(height: float, rows: int, columns: int, **shared) -> Figure:
-    """A figure of `rows * columns` axes, `height` in inches, at the width of a page."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+def new_figure(
+    height: float, rows: int, columns: int, *, width: float = PAGE_WIDTH, **shared
+) -> Figure:
+    """A figure of `rows * columns` axes; `width` and `height` in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.subplots(rows, columns, **shared)
     return figure
