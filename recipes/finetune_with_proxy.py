@@ -141,8 +141,6 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
         seconds = result.metrics["train_runtime"]
         spent = sum(line["seconds"] for line in lines)
         print(f"{len(lines)} scores, {spent:.0f} s; {seconds:.0f} s in all; lines in {file}")
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
     keys = ("name", "step", "value", "low", "high", "seconds")
     return {
         "scores": [{key: line[key] for key in keys} for line in lines],

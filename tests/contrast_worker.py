@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from hf_proxy import load_soft_targets
+from hf_proxy.models.parallel import end_together
 
 
 def main():
@@ -77,9 +78,8 @@ def main():
         found["first set"] = load_soft_targets(first).to_dict()
         found["first row"] = watched.state.log_history[0]
         (folder / f"found-{sys.argv[2]}.json").write_text(json.dumps(found))
-    watched.accelerator.wait_for_everyone()
-    watched.accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main()
+    with end_together():
+        main()

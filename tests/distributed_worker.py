@@ -18,7 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from hf_proxy import load_traces, score_traces, token_logprobs
-from hf_proxy.models.parallel import stop_together
+from hf_proxy.models.parallel import end_together, stop_together
 
 
 def numbers(score):
@@ -131,10 +131,9 @@ def main():
     found["same on every rank"] = len(set(everywhere)) == 1
     if accelerator.is_main_process:
         (folder / f"found-{world_size}.json").write_text(json.dumps(found))
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
 
 
 if __name__ == "__main__":
     assert make_traces  # conftest has set the environment before anything else was imported
-    main()
+    with end_together():
+        main()

@@ -12,6 +12,8 @@ from test_feeding import FEED, Watch, make_trainer
 from test_sft import weights_of
 from transformers import AutoTokenizer
 
+from hf_proxy.models.parallel import end_together
+
 
 def main():
     folder, world_size = Path(sys.argv[1]), int(sys.argv[2])
@@ -39,9 +41,8 @@ def main():
             "lines": [line["step"] for line in lines_of(output)],
         }
         (folder / f"found-{world_size}.json").write_text(json.dumps(found))
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main()
+    with end_together():
+        main()

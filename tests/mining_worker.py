@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from hf_proxy import mine_soft_targets
 from hf_proxy.mining import sets
+from hf_proxy.models.parallel import end_together
 
 
 def sharp_pair(num_tokens: int):
@@ -47,9 +48,8 @@ def main(folder: Path, output: Path, seconds_per_batch: float) -> None:
         temperature=1.0,
         batch_size=2,
     )
-    state.wait_for_everyone()
-    state.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+    with end_together():
+        main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))

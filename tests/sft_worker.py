@@ -17,6 +17,8 @@ from test_sft import (
 )
 from transformers import AutoTokenizer
 
+from hf_proxy.models.parallel import end_together
+
 
 def main():
     folder, world_size, batch_size, accumulation = Path(sys.argv[1]), *map(int, sys.argv[2:5])
@@ -61,9 +63,8 @@ def main():
             "eval_num_kept": trainer_evaluation["eval_num_kept"],
         }
         (folder / f"found-{world_size}.json").write_text(json.dumps(found))
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main()
+    with end_together():
+        main()

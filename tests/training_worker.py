@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, set_seed
 
 from hf_proxy import align_traces, load_metric, score_traces, token_logprobs
 from hf_proxy.callbacks import ProxyScoreCallback
+from hf_proxy.models.parallel import end_together
 
 
 def training(folder, tokenizer):
@@ -46,7 +47,6 @@ def resumed(folder, tokenizer):
     callback.attach(trainer)
     set_seed(11)  # the order of the rows is drawn from it
     trainer.train(resume_from_checkpoint=str(folder / "attached" / "run" / "checkpoint-4"))
-    return trainer.accelerator
 
 
 def plain_loop(tokenizer):
@@ -74,13 +74,12 @@ def main():
     main_process = Accelerator(cpu=True).is_main_process
     if main_process:
         found["lines"] = lines_of(folder / "attached")
-    accelerator = resumed(folder, tokenizer)
+    resumed(folder, tokenizer)
     if main_process:
         found["lines after resume"] = lines_of(folder / "attached")
         (folder / "trained.json").write_text(json.dumps(found))
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main()
+    with end_together():
+        main()
