@@ -177,8 +177,8 @@ def _print_scores(lines: list[dict]) -> None:
         + [f"{line['trace_nll']:.4f}", f"{line['bits_per_byte']:.4f}"]
         for line in lines
     ]
-    head = ("step", "set", METRIC_NAMES["value"], "90 % interval")
-    head += (METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"])
+    head = ["step", "set", METRIC_NAMES["value"], "90 % interval"]
+    head += [METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"]]
     print_table(head, rows, words=("set",))
 
 
