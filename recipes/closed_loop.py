@@ -206,8 +206,6 @@ def main(
             write_text(folder / "provenance.json", json.dumps(stamp, indent=2, default=str))
             _print_rows(facts["rows"])
             print(f"{_costs(facts['seconds'])}; {folder}")
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
     return facts | {"output_dir": str(folder), "num_processes": processes.num_processes}
 
 

@@ -149,7 +149,6 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
             write_text(folder / "results.json", json.dumps(result, indent=2))
             _print_result(result)
             print(f"{len(names)} problems, {len(items)} models, every answer in {folder}")
-    accelerator.end_training()
     return result
 
 

@@ -145,8 +145,6 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
         seconds = result.metrics["train_runtime"]
         spent = sum(line["seconds"] for line in lines)
         print(f"{len(lines)} scores, {spent:.0f} s; {seconds:.0f} s in all; lines in {file}")
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
     keys = ("name", "step", "value", "low", "high", "seconds")
     return {
         "scores": [{key: line[key] for key in keys} for line in lines],
@@ -187,8 +185,8 @@ def _print_scores(lines: list[dict]) -> None:
     ]
     from hf_proxy.records.scores import METRIC_NAMES
 
-    head = ("step", "set", METRIC_NAMES["value"], "90 % interval")
-    head += (METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"])
+    head = ["step", "set", METRIC_NAMES["value"], "90 % interval"]
+    head += [METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"]]
     print_table(head, rows, words=("set",))
 
 

@@ -212,17 +212,17 @@ def _print_report(curve: Curve, notes: list[str]) -> None:
         rows = []
         for name, cv in errors["held_out"].items():
             r2 = "-" if cv["test_r2"] is None else f"{cv['test_r2']:.3f}"
-            against = ""
+            difference = ""
             if d := errors["against"].get(name):
                 interval = "" if d["low"] is None else f" [{d['low']:+.2f}, {d['high']:+.2f}]"
-                against = f"{d['mae_points']:+.2f}{interval}"
+                difference = f"{d['mae_points']:+.2f}{interval}"
             rows.append(
                 [name, f"{cv['train_r2']:.3f}", r2, f"{cv['test_mae_points']:.2f}"]
-                + [f"{cv['coverage']:.2f}", against]
+                + [f"{cv['coverage']:.2f}", difference]
             )
-        head = ("held out", "train R2", "test R2", "MAE, points", "in 90 %")
-        head += ("proxy's error minus its own",)
-        print_table(head, rows, words=("held out", "proxy's error minus its own"))
+        against = "proxy's error minus its own"
+        head = ("held out", "train R2", "test R2", "MAE, points", "in 90 %", against)
+        print_table(head, rows, words=("held out", against))
         notes = [*notes, *errors["statistics_notes"]]
     left_out = [f"{form} left out: {reason}" for form, reason in curve.left_out.items()]
     for note in [*notes, *left_out]:

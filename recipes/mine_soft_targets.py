@@ -157,8 +157,6 @@ def mine(config: MineConfig) -> dict[str, Any]:
     if accelerator.is_main_process:
         _print_statistics(statistics)
         print(f"{len(soft_targets)} rows in {config.output_dir}, {seconds:.0f} s")
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
     return {"output_dir": config.output_dir, "seconds": seconds, "statistics": statistics}
 
 

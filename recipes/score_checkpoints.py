@@ -228,9 +228,9 @@ def _comparisons(scores: list[ProxyScore]) -> list[tuple[tuple[int, int], Compar
 def _print_scores(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
     from hf_proxy.records.scores import METRIC_NAMES
 
-    head: tuple[str, ...] = ("model", "step", METRIC_NAMES["value"], "90 % interval")
-    head += (METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"])
-    head += ("top-1", "rank", "traces", "labels", "setting", "seconds")
+    head = ["model", "step", METRIC_NAMES["value"], "90 % interval"]
+    head += [METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"]]
+    head += ["top-1", "rank", "traces", "labels", "setting", "seconds"]
     rows = [
         [str(score.model_id), "-" if score.step is None else str(score.step), f"{score.value:.6f}"]
         + ["-" if score.low is None else f"{score.low:.4f} .. {score.high:.4f}"]

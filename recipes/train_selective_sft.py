@@ -122,8 +122,6 @@ def main(
                 f"{facts['optimizer_steps']} steps, {sum(kept):.0f} kept steps, loss "
                 f"{losses[0]:.4f} -> {losses[-1]:.4f}, {facts['train_runtime_s']:.0f} s, {folder}"
             )
-    trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
     return facts | {"output_dir": str(folder)}
 
 

@@ -18,12 +18,10 @@ import random
 
 import pytest
 from filelock import FileLock
-from helpers.processes import ranks
+from helpers.processes import ranks, write_inputs
 from helpers.traces import make_traces
 
-from hf_proxy import align_traces
 from hf_proxy.recipes.library.small_world import problems, train_tokenizer
-
 
 # files whose tests take longest, in this order: begun last, one alone would keep a worker busy
 LONGEST = ("test_closed_loop", "test_distributed", "test_cli", "test_recipes", "test_sft")
@@ -61,11 +59,7 @@ def shared(tmp_path_factory, tokenizer, traces):
     inputs = base / "inputs"
     with FileLock(base / "inputs.lock"):
         if not inputs.exists():
-            tokenizer.save_pretrained(str(inputs / "tokenizer"))
-            align_traces(traces, tokenizer).save_to_disk(str(inputs / "aligned"))
-            traces.to_json(str(inputs / "traces.jsonl"))
-            prompts = [f"{number} + {number * number} = ?" for number in range(12)]
-            (inputs / "prompts.txt").write_text("\n".join(prompts))
+            write_inputs(inputs, tokenizer, traces)
     return base
 
 

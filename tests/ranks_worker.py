@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
+from hf_proxy.models.parallel import end_together
+
 
 def main(folder: Path, names: list[str]) -> None:
     """Write what each found to NAME-PROCESSES.json; NAME_worker.py says what it does."""
@@ -24,9 +26,8 @@ def main(folder: Path, names: list[str]) -> None:
         found = import_module(f"{name}_worker").work(folder, out)
         if state.is_main_process:
             out.with_suffix(".json").write_text(json.dumps(found))
-    state.wait_for_everyone()
-    state.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    with end_together():
+        main(Path(sys.argv[1]), sys.argv[2:])

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def run(
 
     from hf_proxy.recipes.library.flags import RecipeParser
 
+    failure: Exception | None = None
     # one progress bar, our own: not one for each file that is loaded or saved
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -69,10 +71,11 @@ def run(
         for config in configs:
             _check_folder(getattr(config, "output_dir", None))
         result = main(*configs)
-    except (ValueError, OSError) as error:
-        return _report_failure(error, 2, debug)
     except Exception as error:
-        return _report_failure(error, 1, debug)
+        failure = error
+    failure = _close_processes(failure, debug)
+    if failure is not None:
+        return _exit_code(failure)
     if configs[0].json and _is_main_process():
         print(json.dumps(result, allow_nan=False), flush=True)
     return 0
@@ -97,13 +100,13 @@ def run_action(
             print(f"  {name:<10}{(action.__doc__ or '').splitlines()[0]}")
         print(f"\n{prog} ACTION --help says what an action reads and writes, and its flags.")
     if not argv:
-        return _report_failure(InputError(f"name an action: {', '.join(actions)}"), 2, False)
+        return _refuse(f"name an action: {', '.join(actions)}")
     if argv[0] in ("-h", "--help"):
         return 0
     if argv[0] not in actions:
         near = did_you_mean(argv[0], list(actions))
         problem = f"{prog} has no action {argv[0]!r}{near}; the actions are {', '.join(actions)}"
-        return _report_failure(InputError(problem), 2, False)
+        return _refuse(problem)
     config_class, action = actions[argv[0]]
     return run(config_class, action, argv[1:], prog=f"{prog} {argv[0]}")
 
@@ -171,21 +174,45 @@ def _check_folder(name: str | None) -> None:
         )
 
 
-def _report_failure(error: Exception, code: int, debug: bool) -> int:
+def _close_processes(failure: Exception | None, debug: bool) -> Exception | None:
+    """Close the group of processes, if there is one; a failure is said once, by one of them."""
+    say = partial(_report_failure, debug=debug)
+    # what has made a group has imported this; the others are spared the seconds
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        from hf_proxy.models.parallel import end_processes
+
+        return end_processes(failure, say)
+    if failure is not None:
+        if debug or _is_main_process():
+            say(failure)
+        else:
+            # a launcher kills rank 0 as soon as another rank ends; let it say its line first
+            time.sleep(1)
+    return failure
+
+
+def _refuse(problem: str) -> int:
+    _close_processes(InputError(problem), False)
+    return 2
+
+
+def _exit_code(failure: Exception) -> int:
+    return 2 if isinstance(failure, (ValueError, OSError)) else 1
+
+
+def _report_failure(failure: Exception, *, debug: bool) -> None:
     if debug:
-        traceback.print_exc()
-    elif _is_main_process():
-        name = "" if code == 2 else f"{type(error).__name__}: "
-        hint = "" if code == 2 else " (--debug shows where)"
-        text = str(error)
-        if isinstance(error, OSError) and error.strerror and error.filename:
-            text = f"{error.filename2 or error.filename}: {error.strerror}; check path and rights"
-        line = " ".join(text.split())
-        print(f"hf-proxy: error: {name}{line}{hint}", file=sys.stderr, flush=True)
-    else:
-        # a launcher kills rank 0 as soon as another rank ends; let it say its line first
-        time.sleep(1)
-    return code
+        traceback.print_exception(failure)
+        return
+    is_input = _exit_code(failure) == 2
+    name = "" if is_input else f"{type(failure).__name__}: "
+    hint = "" if is_input else " (--debug shows where)"
+    text = str(failure)
+    if isinstance(failure, OSError) and failure.strerror and failure.filename:
+        text = f"{failure.filename2 or failure.filename}: {failure.strerror}; check path and rights"
+    line = " ".join(text.split())
+    print(f"hf-proxy: error: {name}{line}{hint}", file=sys.stderr, flush=True)
 
 
 def _is_main_process() -> bool:

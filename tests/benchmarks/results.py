@@ -19,6 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hf_proxy.recipes.library.screen import print_table
+
 PACKAGES = ("hf-proxy", "torch", "transformers", "accelerate", "datasets", "trl", "peft", "lm_eval")
 RULES = {"at least": operator.ge, "at most": operator.le, "more than": operator.gt}
 MIB = 2**20
@@ -79,7 +81,7 @@ def add(content: dict[str, Any], tables: Sequence[dict], bars: Sequence[dict], p
     for one in tables:
         _print_table(one)
     for one in bars:
-        print(f"{'met    ' if one['met'] else 'NOT met'}  {told(one)}", flush=True)
+        print(f"{'met    ' if one['met'] else 'NOT met'}  {bar_text(one)}", flush=True)
     content["tables"] += tables
     content["bars"] += bars
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +89,7 @@ def add(content: dict[str, Any], tables: Sequence[dict], bars: Sequence[dict], p
     print(f"written to {path}", flush=True)
 
 
-def told(one: Mapping[str, Any]) -> str:
+def bar_text(one: Mapping[str, Any]) -> str:
     """A bar in words."""
     return f"{one['what']}: {measured_of(one)}, bar: {limit_of(one)}"
 
@@ -136,15 +138,11 @@ def _name(value: Any) -> Any:
 def _print_table(one: Mapping[str, Any]) -> None:
     rows = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in one["rows"]]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     print(f"\n{one['caption']}")
-    for row in cells:
-        aligned = [text.rjust(width) for text, width in zip(row, widths, strict=True)]
-        print("  ".join([row[0].ljust(widths[0]), *aligned[1:]]))
+    print_table(names, [[_cell_text(row.get(n)) for n in names] for row in rows], words=names[:1])
 
 
-def _cell(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from hf_proxy import align_traces
 from hf_proxy.cli import main
 
 TESTS = Path(__file__).parent.parent
@@ -35,6 +36,15 @@ def torchrun(world_size, *arguments, timeout=300):
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
     )
+
+
+def write_inputs(folder, tokenizer, traces):
+    """What the workers of several processes read."""
+    tokenizer.save_pretrained(str(folder / "tokenizer"))
+    align_traces(traces, tokenizer).save_to_disk(str(folder / "aligned"))
+    traces.to_json(str(folder / "traces.jsonl"))
+    prompts = [f"{number} + {number * number} = ?" for number in range(12)]
+    (folder / "prompts.txt").write_text("\n".join(prompts))
 
 
 def ranks(base, world_size, names):
