@@ -2,9 +2,9 @@
 
 import math
 
-import divergence_reference as reference
 import pytest
 import torch
+from helpers import divergence_reference as reference
 from helpers.memory import LargestTensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
