@@ -1,58 +1,64 @@
-"""Everything is made in place: no download, no GPU, nothing written outside a temporary home."""
+"""Everything is made in place: no download, no GPU, nothing written outside a temporary home.
 
+Libraries are imported inside fixtures: of pytest-xdist's three processes only two run tests.
+"""
+
+import json
 import os
 import tempfile
+
+import pytest
 
 # before any Hugging Face library is imported: they read these once
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# one thread each: two suites of tests share the cores, and sums keep their order
+# one thread each: workers share the cores, and sums keep their order
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # of this worker alone
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-proxy-tests-")
 
-import json
-import random
-
-import pytest
-from filelock import FileLock
-from helpers.processes import ranks, write_inputs
-from helpers.traces import make_traces
-
-from hf_proxy.recipes.library.small_world import problems, train_tokenizer
-
-# files whose tests take longest, in this order: begun last, one alone would keep a worker busy
-LONGEST = ("test_closed_loop", "test_distributed", "test_cli", "test_recipes", "test_sft")
+# files whose tests take longest, in this order: begun last, one would keep a worker busy alone
+LONGEST = ("test_closed_loop", "test_distributed", "test_packaging", "test_recipes", "test_sft")
+# what is done in the one start of so many processes
+DONE_BY = {2: ("distributed", "training", "sft", "feeding", "contrast")}
+DONE_BY[3] = ("distributed", "mining")
 
 
 def pytest_collection_modifyitems(items):
     """The longest files first, the others as they were found."""
-    ranks = {name: rank for rank, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    texts = problems(random.Random(7))
-    return train_tokenizer([" ".join(next(texts).values()) for _ in range(300)], vocab_size=340)
+    from helpers.traces import make_tokenizer
+
+    return make_tokenizer(7, vocab_size=340)
 
 
 @pytest.fixture(scope="session")
 def other_tokenizer():
-    texts = problems(random.Random(8))
-    return train_tokenizer([" ".join(next(texts).values()) for _ in range(300)], vocab_size=280)
+    from helpers.traces import make_tokenizer
+
+    return make_tokenizer(8, vocab_size=280)
 
 
 @pytest.fixture(scope="session")
 def traces():
+    from helpers.traces import make_traces
+
     return make_traces(9)
 
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory, tokenizer, traces):
-    """A folder that all workers of pytest-xdist share, with what several processes read."""
+    """A folder that all workers share, with what several processes read in `inputs`."""
+    from filelock import FileLock
+    from helpers.processes import write_inputs
+
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
@@ -69,11 +75,10 @@ def of_ranks(shared):
 
     Each number of processes is started once in a session, for all that is asked of it.
     """
-    names = {2: ("distributed", "training", "sft", "feeding", "contrast")}
-    names[3] = ("distributed", "mining")
+    from helpers.processes import ranks
 
     def found(name, world_size):
-        folder = ranks(shared, world_size, names[world_size])
+        folder = ranks(shared, world_size, DONE_BY[world_size])
         return json.loads((folder / f"{name}-{world_size}.json").read_text())
 
     return found

@@ -207,20 +207,22 @@ def uninterrupted(shared, tmp_path_factory):
 @pytest.mark.distributed
 def test_killed_and_started_again_it_is_the_same_set(shared, uninterrupted, tmp_path):
     output = tmp_path / "killed"
-    arguments = [mining_worker.__file__, shared / "inputs", output, "5.0"]
-    for number in (1, 3):
+    for number, more in ((1, 1), (3, 2)):
+        arguments = [mining_worker.__file__, shared / "inputs", output, more]
         process = subprocess.Popen(
             [sys.executable, *map(str, arguments)],
             # equal thread counts: matrix products are summed in another order on two threads
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 120
-        while len(list(output.glob("shards/*.arrow"))) < number:
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        try:
+            deadline = time.monotonic() + 120
+            while len(list(output.glob("shards/*.arrow"))) < number:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.02)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
         with pytest.raises(InputError, match="of 6 batches are missing"):
             load_soft_targets(output)
     first = (output / "shards" / "000000.arrow").stat().st_mtime_ns

@@ -70,4 +70,5 @@ SHORT = {"num_steps": 2, "mine_steps": 2, "num_prompts": 4, "num_problems": 4}
 
 
 def short(**flags):
+    """Flags of a demo that learns hardly anything."""
     return [part for name, value in (SHORT | flags).items() for part in (f"--{name}", str(value))]

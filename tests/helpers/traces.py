@@ -1,11 +1,18 @@
-"""Reasoning traces of the small world."""
+"""Reasoning traces of the small world, and tokenizers trained on it."""
 
 import random
 
 from datasets import Dataset
 
-from hf_proxy.recipes.library.small_world import problems
+from hf_proxy.recipes.library.small_world import problems, train_tokenizer
 from hf_proxy.records.rows import TRACE_FEATURES
+
+
+def make_tokenizer(seed: int, *, vocab_size: int):
+    """A byte-level tokenizer that spells every digit."""
+    texts = problems(random.Random(seed))
+    corpus = [" ".join(next(texts).values()) for _ in range(300)]
+    return train_tokenizer(corpus, vocab_size=vocab_size)
 
 
 def make_traces(num_traces: int, *, seed: int = 0) -> Dataset:

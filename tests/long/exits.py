@@ -78,11 +78,11 @@ def items() -> dict[str, Item]:
 def prepare(folder: Path) -> None:
     """What the workers and recipes read."""
     sys.path.insert(0, str(HERE))
-    import conftest
+    import conftest  # noqa: F401 (a Hugging Face home of its own, here and in what is started)
     from helpers.processes import write_inputs
-    from helpers.traces import make_traces
+    from helpers.traces import make_tokenizer, make_traces
 
-    write_inputs(folder, conftest.tokenizer.__wrapped__(), make_traces(9))
+    write_inputs(folder, make_tokenizer(7, vocab_size=340), make_traces(9))
     rows = [{"prompt": f"How much is {i} and 2?", "completion": f" {i + 2}."} for i in range(8)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
