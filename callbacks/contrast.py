@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
@@ -20,7 +19,7 @@ from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.sets import load_soft_targets, mine_folder
 from hf_proxy.mining.settings import BATCH_SIZE, MiningSettings
 from hf_proxy.models.access import adapters_off, unwrapped, weights_checksum
-from hf_proxy.models.parallel import is_main, stop_together
+from hf_proxy.models.parallel import from_main, is_main, stop_together
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.run_folders import step_of
 from hf_proxy.tokens.prompts import SYSTEM_PROMPT, Prompts, read_prompts
@@ -206,22 +205,23 @@ class ContrastCallback(WatchingCallback):
 
     def _recall(self, step: int) -> None:
         """The newest rows with kept steps, mined at or before `step`."""
-        found: list[Any] = [None]
-        assert self._log is not None
+        log = self._log
+        assert log is not None
+
+        def newest() -> tuple[str, int, int] | None:
+            lines = [line for line in log.lines() if line["step"] <= step]
+            kept = [
+                (line["folder"], number, line["step"])
+                for number, line in enumerate(lines)
+                if line["num_kept"]
+            ]
+            return kept[-1] if kept else None
+
+        found = from_main(PartialState(), newest)
         with stop_together(PartialState()):
-            if is_main(PartialState()):
-                lines = [line for line in self._log.lines() if line["step"] <= step]
-                kept = [
-                    (line["folder"], number, line["step"])
-                    for number, line in enumerate(lines)
-                    if line["num_kept"]
-                ]
-                found = [kept[-1] if kept else None]
-        broadcast_object_list(found)
-        with stop_together(PartialState()):
-            if found[0] is not None:
-                folder, number, mined_at = found[0]
-                self._take_rows(self._log.path.parent / folder, number, mined_at)
+            if found is not None:
+                folder, number, mined_at = found
+                self._take_rows(log.path.parent / folder, number, mined_at)
 
     def _take_rows(self, folder: Path, number: int, step: int) -> None:
         """Read from the shards, on every process: on resume there is nothing else."""
@@ -281,15 +281,16 @@ class ContrastCallback(WatchingCallback):
         """Where the set of these weights goes; other weights at the same step (the best ones, after
         training) get a folder of their own."""
         folder = self._folder(args) / f"step-{state.global_step:08d}"
-        names = [folder.name]
-        with stop_together(PartialState()):
-            if is_main(PartialState()) and (folder / "mining.json").exists():
+
+        def name() -> str:
+            if (folder / "mining.json").exists():
                 theirs = json.loads((folder / "mining.json").read_text())["expert"][0]
                 checksum = weights_checksum(model)
                 if theirs != checksum:
-                    names = [f"{folder.name}-{checksum:010x}"]
-        broadcast_object_list(names)
-        return folder.with_name(names[0])
+                    return f"{folder.name}-{checksum:010x}"
+            return folder.name
+
+        return folder.with_name(from_main(PartialState(), name))
 
     def _measure(self, model, args, state) -> dict[str, float]:
         processes = PartialState()

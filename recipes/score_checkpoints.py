@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 
 from hf_proxy import __version__
-from hf_proxy.models.parallel import stop_together
+from hf_proxy.models.parallel import from_main, stop_together
 from hf_proxy.recipes.library.checkpoints import (
     Checkpoint,
     find_checkpoints,
@@ -170,11 +169,13 @@ def _score(
     path = cache_dir() / f"score-{fingerprint([__version__, weights, setting.hash, how])}.json"
     # the main process decides for all: a rank that found no file would wait for the others'
     # forwards
-    found = [path.read_text() if config.use_score_cache and path.exists() else None]
-    broadcast_object_list(found)
+    found = from_main(
+        accelerator,
+        lambda: path.read_text() if config.use_score_cache and path.exists() else None,
+    )
     fact = {"weights": weights, "dtype": config.dtype, "device": accelerator.device.type}
-    if found[0] is not None:
-        score = ProxyScore.from_json(found[0])
+    if found is not None:
+        score = ProxyScore.from_json(found)
         score = dataclasses.replace(score, model_id=checkpoint.name, step=checkpoint.step)
         return score, fact | {"cached": True, "seconds": time.perf_counter() - start}
     with stop_together(accelerator):
