@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 from hf_proxy.callbacks.watching import WatchingCallback
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.sets import load_soft_targets, mine_folder
-from hf_proxy.mining.settings import BATCH_SIZE, MiningSettings
+from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.access import adapters_off, unwrapped, weights_checksum
 from hf_proxy.models.parallel import from_main, is_main, stop_together
 from hf_proxy.records.errors import InputError
@@ -83,13 +83,13 @@ class ContrastCallback(WatchingCallback):
         on_error: str = "raise",
         context: str = "chat",
         system_prompt: str | None = SYSTEM_PROMPT,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        batch_size: int = BATCH_SIZE,
-        seed: int = 0,
-        divergence_beta: float = 0.4,
-        plausibility_alpha: float = 0.2,
-        contrast_temperature: float = 1.0,
+        max_new_tokens: int = MiningSettings.max_new_tokens,
+        temperature: float = MiningSettings.temperature,
+        batch_size: int = MiningSettings.batch_size,
+        seed: int = MiningSettings.seed,
+        divergence_beta: float = MiningSettings.divergence_beta,
+        plausibility_alpha: float = MiningSettings.plausibility_alpha,
+        contrast_temperature: float = MiningSettings.contrast_temperature,
         parity: str | None = None,
     ):
         super().__init__(
@@ -108,14 +108,14 @@ class ContrastCallback(WatchingCallback):
                 f"{num_prompts}"
             )
         self.settings = MiningSettings(
-            max_new_tokens,
-            temperature,
-            batch_size,
-            seed,
-            divergence_beta,
-            plausibility_alpha,
-            contrast_temperature,
-            parity,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            batch_size=batch_size,
+            seed=seed,
+            divergence_beta=divergence_beta,
+            plausibility_alpha=plausibility_alpha,
+            contrast_temperature=contrast_temperature,
+            parity=parity,
         )
         if isinstance(amateur, (str, Path)):
             # new modules draw their first weights, which would move the training's own stream

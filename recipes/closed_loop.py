@@ -12,7 +12,7 @@ from trl import ModelConfig, get_peft_config
 
 from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
 from hf_proxy.mining.sets import mine_soft_targets
-from hf_proxy.mining.settings import BATCH_SIZE
+from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.parallel import stop_together
 from hf_proxy.recipes.library.checkpoints import loading
 from hf_proxy.recipes.library.rows import load_prompts
@@ -80,13 +80,15 @@ class LoopConfig:
         default=SYSTEM_PROMPT, metadata={"help": "System turn under prompt_context=chat."}
     )
     max_new_tokens: int = field(
-        default=128, metadata={"help": "Most tokens of each trajectory (paper: 128)."}
+        default=MiningSettings.max_new_tokens,
+        metadata={"help": "Most tokens of each trajectory (paper: 128)."},
     )
     temperature: float = field(
-        default=0.0, metadata={"help": "0: greedy; above: plain sampling, seeded."}
+        default=MiningSettings.temperature,
+        metadata={"help": "0: greedy; above: plain sampling, seeded."},
     )
     mine_batch_size: int = field(
-        default=BATCH_SIZE,
+        default=MiningSettings.batch_size,
         metadata={"help": "Questions answered together; fewer take less memory."},
     )
     world_size: int | None = field(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.logits import CPU_ROWS_PER_BLOCK, ROWS_PER_BLOCK
 
 _OFFICIAL_EPSILON = 1e-12  # added to both probabilities by the published script
@@ -66,9 +67,9 @@ def contrast(
     expert_logits_NV: Tensor,
     amateur_logits_NV: Tensor,
     *,
-    divergence_beta: float = 0.4,
-    plausibility_alpha: float = 0.2,
-    contrast_temperature: float = 1.0,
+    divergence_beta: float = MiningSettings.divergence_beta,
+    plausibility_alpha: float = MiningSettings.plausibility_alpha,
+    contrast_temperature: float = MiningSettings.contrast_temperature,
     parity: str | None = None,
 ) -> Contrast:
     """Divergence of each step, and soft targets of those that reach `divergence_beta`.
@@ -88,7 +89,19 @@ def contrast(
     Raises:
         ValueError: other numbers of steps, settings out of range, a logit that is not finite.
     """
-    check_settings(divergence_beta, plausibility_alpha, contrast_temperature, parity)
+    settings = MiningSettings(
+        divergence_beta=divergence_beta,
+        plausibility_alpha=plausibility_alpha,
+        contrast_temperature=contrast_temperature,
+        parity=parity,
+    )
+    return contrast_steps(expert_logits_NV, amateur_logits_NV, settings)
+
+
+def contrast_steps(
+    expert_logits_NV: Tensor, amateur_logits_NV: Tensor, settings: MiningSettings
+) -> Contrast:
+    """`contrast` under settings that are there already."""
     if expert_logits_NV.shape[0] != amateur_logits_NV.shape[0]:
         raise ValueError(
             f"the expert has {expert_logits_NV.shape[0]} steps, the amateur "
@@ -106,45 +119,12 @@ def contrast(
         )
         # inside a training's autocast the dot products would be made in half precision
         with torch.autocast(expert_BV.device.type, enabled=False):
-            blocks.append(
-                _contrast_block(
-                    expert_BV,
-                    amateur_BV,
-                    start,
-                    divergence_beta,
-                    plausibility_alpha,
-                    contrast_temperature,
-                    parity,
-                )
-            )
+            blocks.append(_contrast_block(expert_BV, amateur_BV, start, settings))
     return Contrast.concatenate(blocks)
 
 
-def check_settings(
-    divergence_beta: float,
-    plausibility_alpha: float,
-    contrast_temperature: float,
-    parity: str | None,
-) -> None:
-    """Refuse settings that mean nothing."""
-    if not divergence_beta >= 0:
-        raise ValueError(f"divergence_beta must be >= 0 nats, not {divergence_beta}")
-    if not 0 < plausibility_alpha <= 1:
-        raise ValueError(f"plausibility_alpha must be in (0, 1], not {plausibility_alpha}")
-    if not contrast_temperature > 0:
-        raise ValueError(f"contrast_temperature must be > 0, not {contrast_temperature}")
-    if parity not in (None, "official"):
-        raise ValueError(f"parity must be None or 'official', not {parity!r}")
-
-
 def _contrast_block(
-    expert_BV: Tensor,
-    amateur_BV: Tensor,
-    first_row: int,
-    divergence_beta: float,
-    plausibility_alpha: float,
-    contrast_temperature: float,
-    parity: str | None,
+    expert_BV: Tensor, amateur_BV: Tensor, first_row: int, settings: MiningSettings
 ) -> Contrast:
     """A few rows, few enough to stay in a CPU's cache.
 
@@ -167,21 +147,21 @@ def _contrast_block(
             f"step {first_row + row}: the {whose} has a logit that is not finite; its weights or "
             "its precision are broken: try float32, or look for NaN in them"
         )
-    if parity == "official":
+    if settings.parity == "official":
         shifted_E = q_E / total_E[:, None] + _OFFICIAL_EPSILON
         shifted_A = q_A / total_A[:, None] + _OFFICIAL_EPSILON
         kl_B = torch.linalg.vecdot(shifted_E, shifted_E.log() - shifted_A.log())
-    keep_B = kl_B >= divergence_beta
+    keep_B = kl_B >= settings.divergence_beta
     kept = keep_B.nonzero()[:, 0]
     # inclusive, with room for the rounding of two logarithms: a token at exactly alpha stays
     room = 8 * torch.finfo(z_E.dtype).eps
-    least = math.log(plausibility_alpha) - room
+    least = math.log(settings.plausibility_alpha) - room
     mask_MV = z_E[kept] >= least
     step_S, token_id = mask_MV.nonzero(as_tuple=True)
     row_S = kept[step_S]
     expert_logprob = z_E[row_S, token_id] - log_Z_E[row_S]
     amateur_logprob = z_A[row_S, token_id] - log_Z_A[row_S]
-    if parity == "official":
+    if settings.parity == "official":
         ratio = shifted_E[row_S, token_id].log() - shifted_A[row_S, token_id].log()
     else:
         ratio = expert_logprob - amateur_logprob
@@ -195,7 +175,7 @@ def _contrast_block(
         support_size_N=z_E.ge_(least).sum(-1).long(),  # floats, in place: ten times faster
         offset=torch.cat([num_M.new_zeros(1), num_M.cumsum(0)]),
         token_id=token_id,
-        prob=_softmax_within(ratio / contrast_temperature, step_S, len(kept)),
+        prob=_softmax_within(ratio / settings.contrast_temperature, step_S, len(kept)),
         expert_logprob=expert_logprob,
         amateur_logprob=amateur_logprob,
     )

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from hf_proxy.mining.miner import Miner
-from hf_proxy.mining.settings import BATCH_SIZE, MiningSettings
+from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.mining.soft_targets import Tally
 from hf_proxy.models.parallel import (
     Processes,
@@ -45,13 +45,13 @@ def mine_soft_targets(
     accelerator: Processes = None,
     context: str = "chat",
     system_prompt: str | None = SYSTEM_PROMPT,
-    max_new_tokens: int = 128,
-    temperature: float = 0.0,
-    batch_size: int = BATCH_SIZE,
-    seed: int = 0,
-    divergence_beta: float = 0.4,
-    plausibility_alpha: float = 0.2,
-    contrast_temperature: float = 1.0,
+    max_new_tokens: int = MiningSettings.max_new_tokens,
+    temperature: float = MiningSettings.temperature,
+    batch_size: int = MiningSettings.batch_size,
+    seed: int = MiningSettings.seed,
+    divergence_beta: float = MiningSettings.divergence_beta,
+    plausibility_alpha: float = MiningSettings.plausibility_alpha,
+    contrast_temperature: float = MiningSettings.contrast_temperature,
     parity: str | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Dataset:
@@ -84,14 +84,14 @@ def mine_soft_targets(
             folder mined with other settings, a logit that is not finite.
     """
     settings = MiningSettings(
-        max_new_tokens,
-        temperature,
-        batch_size,
-        seed,
-        divergence_beta,
-        plausibility_alpha,
-        contrast_temperature,
-        parity,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        batch_size=batch_size,
+        seed=seed,
+        divergence_beta=divergence_beta,
+        plausibility_alpha=plausibility_alpha,
+        contrast_temperature=contrast_temperature,
+        parity=parity,
     )
     with stop_together(accelerator):
         miner = Miner(

@@ -31,7 +31,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_proxy.mining.miner import TOKENS_PER_BATCH, Miner
 from hf_proxy.mining.sets import load_soft_targets
-from hf_proxy.mining.settings import BATCH_SIZE, MiningSettings
+from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models import generation
 from hf_proxy.models.access import scoring_mode
 from hf_proxy.models.batching import group_by_tokens, token_batch
@@ -170,7 +170,7 @@ def main():
     parser.add_argument("--amateur", required=True)
     parser.add_argument("--prompts", required=True)
     parser.add_argument("--prompt_column", default="prompt")
-    parser.add_argument("--num_prompts", type=int, default=BATCH_SIZE)
+    parser.add_argument("--num_prompts", type=int, default=MiningSettings.batch_size)
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prefix_prompts", type=int, default=3)
