@@ -27,6 +27,7 @@ from hf_proxy.recipes.library.training import (
 )
 from hf_proxy.records.storage import provenance_of, write_text
 from hf_proxy.tokens.prompts import SYSTEM_PROMPT
+from hf_proxy.traces.settings import TRACE_CONTEXT
 from hf_proxy.training.config import SelectiveSFTConfig
 from hf_proxy.training.trainer import SelectiveSFTTrainer
 
@@ -63,7 +64,7 @@ class LoopConfig:
         metadata={"help": "Curves of `hf-proxy fit`: accuracy of a large model beside the score."},
     )
     trace_context: str = field(
-        default="{prompt}\n",
+        default=TRACE_CONTEXT,
         metadata={
             "help": "Text before the trace: {prompt} is replaced, \\n is a newline; or 'chat': "
             "the model's chat template."

@@ -25,6 +25,8 @@ from hf_proxy.recipes.library.training import (
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.scores import METRIC_NAMES
 from hf_proxy.scoring.forwards import TOKENS_PER_BATCH
+from hf_proxy.tokens.prompts import text_context
+from hf_proxy.traces.settings import TRACE_CONTEXT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class FinetuneConfig:
         default=0, metadata={"help": "Rows taken from the end of train_data for eval_loss."}
     )
     context: str = field(
-        default="{prompt}\n",
+        default=TRACE_CONTEXT,
         metadata={
             "help": "Text before completion and trace: {prompt} is replaced, \\n is a newline."
         },
@@ -159,11 +161,12 @@ def _rows(config: FinetuneConfig) -> Dataset:
     rows = load_rows(config.train_data, columns)
     check_text(rows, config.train_data, *columns)
     cut = None if config.remove is None else compile_pattern(config.remove, "remove")
+    context = text_context(newlines(config.context))
 
     def example(row: dict) -> dict[str, str]:
         completion = row[config.completion_column]
         return {
-            "prompt": newlines(config.context).replace("{prompt}", row[config.prompt_column]),
+            "prompt": context.render({"prompt": row[config.prompt_column]}),
             "completion": cut.sub("", completion) if cut else completion,
         }
 

@@ -20,13 +20,14 @@ from hf_proxy.recipes.library.checkpoints import (
 )
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, run
 from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.records.scores import METRIC_NAMES, ProxyScore, Setting
+from hf_proxy.records.scores import METRIC_NAMES, ProxyScore
 from hf_proxy.records.storage import cache_dir, fingerprint, provenance_of, write_text
 from hf_proxy.scoring.comparison import Comparison, compare
 from hf_proxy.scoring.forwards import TOKENS_PER_BATCH
-from hf_proxy.scoring.scoring import score_traces
+from hf_proxy.scoring.scoring import score_traces, setting_of
 from hf_proxy.traces.alignment import align_traces
 from hf_proxy.traces.reading import load_traces
+from hf_proxy.traces.settings import TRACE_CONTEXT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class ScoreConfig(RecipeConfig):
         metadata={"help": "Score the first so many traces, for a quick look; unset: all."},
     )
     context: str = field(
-        default="{prompt}\n",
+        default=TRACE_CONTEXT,
         metadata={
             "help": "Text before the trace: {prompt} is replaced, \\n is a newline; or 'chat': "
             "the model's chat template."
@@ -163,7 +164,7 @@ def _score(
             max_length=config.max_length,
             too_long=config.too_long,
         )
-        setting = Setting(json.loads(aligned[0]["setting_parts"]) | {"divisor": config.divisor})
+        setting = setting_of(aligned, divisor=config.divisor)
         weights = weights_fingerprint(checkpoint)
     how = [config.dtype, config.attn_implementation, accelerator.device.type]
     path = cache_dir() / f"score-{fingerprint([__version__, weights, setting.hash, how])}.json"

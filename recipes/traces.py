@@ -31,6 +31,7 @@ from hf_proxy.scoring.forwards import TOKENS_PER_BATCH
 from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 from hf_proxy.traces.checks import check_trace, traces_fingerprint
 from hf_proxy.traces.reading import load_traces, read_traces
+from hf_proxy.traces.settings import TRACE_CONTEXT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ class AnnotateConfig(RecipeConfig):
     frontier: str = field(metadata={"help": "Model folder, adapter or hub id of the frontier."})
     output_dir: str = field(metadata={"help": "Folder of the new trace set."})
     context: str = field(
-        default="{prompt}\n",
+        default=TRACE_CONTEXT,
         metadata={
             "help": "Text before the trace: {prompt} is replaced, \\n is a newline; or 'chat': "
             "the model's chat template."

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from hf_proxy.mining.settings import MiningSettings
@@ -28,27 +29,27 @@ class Contrast:
 
     Attributes:
         kl_N: KL(expert || amateur), nats.
-        keep_N: bool, whether it reaches `divergence_beta`.
-        top1_agree_N: bool, whether both rank the same token first.
+        keep_N: whether it reaches `divergence_beta`.
+        top1_agree_N: whether both rank the same token first.
         expert_entropy_N, amateur_entropy_N: nats.
-        support_size_N: int64, plausible tokens of every step, kept or not.
-        offset: int64 [M + 1]; kept step m owns entries `offset[m]` to `offset[m + 1]`.
-        token_id: int64 [S], strictly ascending within a step.
-        prob: [S], the target; sums to 1 within a step.
-        expert_logprob, amateur_logprob: [S], nats, over the whole vocabulary.
+        support_size_N: plausible tokens of every step, kept or not.
+        offset: [M + 1]; kept step m owns entries `offset[m]` to `offset[m + 1]`.
+        token_id: strictly ascending within a step.
+        prob: the target; sums to 1 within a step.
+        expert_logprob, amateur_logprob: nats, over the whole vocabulary.
     """
 
-    kl_N: Tensor
-    keep_N: Tensor
-    top1_agree_N: Tensor
-    expert_entropy_N: Tensor
-    amateur_entropy_N: Tensor
-    support_size_N: Tensor
-    offset: Tensor
-    token_id: Tensor
-    prob: Tensor
-    expert_logprob: Tensor
-    amateur_logprob: Tensor
+    kl_N: Float[Tensor, " N"]
+    keep_N: Bool[Tensor, " N"]
+    top1_agree_N: Bool[Tensor, " N"]
+    expert_entropy_N: Float[Tensor, " N"]
+    amateur_entropy_N: Float[Tensor, " N"]
+    support_size_N: Int64[Tensor, " N"]
+    offset: Int64[Tensor, " M_and_1"]
+    token_id: Int64[Tensor, " S"]
+    prob: Float[Tensor, " S"]
+    expert_logprob: Float[Tensor, " S"]
+    amateur_logprob: Float[Tensor, " S"]
 
     @classmethod
     def concatenate(cls, parts: Sequence["Contrast"]) -> "Contrast":
@@ -124,7 +125,10 @@ def contrast_steps(
 
 
 def _contrast_block(
-    expert_BV: Tensor, amateur_BV: Tensor, first_row: int, settings: MiningSettings
+    expert_BV: Float[Tensor, "B V"],
+    amateur_BV: Float[Tensor, "B V"],
+    first_row: int,
+    settings: MiningSettings,
 ) -> Contrast:
     """A few rows, few enough to stay in a CPU's cache.
 
@@ -181,7 +185,9 @@ def _contrast_block(
     )
 
 
-def _exponentials(logits_BV: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _exponentials(
+    logits_BV: Float[Tensor, "B V"],
+) -> tuple[Float[Tensor, "B V"], Float[Tensor, "B V"], Float[Tensor, " B"], Int64[Tensor, " B"]]:
     """z = logit - max (in the logits' own memory), exp z, its sum, and the place of the maximum."""
     if not logits_BV.numel():
         empty = logits_BV.new_zeros(len(logits_BV))
@@ -192,7 +198,9 @@ def _exponentials(logits_BV: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return z_BV, q_BV, q_BV.sum(-1), top
 
 
-def _softmax_within(score_S: Tensor, step_S: Tensor, num_steps: int) -> Tensor:
+def _softmax_within(
+    score_S: Float[Tensor, " S"], step_S: Int64[Tensor, " S"], num_steps: int
+) -> Float[Tensor, " S"]:
     """Softmax of the entries of each step."""
     most = score_S.new_full((num_steps,), -math.inf).scatter_reduce(0, step_S, score_S, "amax")
     weight = (score_S - most[step_S]).exp()

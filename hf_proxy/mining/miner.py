@@ -200,7 +200,7 @@ class Miner:
                     # gathered before it is written: two control tokens may have changed places
                     here = moved[(moved < self.width).all(1)].to(logits[1].device)
                     logits[1][:, here[:, 0]] = logits[1][:, here[:, 1]]
-                parts.append(contrast_steps(*logits, self.settings))
+                parts.append(contrast_steps(logits[0], logits[1], self.settings))
 
             try:
                 read_logit_pairs(expert, amateur, batch, amateur_batch, consume, **devices)
