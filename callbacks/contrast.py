@@ -12,20 +12,17 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_proxy.callbacks.watching import WatchingCallback
 from hf_proxy.mining.miner import Miner
-from hf_proxy.mining.sets import load_soft_targets, mine_folder
+from hf_proxy.mining.sets import mine_folder
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.access import adapters_off, unwrapped, weights_checksum
 from hf_proxy.models.parallel import from_main, is_main, stop_together
-from hf_proxy.records.errors import InputError
 from hf_proxy.records.run_folders import step_of
 from hf_proxy.tokens.prompts import SYSTEM_PROMPT, Prompts, read_prompts
-from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
-from hf_proxy.training.feeding import FedRows
-from hf_proxy.training.rows import with_kept_steps
+from hf_proxy.training.feeding import Feeding
 
 # logged key: statistic of the set
 KEYS = {
@@ -130,43 +127,7 @@ class ContrastCallback(WatchingCallback):
         self.prompts, self.num_prompts, self.expert = prompts, num_prompts, expert
         self._context: dict[str, Any] = {"context": context, "system_prompt": system_prompt}
         self._ready: tuple[Any, Miner, Prompts] | None = None
-        self.feed = feed
-        self._fed: FedRows | None = None
-        self._feeds_now = False
-        self._keep_all = False  # rows without a kept step teach too
-
-    @property
-    def fed(self) -> FedRows:
-        """The rows to train on.
-
-        Raises:
-            InputError: no mining of the run has kept a step yet.
-        """
-        if self._fed is None:
-            raise InputError.at(
-                "no mining of this run has kept a step yet, so there is nothing to train on",
-                remedy="lower divergence_beta, or mine more num_prompts",
-                source=self._log.path if self._log else None,
-            )
-        return self._fed
-
-    def feeds(self, trainer: Trainer) -> None:
-        """`SelectiveSFTTrainer` says that it takes the rows, before its training begins."""
-        theirs: Any = trainer.processing_class
-        self._take(theirs)
-        pair = [
-            (tokenizer_fingerprint(own), str(own.chat_template))
-            for own in (theirs, self.processing_class)
-        ]
-        if pair[0] != pair[1]:
-            raise ValueError(
-                "the callback's processing_class is not the trainer's (tokenizer or chat "
-                "template), so its rows would be another model's; leave it out, it is taken from "
-                "the trainer"
-            )
-        arguments: Any = trainer.args
-        self._keep_all = arguments.sft_weight > 0
-        self._feeds_now = True
+        self.feeding = Feeding() if feed else None
 
     def _names(self) -> Iterable[str]:
         return ("contrast",)
@@ -185,26 +146,24 @@ class ContrastCallback(WatchingCallback):
 
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
         """As every callback's; a resumed run that is fed takes up the rows that it had."""
-        if self.feed and not self._feeds_now:
-            raise ValueError(
-                "ContrastCallback(feed=True) gives rows to a SelectiveSFTTrainer only; use that "
-                "one, or feed=False to watch"
-            )
-        self._fed = None
+        if self.feeding is not None:
+            self._take(processing_class)
+            self.feeding.begin(self.processing_class, self._open_log(args).path)
         super().on_train_begin(args, state, control, model, processing_class, **kwargs)
-        if self.feed and self._fed is None:
-            self._recall(state.global_step)
+        if self.feeding is not None and self.feeding.is_empty:
+            self._recall(self.feeding, state.global_step)
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
         """As every callback's."""
         super().on_train_end(args, state, control, model=model, **kwargs)
-        self._feeds_now = False
+        if self.feeding is not None:
+            self.feeding.end()
 
     def _with_start(self) -> bool:
-        return self.feed or super()._with_start()
+        return self.feeding is not None or super()._with_start()
 
-    def _recall(self, step: int) -> None:
-        """The newest rows with kept steps, mined at or before `step`."""
+    def _recall(self, feeding: Feeding, step: int) -> None:
+        """Take up the newest rows with kept steps, mined at or before `step`."""
         log = self._log
         assert log is not None
 
@@ -221,14 +180,7 @@ class ContrastCallback(WatchingCallback):
         with stop_together(PartialState()):
             if found is not None:
                 folder, number, mined_at = found
-                self._take_rows(log.path.parent / folder, number, mined_at)
-
-    def _take_rows(self, folder: Path, number: int, step: int) -> None:
-        """Read from the shards, on every process: on resume there is nothing else."""
-        rows = with_kept_steps(
-            load_soft_targets(folder), str(folder), self.processing_class, keep_all=self._keep_all
-        )
-        self._fed = FedRows(rows, number, step)
+                feeding.put(log.path.parent / folder, number, mined_at)
 
     def _prepare(self, args, state, model) -> None:
         with stop_together(PartialState()):
@@ -334,7 +286,7 @@ class ContrastCallback(WatchingCallback):
         }
         with stop_together(processes):
             log.append(line)
-            if self.feed and statistics["num_kept"]:
-                self._take_rows(folder, number, state.global_step)
+            if self.feeding is not None and statistics["num_kept"]:
+                self.feeding.put(folder, number, state.global_step)
         row = {key: statistics[name] for key, name in KEYS.items()}
         return {key: float(value) for key, value in row.items() if value is not None}
