@@ -7,11 +7,11 @@ checkpoints. Source: arXiv 2509.21013, equation 1 and algorithm 1.
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
-from datasets import Dataset, Features
+from datasets import Dataset, Features, List, Value
 from jaxtyping import Float64, Int64
 from transformers import PreTrainedTokenizerBase
 
@@ -25,7 +25,11 @@ from hf_proxy.traces.settings import TRACE_CONTEXT, AlignmentSettings
 
 logger = logging.getLogger(__name__)
 _ENCODED_FEATURES = Features(
-    {name: ALIGNED_FEATURES[name] for name in ("input_ids", "label_start", "label_spans")}
+    {
+        "input_ids": List(Value("int32")),  # [T], context then trace
+        "label_start": Value("int32"),
+        "label_end": List(Value("int32")),  # [n], bytes of the trace; each begins where one ended
+    }
 )
 _CHUNK = 1000  # rows tokenized together
 _ROUNDING = 1e-12  # weights no further apart than this are one weight, summed in different orders
@@ -116,15 +120,14 @@ def align_rows(
         own = encoded
         if own is None:
             own = _encoded(traces, contexts, tokenizer, chat=context.is_chat)
-        for row, weights in _weighted(traces, own, settings):
-            start = row["label_start"]
+        for trace, (input_ids, start, spans), weights in _weighted(traces, own, settings):
             yield {
-                "example_id": row["example_id"],
-                "input_ids": row["input_ids"],
+                "example_id": trace["example_id"],
+                "input_ids": input_ids,
                 "label_start": start,
-                "label_weight": [0.0] * start + weights.tolist(),
-                "label_spans": row["label_spans"],
-                "num_bytes": len(row["trace"].encode()),
+                "label_weight": np.concatenate([np.zeros(start), weights]),
+                "label_spans": spans.tolist(),
+                "num_bytes": len(trace["trace"].encode()),
                 "setting_parts": setting_parts,
             }
 
@@ -183,27 +186,44 @@ def token_weights(
     return weights
 
 
+class _Encoded(NamedTuple):
+    """One row's context and trace as ids."""
+
+    input_ids: np.ndarray
+    label_start: int
+    spans: np.ndarray  # [n, 2], bytes of the trace
+
+
 def _weighted(
     traces: Dataset, encoded: Dataset, settings: AlignmentSettings
-) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+) -> Iterator[tuple[dict[str, Any], _Encoded, np.ndarray]]:
     """Each trace with its ids, and its weights after min-max, row by row."""
 
-    def raw() -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-        for trace, ids in zip(traces, encoded, strict=True):
-            spans = np.asarray(ids["label_spans"], dtype=np.int64)
-            yield trace | ids, token_weights(trace, spans, unit=settings.unit)
+    def raw() -> Iterator[tuple[dict[str, Any], _Encoded, np.ndarray]]:
+        for trace, own in zip(traces, _read_encoded(encoded), strict=True):
+            yield trace, own, token_weights(trace, own.spans, unit=settings.unit)
 
     low, high = np.inf, -np.inf
     if settings.minmax_over == "dataset":
-        for row, weights in raw():
-            if row["weighting"] == "logprob":
+        for trace, _, weights in raw():
+            if trace["weighting"] == "logprob":
                 low, high = min(low, weights.min()), max(high, weights.max())
-    for row, weights in raw():
-        if row["weighting"] == "logprob" and settings.minmax_over is not None:
+    for trace, own, weights in raw():
+        if trace["weighting"] == "logprob" and settings.minmax_over is not None:
             if settings.minmax_over == "trace":
                 low, high = weights.min(), weights.max()
             weights = min_max(weights, low, high)
-        yield row, weights
+        yield trace, own, weights
+
+
+def _read_encoded(encoded: Dataset) -> Iterator[_Encoded]:
+    """Rows of `_encoded`, as arrays: lists of numbers would take as long as the tokenizer."""
+    for table in encoded.with_format("arrow").iter(batch_size=_CHUNK):
+        columns = (table[name] for name in ("input_ids", "label_start", "label_end"))
+        for input_ids, start, end in zip(*columns, strict=True):
+            ends = end.values.to_numpy().astype(np.int64)
+            spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
+            yield _Encoded(input_ids.values.to_numpy(), start.as_py(), spans)
 
 
 def _fitting(encoded: Dataset, traces: Dataset, max_length: int, too_long: str) -> list[int]:
@@ -228,7 +248,7 @@ def _fitting(encoded: Dataset, traces: Dataset, max_length: int, too_long: str) 
 def _encoded(
     traces: Dataset, contexts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, chat: bool
 ) -> Dataset:
-    """Ids of context and trace together, where the trace begins, and the byte spans of its ids.
+    """Ids of context and trace together, where the trace begins, and where each of its ids ends.
 
     Cached by everything that decides them, so memory does not grow with the set.
     """
@@ -273,7 +293,7 @@ def _encode(
                 )
             trace_ids, spans = trace_tokens
             yield {
-                "input_ids": ids + trace_ids,
+                "input_ids": np.array(ids + trace_ids, dtype=np.int32),
                 "label_start": len(ids),
-                "label_spans": spans.tolist(),
+                "label_end": spans[:, 1],
             }
