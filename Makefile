@@ -11,13 +11,17 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test check benchmark clean
+.PHONY: demo test long check benchmark clean
 
 demo: $(VENV)/.ready
 	$(BIN)/hf-proxy demo
 
 test: $(VENV)/.ready
-	$(PYTEST)
+	$(PYTEST) -m "not long"
+
+# longer forms of what test checks
+long: $(VENV)/.ready
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m long
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -11,23 +11,19 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_proxy.callbacks.watching import WatchingCallback
 from hf_proxy.mining.miner import Miner
-from hf_proxy.mining.sets import load_soft_targets, mine_folder
+from hf_proxy.mining.sets import mine_folder
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.access import adapters_off, unwrapped, weights_checksum
-from hf_proxy.models.parallel import is_main, stop_together
-from hf_proxy.records.defaults import BATCH_SIZE, SYSTEM_PROMPT
-from hf_proxy.records.errors import InputError
+from hf_proxy.models.parallel import from_main, is_main, stop_together
+from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.run_folders import step_of
 from hf_proxy.tokens.prompts import Prompts, read_prompts
-from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
-from hf_proxy.training.feeding import FedRows
-from hf_proxy.training.rows import with_kept_steps
+from hf_proxy.training.feeding import Feeding
 
 # logged key: statistic of the set
 KEYS = {
@@ -85,13 +81,13 @@ class ContrastCallback(WatchingCallback):
         on_error: str = "raise",
         context: str = "chat",
         system_prompt: str | None = SYSTEM_PROMPT,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        batch_size: int = BATCH_SIZE,
-        seed: int = 0,
-        divergence_beta: float = 0.4,
-        plausibility_alpha: float = 0.2,
-        contrast_temperature: float = 1.0,
+        max_new_tokens: int = MiningSettings.max_new_tokens,
+        temperature: float = MiningSettings.temperature,
+        batch_size: int = MiningSettings.batch_size,
+        seed: int = MiningSettings.seed,
+        divergence_beta: float = MiningSettings.divergence_beta,
+        plausibility_alpha: float = MiningSettings.plausibility_alpha,
+        contrast_temperature: float = MiningSettings.contrast_temperature,
         parity: str | None = None,
     ):
         super().__init__(
@@ -110,14 +106,14 @@ class ContrastCallback(WatchingCallback):
                 f"{num_prompts}"
             )
         self.settings = MiningSettings(
-            max_new_tokens,
-            temperature,
-            batch_size,
-            seed,
-            divergence_beta,
-            plausibility_alpha,
-            contrast_temperature,
-            parity,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            batch_size=batch_size,
+            seed=seed,
+            divergence_beta=divergence_beta,
+            plausibility_alpha=plausibility_alpha,
+            contrast_temperature=contrast_temperature,
+            parity=parity,
         )
         if isinstance(amateur, (str, Path)):
             # new modules draw their first weights, which would move the training's own stream
@@ -132,43 +128,7 @@ class ContrastCallback(WatchingCallback):
         self.prompts, self.num_prompts, self.expert = prompts, num_prompts, expert
         self._context: dict[str, Any] = {"context": context, "system_prompt": system_prompt}
         self._ready: tuple[Any, Miner, Prompts] | None = None
-        self.feed = feed
-        self._fed: FedRows | None = None
-        self._feeds_now = False
-        self._keep_all = False  # rows without a kept step teach too
-
-    @property
-    def fed(self) -> FedRows:
-        """The rows to train on.
-
-        Raises:
-            InputError: no mining of the run has kept a step yet.
-        """
-        if self._fed is None:
-            raise InputError.at(
-                "no mining of this run has kept a step yet, so there is nothing to train on",
-                remedy="lower divergence_beta, or mine more num_prompts",
-                source=self._log.path if self._log else None,
-            )
-        return self._fed
-
-    def feeds(self, trainer: Trainer) -> None:
-        """`SelectiveSFTTrainer` says that it takes the rows, before its training begins."""
-        theirs: Any = trainer.processing_class
-        self._take(theirs)
-        pair = [
-            (tokenizer_fingerprint(own), str(own.chat_template))
-            for own in (theirs, self.processing_class)
-        ]
-        if pair[0] != pair[1]:
-            raise ValueError(
-                "the callback's processing_class is not the trainer's (tokenizer or chat "
-                "template), so its rows would be another model's; leave it out, it is taken from "
-                "the trainer"
-            )
-        arguments: Any = trainer.args
-        self._keep_all = arguments.sft_weight > 0
-        self._feeds_now = True
+        self.feeding = Feeding() if feed else None
 
     def _names(self) -> Iterable[str]:
         return ("contrast",)
@@ -187,49 +147,41 @@ class ContrastCallback(WatchingCallback):
 
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
         """As every callback's; a resumed run that is fed takes up the rows that it had."""
-        if self.feed and not self._feeds_now:
-            raise ValueError(
-                "ContrastCallback(feed=True) gives rows to a SelectiveSFTTrainer only; use that "
-                "one, or feed=False to watch"
-            )
-        self._fed = None
+        if self.feeding is not None:
+            self._take(processing_class)
+            self.feeding.begin(self.processing_class, self._open_log(args).path)
         super().on_train_begin(args, state, control, model, processing_class, **kwargs)
-        if self.feed and self._fed is None:
-            self._recall(state.global_step)
+        if self.feeding is not None and self.feeding.is_empty:
+            self._recall(self.feeding, state.global_step)
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
         """As every callback's."""
         super().on_train_end(args, state, control, model=model, **kwargs)
-        self._feeds_now = False
+        if self.feeding is not None:
+            self.feeding.end()
 
     def _with_start(self) -> bool:
-        return self.feed or super()._with_start()
+        return self.feeding is not None or super()._with_start()
 
-    def _recall(self, step: int) -> None:
-        """The newest rows with kept steps, mined at or before `step`."""
-        found: list[Any] = [None]
-        assert self._log is not None
-        with stop_together(PartialState()):
-            if is_main(PartialState()):
-                lines = [line for line in self._log.lines() if line["step"] <= step]
-                kept = [
-                    (line["folder"], number, line["step"])
-                    for number, line in enumerate(lines)
-                    if line["num_kept"]
-                ]
-                found = [kept[-1] if kept else None]
-        broadcast_object_list(found)
-        with stop_together(PartialState()):
-            if found[0] is not None:
-                folder, number, mined_at = found[0]
-                self._take_rows(self._log.path.parent / folder, number, mined_at)
+    def _recall(self, feeding: Feeding, step: int) -> None:
+        """Take up the newest rows with kept steps, mined at or before `step`."""
+        log = self._log
+        assert log is not None
 
-    def _take_rows(self, folder: Path, number: int, step: int) -> None:
-        """Read from the shards, on every process: on resume there is nothing else."""
-        rows = with_kept_steps(
-            load_soft_targets(folder), str(folder), self.processing_class, keep_all=self._keep_all
-        )
-        self._fed = FedRows(rows, number, step)
+        def newest() -> tuple[str, int, int] | None:
+            lines = [line for line in log.lines() if line["step"] <= step]
+            kept = [
+                (line["folder"], number, line["step"])
+                for number, line in enumerate(lines)
+                if line["num_kept"]
+            ]
+            return kept[-1] if kept else None
+
+        found = from_main(PartialState(), newest)
+        with stop_together(PartialState()):
+            if found is not None:
+                folder, number, mined_at = found
+                feeding.put(log.path.parent / folder, number, mined_at)
 
     def _prepare(self, args, state, model) -> None:
         with stop_together(PartialState()):
@@ -282,15 +234,16 @@ class ContrastCallback(WatchingCallback):
         """Where the set of these weights goes; other weights at the same step (the best ones, after
         training) get a folder of their own."""
         folder = self._folder(args) / f"step-{state.global_step:08d}"
-        names = [folder.name]
-        with stop_together(PartialState()):
-            if is_main(PartialState()) and (folder / "mining.json").exists():
+
+        def name() -> str:
+            if (folder / "mining.json").exists():
                 theirs = json.loads((folder / "mining.json").read_text())["expert"][0]
                 checksum = weights_checksum(model)
                 if theirs != checksum:
-                    names = [f"{folder.name}-{checksum:010x}"]
-        broadcast_object_list(names)
-        return folder.with_name(names[0])
+                    return f"{folder.name}-{checksum:010x}"
+            return folder.name
+
+        return folder.with_name(from_main(PartialState(), name))
 
     def _measure(self, model, args, state) -> dict[str, float]:
         processes = PartialState()
@@ -334,7 +287,7 @@ class ContrastCallback(WatchingCallback):
         }
         with stop_together(processes):
             log.append(line)
-            if self.feed and statistics["num_kept"]:
-                self._take_rows(folder, number, state.global_step)
+            if self.feeding is not None and statistics["num_kept"]:
+                self.feeding.put(folder, number, state.global_step)
         row = {key: statistics[name] for key, name in KEYS.items()}
         return {key: float(value) for key, value in row.items() if value is not None}

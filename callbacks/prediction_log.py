@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
-from hf_proxy.models.parallel import is_main, stop_together
+from hf_proxy.models.parallel import from_main, is_main
 from hf_proxy.records.storage import write_text
 
 
@@ -40,12 +39,7 @@ class PredictionLog:
         Returns:
             tokens seen up to `step`, 0 for a fresh run, None where no line says so.
         """
-        found: list[Any] = [None]
-        with stop_together(PartialState()):
-            if is_main(PartialState()):
-                found = [self._tidy(step)]
-        broadcast_object_list(found)
-        self.run_id, tokens_seen = found[0]
+        self.run_id, tokens_seen = from_main(PartialState(), lambda: self._tidy(step))
         return tokens_seen
 
     def _tidy(self, step: int) -> tuple[str, int | None]:
@@ -65,22 +59,16 @@ class PredictionLog:
 
     def missing(self, names: Iterable[str], step: int) -> bool:
         """Whether one of `names` has no line at `step`; the same on every process."""
-        found: list[Any] = [None]
-        with stop_together(PartialState()):
-            if is_main(PartialState()):
-                there = {(line["name"], line["step"]) for line in self.lines()}
-                found = [any((name, step) not in there for name in names)]
-        broadcast_object_list(found)
-        return found[0]
+
+        def look() -> bool:
+            there = {(line["name"], line["step"]) for line in self.lines()}
+            return any((name, step) not in there for name in names)
+
+        return from_main(PartialState(), look)
 
     def count_before(self, step: int) -> int:
         """How many lines stand before `step`; the same on every process."""
-        found: list[Any] = [None]
-        with stop_together(PartialState()):
-            if is_main(PartialState()):
-                found = [sum(line["step"] < step for line in self.lines())]
-        broadcast_object_list(found)
-        return found[0]
+        return from_main(PartialState(), lambda: sum(line["step"] < step for line in self.lines()))
 
     def append(self, line: dict[str, Any]) -> None:
         """Add a line, on the disk before this returns, unless its name and step have one."""

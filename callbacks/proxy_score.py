@@ -1,7 +1,7 @@
 """The proxy score in the row beside `eval_loss`, while the model trains, on every process."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from hf_proxy.records.errors import InputError
 from hf_proxy.records.scores import ProxyScore
 from hf_proxy.scoring.scoring import score_traces, setting_of
 from hf_proxy.scoring.summary import DIVISORS
-from hf_proxy.traces.alignment import align_traces
+from hf_proxy.traces.alignment import align_rows
 from hf_proxy.traces.reading import load_traces
+from hf_proxy.traces.settings import TRACE_CONTEXT, AlignmentSettings
 
 _LOWER_IS_BETTER = ("nll", "nll_low", "nll_high", "trace_nll", "bits_per_byte")
 
@@ -55,13 +56,13 @@ class ProxyScoreCallback(WatchingCallback):
         steps: int | None = None,
         output_dir: str | None = None,
         on_error: str = "raise",
-        context: Any = "{prompt}\n",
+        context: str | Callable[[Mapping], str] = TRACE_CONTEXT,
         context_name: str | None = None,
-        unit: str = "letter",
-        minmax_over: str | None = "trace",
+        unit: str = AlignmentSettings.unit,
+        minmax_over: str | None = AlignmentSettings.minmax_over,
         divisor: str = "tokens",
         max_length: int | None = None,
-        too_long: str = "error",
+        too_long: str = AlignmentSettings.too_long,
         tokens_per_batch: int = TOKENS_PER_BATCH,
     ):
         super().__init__(
@@ -79,14 +80,14 @@ class ProxyScoreCallback(WatchingCallback):
             curve if isinstance(curve, Curve) else Curve.load(curve) for curve in curves or []
         ]
         self.divisor, self.tokens_per_batch = divisor, tokens_per_batch
-        self._alignment = {
-            "context": context,
-            "context_name": context_name,
-            "unit": unit,
-            "minmax_over": minmax_over,
-            "max_length": max_length,
-            "too_long": too_long,
-        }
+        self._alignment = AlignmentSettings(
+            context=context,
+            context_name=context_name,
+            unit=unit,
+            minmax_over=minmax_over,
+            max_length=max_length,
+            too_long=too_long,
+        )
         self._aligned: dict[str, Dataset] | None = None
         self._curves_of: dict[str, list[Curve]] | None = None
 
@@ -186,7 +187,7 @@ class ProxyScoreCallback(WatchingCallback):
             return traces
         if isinstance(traces, (str, Path)):
             traces = load_traces(traces)
-        return align_traces(traces, self.processing_class, **self._alignment)
+        return align_rows(traces, self.processing_class, self._alignment)
 
 
 def _is_aligned(traces: Any) -> bool:

@@ -1,14 +1,11 @@
 """What the callbacks share: when they measure, where the numbers go, and that nothing else changes.
 
-`Trainer` logs an evaluation's metrics before it calls `on_evaluate`, so a callback alone reaches
-best-model selection, early stopping and `state.log_history`, but no reporter. `attach` wraps the
-trainer's `log` and adds our numbers to the evaluation's own row.
+Attached to a trainer, their numbers stand in the evaluation's own row, see `attachment`.
 """
 
 import logging
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +13,7 @@ import numpy as np
 from accelerate import PartialState
 from transformers import Trainer, TrainerCallback
 
+from hf_proxy.callbacks.attachment import Attachment
 from hf_proxy.callbacks.prediction_log import PredictionLog
 from hf_proxy.models.access import weights_checksum
 from hf_proxy.models.parallel import is_main, sum_over_ranks
@@ -23,7 +21,6 @@ from hf_proxy.models.parallel import is_main, sum_over_ranks
 logger = logging.getLogger(__name__)
 
 STRATEGIES = (None, "evaluate", "steps", "save")
-_EVALUATION_ROW = re.compile(r"eval.*_runtime")
 
 
 class WatchingCallback(TrainerCallback, ABC):
@@ -59,9 +56,7 @@ class WatchingCallback(TrainerCallback, ABC):
         self.strategy, self.steps, self.on_error = strategy, steps, on_error
         self.output_dir = output_dir
         self._file_name = file_name
-        self._trainer: Trainer | None = None
-        self._wrapped: dict[str, tuple[Any, Any]] = {}  # name: what stood there before, our own
-        self._num_tokens: int | None = None  # of this process since the run began or was resumed
+        self._attachment: Attachment | None = None
         self._num_tokens_before: int | None = 0  # of all processes, before the run was resumed
         self._memo: tuple[Any, dict[str, float]] | None = None
         self._log: PredictionLog | None = None
@@ -92,45 +87,27 @@ class WatchingCallback(TrainerCallback, ABC):
 
         Adds the callback where it is missing. A second call changes nothing; `detach` undoes it.
         """
-        if self._trainer is trainer:
-            return self
-        if self._trainer is not None:
+        if self._attachment is not None:
+            if self._attachment.trainer is trainer:
+                return self
             raise ValueError("this callback is attached to another trainer; detach it first")
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
         self._take(getattr(trainer, "processing_class", None))
-        self._trainer, self._num_tokens = trainer, 0
-        log, get_batch_samples = trainer.log, trainer.get_batch_samples
 
-        def log_with_scores(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-            is_evaluation = any(_EVALUATION_ROW.fullmatch(key) for key in logs)
-            if is_evaluation and self._trainer is trainer and self._with_evaluations():
-                logs.update(self._row(trainer.model, trainer.args, trainer.state))
-            log(logs, *args, **kwargs)
+        def row() -> dict[str, float]:
+            if not self._with_evaluations():
+                return {}
+            return self._row(trainer.model, trainer.args, trainer.state)
 
-        def counted_batch_samples(*args: Any, **kwargs: Any) -> Any:
-            batches, num_items = get_batch_samples(*args, **kwargs)
-            if self._trainer is trainer and self._num_tokens is not None:
-                self._num_tokens += sum(_num_tokens(batch) for batch in batches)
-            return batches, num_items
-
-        for name, own in (("log", log_with_scores), ("get_batch_samples", counted_batch_samples)):
-            self._wrapped[name] = (vars(trainer).get(name), own)
-            setattr(trainer, name, own)
+        self._attachment = Attachment(trainer, row)
         return self
 
     def detach(self) -> None:
         """Give the trainer its own methods back. The callback stays in its list."""
-        if self._trainer is None:
-            return
-        for name, (before, own) in self._wrapped.items():
-            if vars(self._trainer).get(name) is not own:
-                continue  # another has wrapped ours since: it stays below, and passes all on
-            if before is None:
-                delattr(self._trainer, name)
-            else:
-                setattr(self._trainer, name, before)
-        self._trainer, self._num_tokens = None, None
+        if self._attachment is not None:
+            self._attachment.undo()
+        self._attachment = None
 
     # events
 
@@ -140,8 +117,8 @@ class WatchingCallback(TrainerCallback, ABC):
         self._check_schedule(args, state)
         self._prepare(args, state, model)
         self._num_tokens_before = self._open_log(args).open(state.global_step)
-        if self._trainer is not None:
-            self._num_tokens = None if self._num_tokens_before is None else 0
+        if self._attachment is not None:
+            self._attachment.num_tokens = None if self._num_tokens_before is None else 0
         self._memo = None
         fresh = state.global_step == 0
         if fresh and self._with_start():
@@ -164,7 +141,7 @@ class WatchingCallback(TrainerCallback, ABC):
     ):
         """Add our numbers to the evaluation's metrics where `attach` has not done so already."""
         self._take(processing_class)
-        if self._trainer is not None or not self._with_evaluations():
+        if self._attachment is not None or not self._with_evaluations():
             return
         if not self._said_attach and is_main(PartialState()):
             self._said_attach = True
@@ -265,13 +242,13 @@ class WatchingCallback(TrainerCallback, ABC):
         row = self._row(model, args, state)
         if not row:
             return
-        if self._trainer is None:
+        if self._attachment is None:
             state.log_history.append({"epoch": state.epoch, **row, "step": state.global_step})
             return
         # the plain method: TRL's would drain its own metrics into our row; and logging clears
         # should_log, which would swallow the training row of this step
         should_log = control.should_log
-        Trainer.log(self._trainer, row)
+        Trainer.log(self._attachment.trainer, row)
         control.should_log = should_log
 
     def _row(self, model, args, state) -> dict[str, float]:
@@ -295,9 +272,10 @@ class WatchingCallback(TrainerCallback, ABC):
         """Trainer's own count where it keeps one, else ours where attached, else unknown."""
         if state.num_input_tokens_seen:
             return int(state.num_input_tokens_seen)
-        if self._num_tokens is None or self._num_tokens_before is None:
+        own = None if self._attachment is None else self._attachment.num_tokens
+        if own is None or self._num_tokens_before is None:
             return None
-        counted = sum_over_ranks(np.array([float(self._num_tokens)]), PartialState())
+        counted = sum_over_ranks(np.array([float(own)]), PartialState())
         return self._num_tokens_before + int(counted[0])
 
     def _open_log(self, args) -> PredictionLog:
@@ -305,10 +283,3 @@ class WatchingCallback(TrainerCallback, ABC):
             folder = Path(self.output_dir or Path(args.output_dir) / "hf_proxy")
             self._log = PredictionLog(folder / self._file_name)
         return self._log
-
-
-def _num_tokens(batch: Mapping[str, Any]) -> int:
-    """Tokens of a batch without its padding."""
-    mask = batch.get("attention_mask")
-    ids = batch["input_ids"]
-    return int(ids.numel() if mask is None else mask.sum())

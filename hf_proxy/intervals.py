@@ -1,7 +1,7 @@
 """Intervals and tests that scores, answers and predictions share; one level, one seed."""
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts load when they are asked for
 
 LEVEL = 0.90
 NUM_RESAMPLES = 2000  # bootstrap and permutation; chosen here
@@ -10,25 +10,48 @@ NUM_RESAMPLES = 2000  # bootstrap and permutation; chosen here
 def bootstrap_interval(
     numerator: np.ndarray, weight: np.ndarray | None = None
 ) -> tuple[float | None, float | None]:
-    """90 % percentile bootstrap interval of `sum(numerator) / sum(weight)` over traces.
+    """Percentile bootstrap interval at `LEVEL` of `sum(numerator) / sum(weight)` over traces.
 
     The seed is fixed, and rows come sorted by `example_id`: equal rows give equal intervals.
     """
     if len(numerator) < 2:
         return None, None
     weight = np.ones(len(numerator)) if weight is None else weight
-    result = stats.bootstrap(
+    result = scipy.stats.bootstrap(
         (numerator, weight),
         lambda x, w, axis: x.sum(axis=axis) / w.sum(axis=axis),
         paired=True,
         vectorized=True,
         n_resamples=NUM_RESAMPLES,
         batch=resamples_together(len(numerator)),
-        confidence_level=0.9,
+        confidence_level=LEVEL,
         method="percentile",
         rng=np.random.default_rng(0),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def sign_flip_p(delta: np.ndarray) -> float:
+    """Two-sided p of paired differences whose signs could as well have fallen the other way.
+
+    Permutation test over traces, exact where there are few; the seed is fixed.
+    """
+    result = scipy.stats.permutation_test(
+        (delta,),
+        lambda x, axis: x.sum(axis=axis),
+        permutation_type="samples",
+        n_resamples=NUM_RESAMPLES,
+        batch=resamples_together(len(delta)),
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    )
+    return float(result.pvalue)
+
+
+def mcnemar_p(only_a: int, only_b: int) -> float:
+    """McNemar's exact test, two-sided, of the pairs that one alone got right."""
+    differing = only_a + only_b
+    return float(scipy.stats.binomtest(only_a, differing).pvalue) if differing else 1.0
 
 
 def resamples_together(num_traces: int) -> int:
@@ -37,6 +60,6 @@ def resamples_together(num_traces: int) -> int:
 
 
 def wilson_interval(num_correct: int, num_problems: int) -> tuple[float, float]:
-    """Accuracy's 90 % interval (Wilson)."""
-    found = stats.binomtest(num_correct, num_problems).proportion_ci(0.90, method="wilson")
+    """Accuracy's interval at `LEVEL` (Wilson)."""
+    found = scipy.stats.binomtest(num_correct, num_problems).proportion_ci(LEVEL, method="wilson")
     return float(found.low), float(found.high)

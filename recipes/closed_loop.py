@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.recipes.library.running import Host, at_least, newlines, run
 from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.records.defaults import BATCH_SIZE, SYSTEM_PROMPT
+from hf_proxy.records.defaults import SYSTEM_PROMPT
+from hf_proxy.traces.settings import TRACE_CONTEXT
 from hf_proxy.training.fields import SelectiveFields
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class LoopConfig:
         metadata={"help": "Curves of `hf-proxy fit`: accuracy of a large model beside the score."},
     )
     trace_context: str = field(
-        default="{prompt}\n",
+        default=TRACE_CONTEXT,
         metadata={
             "help": "Text before the trace: {prompt} is replaced, \\n is a newline; or 'chat': "
             "the model's chat template."
@@ -68,13 +70,15 @@ class LoopConfig:
         default=SYSTEM_PROMPT, metadata={"help": "System turn under prompt_context=chat."}
     )
     max_new_tokens: int = field(
-        default=128, metadata={"help": "Most tokens of each trajectory (paper: 128)."}
+        default=MiningSettings.max_new_tokens,
+        metadata={"help": "Most tokens of each trajectory (paper: 128)."},
     )
     temperature: float = field(
-        default=0.0, metadata={"help": "0: greedy; above: plain sampling, seeded."}
+        default=MiningSettings.temperature,
+        metadata={"help": "0: greedy; above: plain sampling, seeded."},
     )
     mine_batch_size: int = field(
-        default=BATCH_SIZE,
+        default=MiningSettings.batch_size,
         metadata={"help": "Questions answered together; fewer take less memory."},
     )
     world_size: int | None = field(

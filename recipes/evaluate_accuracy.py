@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,9 +87,8 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
              --output_dir outputs/accuracy
     """
     from accelerate import Accelerator
-    from accelerate.utils import broadcast_object_list
 
-    from hf_proxy.models.parallel import is_main, stop_together
+    from hf_proxy.models.parallel import from_main, is_main, stop_together
     from hf_proxy.recipes.library.answering import answer_problems, end_settings
     from hf_proxy.recipes.library.checkpoints import (
         find_checkpoints,
@@ -108,14 +108,11 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
         prompts = _prompts(config, names, questions, tokenizers)
     items: dict[str, list[dict[str, Any]]] = {}
     for spec, checkpoint in checkpoints.items():
-        weights: list[Any] = [None]
-        with stop_together(accelerator):
-            if is_main(accelerator):  # gigabytes, read once
-                weights = [weights_fingerprint(checkpoint)]
-        broadcast_object_list(weights)
+        # gigabytes, read once
+        weights = from_main(accelerator, partial(weights_fingerprint, checkpoint))
         with stop_together(accelerator):
             content = {
-                "weights": weights[0],
+                "weights": weights,
                 "dtype": config.dtype,
                 "tokenizer": tokenizer_fingerprint(tokenizers[spec]),
                 "ends": end_settings(checkpoint, tokenizers[spec]),

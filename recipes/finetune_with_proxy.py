@@ -11,6 +11,7 @@ from hf_proxy.recipes.library.running import Host, at_least, compile_pattern, ne
 from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
+from hf_proxy.traces.settings import TRACE_CONTEXT
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,7 +44,7 @@ class FinetuneConfig:
         default=0, metadata={"help": "Rows taken from the end of train_data for eval_loss."}
     )
     context: str = field(
-        default="{prompt}\n",
+        default=TRACE_CONTEXT,
         metadata={
             "help": "Text before completion and trace: {prompt} is replaced, \\n is a newline."
         },
@@ -157,6 +158,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
 def _rows(config: FinetuneConfig) -> Dataset:
     """Prompt and completion, the prompt as it stands before a trace."""
     from hf_proxy.recipes.library.rows import check_text, load_rows
+    from hf_proxy.tokens.prompts import text_context
 
     columns = {
         config.prompt_column: "prompt_column",
@@ -165,11 +167,12 @@ def _rows(config: FinetuneConfig) -> Dataset:
     rows = load_rows(config.train_data, columns)
     check_text(rows, config.train_data, *columns)
     cut = None if config.remove is None else compile_pattern(config.remove, "remove")
+    context = text_context(newlines(config.context))
 
     def example(row: dict) -> dict[str, str]:
         completion = row[config.completion_column]
         return {
-            "prompt": newlines(config.context).replace("{prompt}", row[config.prompt_column]),
+            "prompt": context.render({"prompt": row[config.prompt_column]}),
             "completion": cut.sub("", completion) if cut else completion,
         }
 

@@ -9,9 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, run_action
 from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.records.defaults import BATCH_SIZE, SYSTEM_PROMPT
+from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 
 
@@ -45,24 +46,29 @@ class MineConfig(RecipeConfig):
         default=SYSTEM_PROMPT, metadata={"help": "System turn under context=chat (paper's own)."}
     )
     max_new_tokens: int = field(
-        default=128, metadata={"help": "Most tokens of each trajectory (paper: 128)."}
+        default=MiningSettings.max_new_tokens,
+        metadata={"help": "Most tokens of each trajectory (paper: 128)."},
     )
     temperature: float = field(
-        default=0.0, metadata={"help": "0: greedy; above: plain sampling, seeded."}
+        default=MiningSettings.temperature,
+        metadata={"help": "0: greedy; above: plain sampling, seeded."},
     )
     batch_size: int = field(
-        default=BATCH_SIZE,
+        default=MiningSettings.batch_size,
         metadata={"help": "Questions answered together; fewer take less memory."},
     )
-    seed: int = field(default=0, metadata={"help": "Seed of the sampling."})
+    seed: int = field(default=MiningSettings.seed, metadata={"help": "Seed of the sampling."})
     divergence_beta: float = field(
-        default=0.4, metadata={"help": "Keep steps with KL of at least so many nats (paper: 0.4)."}
+        default=MiningSettings.divergence_beta,
+        metadata={"help": "Keep steps with KL of at least so many nats (paper: 0.4)."},
     )
     plausibility_alpha: float = field(
-        default=0.2, metadata={"help": "Targets: tokens of p >= alpha * largest p (paper: 0.2)."}
+        default=MiningSettings.plausibility_alpha,
+        metadata={"help": "Targets: tokens of p >= alpha * largest p (paper: 0.2)."},
     )
     contrast_temperature: float = field(
-        default=1.0, metadata={"help": "Divides the log-ratio before the softmax (paper: 1)."}
+        default=MiningSettings.contrast_temperature,
+        metadata={"help": "Divides the log-ratio before the softmax (paper: 1)."},
     )
     parity: Literal["none", "official"] = field(
         default="none",

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hf_proxy.intervals import LEVEL
 from hf_proxy.recipes.library.running import RecipeConfig, run
 from hf_proxy.recipes.library.screen import print_table
 
@@ -27,7 +28,7 @@ class PredictConfig(RecipeConfig):
         metadata={"help": "Of predictions.jsonl: only lines of this trace set; unset: all."},
     )
     level: float = field(
-        default=0.90,
+        default=LEVEL,
         metadata={"help": "Nominal coverage of the interval, a share between 0 and 1."},
     )
     run: str | None = field(

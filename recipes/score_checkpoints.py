@@ -13,6 +13,7 @@ from hf_proxy import __version__
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, run
 from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import TOKENS_PER_BATCH
+from hf_proxy.traces.settings import TRACE_CONTEXT
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -43,7 +44,7 @@ class ScoreConfig(RecipeConfig):
         metadata={"help": "Score the first so many traces, for a quick look; unset: all."},
     )
     context: str = field(
-        default="{prompt}\n",
+        default=TRACE_CONTEXT,
         metadata={
             "help": "Text before the trace: {prompt} is replaced, \\n is a newline; or 'chat': "
             "the model's chat template."
@@ -152,17 +153,16 @@ def _score(
     checkpoint: Checkpoint, traces: Any, config: ScoreConfig, accelerator: Accelerator
 ) -> tuple[ProxyScore, dict[str, Any]]:
     """The score of one checkpoint, from the cache where equal weights were scored before."""
-    from accelerate.utils import broadcast_object_list
 
-    from hf_proxy.models.parallel import stop_together
+    from hf_proxy.models.parallel import from_main, stop_together
     from hf_proxy.recipes.library.checkpoints import (
         load_model,
         load_tokenizer,
         weights_fingerprint,
     )
-    from hf_proxy.records.scores import ProxyScore, Setting
+    from hf_proxy.records.scores import ProxyScore
     from hf_proxy.records.storage import cache_dir, fingerprint, write_text
-    from hf_proxy.scoring.scoring import score_traces
+    from hf_proxy.scoring.scoring import score_traces, setting_of
     from hf_proxy.traces.alignment import align_traces
 
     start = time.perf_counter()
@@ -176,17 +176,19 @@ def _score(
             max_length=config.max_length,
             too_long=config.too_long,
         )
-        setting = Setting(json.loads(aligned[0]["setting_parts"]) | {"divisor": config.divisor})
+        setting = setting_of(aligned, divisor=config.divisor)
         weights = weights_fingerprint(checkpoint)
     how = [config.dtype, config.attn_implementation, accelerator.device.type]
     path = cache_dir() / f"score-{fingerprint([__version__, weights, setting.hash, how])}.json"
     # the main process decides for all: a rank that found no file would wait for the others'
     # forwards
-    found = [path.read_text() if config.use_score_cache and path.exists() else None]
-    broadcast_object_list(found)
+    found = from_main(
+        accelerator,
+        lambda: path.read_text() if config.use_score_cache and path.exists() else None,
+    )
     fact = {"weights": weights, "dtype": config.dtype, "device": accelerator.device.type}
-    if found[0] is not None:
-        score = ProxyScore.from_json(found[0])
+    if found is not None:
+        score = ProxyScore.from_json(found)
         score = dataclasses.replace(score, model_id=checkpoint.name, step=checkpoint.step)
         return score, fact | {"cached": True, "seconds": time.perf_counter() - start}
     with stop_together(accelerator):

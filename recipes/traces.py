@@ -17,6 +17,7 @@ from hf_proxy.recipes.library.running import (
 from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
+from hf_proxy.traces.settings import TRACE_CONTEXT
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -73,7 +74,7 @@ class AnnotateConfig(RecipeConfig):
     frontier: str = field(metadata={"help": "Model folder, adapter or hub id of the frontier."})
     output_dir: str = field(metadata={"help": "Folder of the new trace set."})
     context: str = field(
-        default="{prompt}\n",
+        default=TRACE_CONTEXT,
         metadata={
             "help": "Text before the trace: {prompt} is replaced, \\n is a newline; or 'chat': "
             "the model's chat template."

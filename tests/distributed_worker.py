@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoTokenizer
 
 from hf_proxy import load_traces, score_traces, token_logprobs
-from hf_proxy.models.parallel import stop_together
+from hf_proxy.models.parallel import from_main, stop_together
 
 
 def numbers(score):
@@ -45,6 +45,7 @@ def scores(aligned, accelerator, vocab_size):
     found["own order"] = numbers(score_traces(model, order, accelerator=accelerator))
     wrapped = DistributedDataParallel(make_model("llama", vocab_size))
     found["ddp"] = numbers(score_traces(wrapped, aligned, accelerator=accelerator))
+    found["from_main"] = from_main(accelerator, lambda: accelerator.process_index)
     # no accelerator: each process alone scores everything
     found["alone"] = numbers(score_traces(model, aligned))
     tokens = token_logprobs(model, aligned, accelerator=accelerator)
@@ -106,7 +107,17 @@ def faults(aligned, accelerator, vocab_size, folder):
         rows = aligned if rank != last else aligned.select([])
         score_traces(make_model("llama", vocab_size), rows, accelerator=accelerator)
 
-    works = (unreadable_file, unlike_rows, nan_on_one_rank, crash_on_one_rank, bad_rows_on_one_rank)
+    def crash_on_main_for_all():
+        from_main(accelerator, lambda: {}["lost"])
+
+    works = (
+        unreadable_file,
+        unlike_rows,
+        nan_on_one_rank,
+        crash_on_one_rank,
+        bad_rows_on_one_rank,
+        crash_on_main_for_all,
+    )
     found = {work.__name__: report(work) for work in works}
     # and afterwards everything still works
     score = score_traces(make_model("llama", vocab_size), aligned, accelerator=accelerator)

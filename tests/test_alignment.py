@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hf_proxy import InputError, align_traces
 from hf_proxy.records.rows import ALIGNED_FEATURES, TRACE_FEATURES
-from hf_proxy.tokens.tokenizers import encode_contexts
+from hf_proxy.tokens.tokenizers import encode_contexts, encode_traces
 from hf_proxy.traces import alignment
 
 # the worked example: "a²+b" is 4 letters and 5 bytes
@@ -470,6 +470,33 @@ def test_second_call_reads_what_the_first_has_written(worked, monkeypatch):
     assert align_traces(traces, worked).to_list() == first
     with pytest.raises(AssertionError, match="aligned again"):
         align_traces(traces, worked, unit="byte")
+
+
+@pytest.mark.parametrize("over", ["trace", "dataset", None])
+@pytest.mark.parametrize("max_length", [None, 5])
+def test_each_text_is_tokenized_once(worked, monkeypatch, over, max_length):
+    """Before, the set was tokenized two times for `dataset` or `max_length`, three for both."""
+    texts = []
+
+    def counted(tokenizer, batch):
+        texts.extend(batch)
+        return encode_traces(tokenizer, batch)
+
+    monkeypatch.setattr(alignment, "encode_traces", counted)
+    prompt = f"{over} {max_length}"
+    traces = long_and_short().map(lambda row: {"prompt": prompt}, load_from_cache_file=False)
+    options = {"minmax_over": over, "context": "{prompt}"}
+    limit = {"max_length": max_length and len(prompt) + 3, "too_long": "drop"}
+    aligned = align_traces(traces, worked, **options, **limit)
+    assert len(aligned) == (2 if max_length else 3)
+    assert texts == list(traces["trace"])
+    # nor again for what is the same text: the same, other weights, another limit
+    align_traces(traces, worked, **options, **limit)
+    align_traces(traces, worked, **options, **limit, unit="byte")
+    align_traces(traces, worked, **options)
+    assert len(texts) == 3
+    align_traces(traces, worked, minmax_over=over, context="{prompt}!")
+    assert len(texts) == 6
 
 
 def test_function_that_changes_its_text_is_not_served_stale(worked):

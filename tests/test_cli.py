@@ -131,7 +131,7 @@ def test_help_says_what_is_read_and_written_and_its_example_parses(name, capsys,
 
 
 # what takes most of a start, each of them half a second and more
-HEAVY = {"torch", "transformers", "trl", "datasets", "accelerate", "scipy", "matplotlib"}
+HEAVY = {"torch", "transformers", "trl", "datasets", "accelerate", "scipy.stats", "matplotlib"}
 
 
 def loaded_by(*lines):

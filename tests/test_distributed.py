@@ -10,7 +10,7 @@ from helpers.traces import make_traces
 from transformers import AutoModelForCausalLM
 
 from hf_proxy import align_traces, load_traces, score_traces, token_logprobs
-from hf_proxy.models.parallel import balanced_shards
+from hf_proxy.models.parallel import balanced_shards, from_main
 
 pytestmark = pytest.mark.distributed
 SCORES = ("value", "low", "high", "pooled", "trace_nll", "bits_per_byte", "mean_rank")
@@ -91,6 +91,20 @@ def test_all_ranks_stop_together(found, fault):
     assert last[0] == (own_kind or kind)
     if own_kind is None:
         assert last[1] == others[0][1]  # one line, the same everywhere
+
+
+def test_the_main_process_works_for_all(found):
+    assert found["same on every rank"]
+    assert found["from_main"] == 0
+    main, *others = found["faults"]["crash_on_main_for_all"]
+    assert main == ["KeyError", "'lost'"]
+    assert others
+    assert all(
+        other == ["RuntimeError", "rank 0 stopped with KeyError: 'lost'"] for other in others
+    )
+    assert from_main(None, lambda: [1, "b"]) == [1, "b"]  # one process
+    with pytest.raises(KeyError, match="lost"):
+        from_main(None, lambda: {}["lost"])
 
 
 def test_after_a_fault_the_processes_still_score(found, aligned, tokenizer):

@@ -74,5 +74,5 @@ def test_bad_rows_are_named(model, traces, tokenizer):
             metric.compute(predictions=predictions, references=references)
     with pytest.raises(ValueError, match="no metric 'bleu'"):
         load_metric("bleu")
-    with pytest.raises(ValueError, match="unit is one of"):
+    with pytest.raises(ValueError, match="unit must be one of"):
         metric.compute(predictions=rows, references=references, unit="word")

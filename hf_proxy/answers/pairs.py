@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
-from hf_proxy.intervals import bootstrap_interval
+from hf_proxy.intervals import bootstrap_interval, mcnemar_p
 
 POWER, ALPHA = 0.8, 0.05  # of the detectable difference: the usual ones
 
@@ -50,15 +50,14 @@ def compare_accuracy(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> Ac
     delta = b.astype(float) - a
     low, high = bootstrap_interval(delta)
     assert low is not None and high is not None
-    differing = only_a + only_b
     return AccuracyComparison(
         difference=float(delta.mean()),
         low=low,
         high=high,
         only_a=only_a,
         only_b=only_b,
-        p_value=float(stats.binomtest(only_a, differing).pvalue) if differing else 1.0,
-        detectable=detectable_difference(len(a), differing / len(a)),
+        p_value=mcnemar_p(only_a, only_b),
+        detectable=detectable_difference(len(a), (only_a + only_b) / len(a)),
         num_problems=len(a),
     )
 

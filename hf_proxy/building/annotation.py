@@ -1,6 +1,6 @@
 """A frontier's confidence for text that is there already, by teacher forcing."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from datasets import Dataset
@@ -12,6 +12,7 @@ from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.rows import TRACE_FEATURES, ZERO_PROBABILITY_LOGPROB
 from hf_proxy.scoring.scoring import token_logprobs
 from hf_proxy.traces.alignment import align_traces
+from hf_proxy.traces.settings import TRACE_CONTEXT, AlignmentSettings
 
 
 def annotate_traces(
@@ -20,10 +21,10 @@ def annotate_traces(
     tokenizer: PreTrainedTokenizerBase,
     *,
     accelerator: Processes = None,
-    context: Any = "{prompt}\n",
+    context: str | Callable[[Mapping], str] = TRACE_CONTEXT,
     context_name: str | None = None,
     max_length: int | None = None,
-    too_long: str = "error",
+    too_long: str = AlignmentSettings.too_long,
     tokens_per_batch: int = TOKENS_PER_BATCH,
 ) -> Dataset:
     """Give existing text a frontier's confidence: one teacher-forced pass of a local model.

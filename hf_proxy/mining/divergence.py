@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.logits import CPU_ROWS_PER_BLOCK, ROWS_PER_BLOCK
 
 _OFFICIAL_EPSILON = 1e-12  # added to both probabilities by the published script
@@ -27,27 +29,27 @@ class Contrast:
 
     Attributes:
         kl_N: KL(expert || amateur), nats.
-        keep_N: bool, whether it reaches `divergence_beta`.
-        top1_agree_N: bool, whether both rank the same token first.
+        keep_N: whether it reaches `divergence_beta`.
+        top1_agree_N: whether both rank the same token first.
         expert_entropy_N, amateur_entropy_N: nats.
-        support_size_N: int64, plausible tokens of every step, kept or not.
-        offset: int64 [M + 1]; kept step m owns entries `offset[m]` to `offset[m + 1]`.
-        token_id: int64 [S], strictly ascending within a step.
-        prob: [S], the target; sums to 1 within a step.
-        expert_logprob, amateur_logprob: [S], nats, over the whole vocabulary.
+        support_size_N: plausible tokens of every step, kept or not.
+        offset: [M + 1]; kept step m owns entries `offset[m]` to `offset[m + 1]`.
+        token_id: strictly ascending within a step.
+        prob: the target; sums to 1 within a step.
+        expert_logprob, amateur_logprob: nats, over the whole vocabulary.
     """
 
-    kl_N: Tensor
-    keep_N: Tensor
-    top1_agree_N: Tensor
-    expert_entropy_N: Tensor
-    amateur_entropy_N: Tensor
-    support_size_N: Tensor
-    offset: Tensor
-    token_id: Tensor
-    prob: Tensor
-    expert_logprob: Tensor
-    amateur_logprob: Tensor
+    kl_N: Float[Tensor, " N"]
+    keep_N: Bool[Tensor, " N"]
+    top1_agree_N: Bool[Tensor, " N"]
+    expert_entropy_N: Float[Tensor, " N"]
+    amateur_entropy_N: Float[Tensor, " N"]
+    support_size_N: Int64[Tensor, " N"]
+    offset: Int64[Tensor, " M_and_1"]
+    token_id: Int64[Tensor, " S"]
+    prob: Float[Tensor, " S"]
+    expert_logprob: Float[Tensor, " S"]
+    amateur_logprob: Float[Tensor, " S"]
 
     @classmethod
     def concatenate(cls, parts: Sequence["Contrast"]) -> "Contrast":
@@ -66,9 +68,9 @@ def contrast(
     expert_logits_NV: Tensor,
     amateur_logits_NV: Tensor,
     *,
-    divergence_beta: float = 0.4,
-    plausibility_alpha: float = 0.2,
-    contrast_temperature: float = 1.0,
+    divergence_beta: float = MiningSettings.divergence_beta,
+    plausibility_alpha: float = MiningSettings.plausibility_alpha,
+    contrast_temperature: float = MiningSettings.contrast_temperature,
     parity: str | None = None,
 ) -> Contrast:
     """Divergence of each step, and soft targets of those that reach `divergence_beta`.
@@ -88,7 +90,19 @@ def contrast(
     Raises:
         ValueError: other numbers of steps, settings out of range, a logit that is not finite.
     """
-    check_settings(divergence_beta, plausibility_alpha, contrast_temperature, parity)
+    settings = MiningSettings(
+        divergence_beta=divergence_beta,
+        plausibility_alpha=plausibility_alpha,
+        contrast_temperature=contrast_temperature,
+        parity=parity,
+    )
+    return contrast_steps(expert_logits_NV, amateur_logits_NV, settings)
+
+
+def contrast_steps(
+    expert_logits_NV: Tensor, amateur_logits_NV: Tensor, settings: MiningSettings
+) -> Contrast:
+    """`contrast` under settings that are there already."""
     if expert_logits_NV.shape[0] != amateur_logits_NV.shape[0]:
         raise ValueError(
             f"the expert has {expert_logits_NV.shape[0]} steps, the amateur "
@@ -106,45 +120,15 @@ def contrast(
         )
         # inside a training's autocast the dot products would be made in half precision
         with torch.autocast(expert_BV.device.type, enabled=False):
-            blocks.append(
-                _contrast_block(
-                    expert_BV,
-                    amateur_BV,
-                    start,
-                    divergence_beta,
-                    plausibility_alpha,
-                    contrast_temperature,
-                    parity,
-                )
-            )
+            blocks.append(_contrast_block(expert_BV, amateur_BV, start, settings))
     return Contrast.concatenate(blocks)
 
 
-def check_settings(
-    divergence_beta: float,
-    plausibility_alpha: float,
-    contrast_temperature: float,
-    parity: str | None,
-) -> None:
-    """Refuse settings that mean nothing."""
-    if not divergence_beta >= 0:
-        raise ValueError(f"divergence_beta must be >= 0 nats, not {divergence_beta}")
-    if not 0 < plausibility_alpha <= 1:
-        raise ValueError(f"plausibility_alpha must be in (0, 1], not {plausibility_alpha}")
-    if not contrast_temperature > 0:
-        raise ValueError(f"contrast_temperature must be > 0, not {contrast_temperature}")
-    if parity not in (None, "official"):
-        raise ValueError(f"parity must be None or 'official', not {parity!r}")
-
-
 def _contrast_block(
-    expert_BV: Tensor,
-    amateur_BV: Tensor,
+    expert_BV: Float[Tensor, "B V"],
+    amateur_BV: Float[Tensor, "B V"],
     first_row: int,
-    divergence_beta: float,
-    plausibility_alpha: float,
-    contrast_temperature: float,
-    parity: str | None,
+    settings: MiningSettings,
 ) -> Contrast:
     """A few rows, few enough to stay in a CPU's cache.
 
@@ -167,21 +151,21 @@ def _contrast_block(
             f"step {first_row + row}: the {whose} has a logit that is not finite; its weights or "
             "its precision are broken: try float32, or look for NaN in them"
         )
-    if parity == "official":
+    if settings.parity == "official":
         shifted_E = q_E / total_E[:, None] + _OFFICIAL_EPSILON
         shifted_A = q_A / total_A[:, None] + _OFFICIAL_EPSILON
         kl_B = torch.linalg.vecdot(shifted_E, shifted_E.log() - shifted_A.log())
-    keep_B = kl_B >= divergence_beta
+    keep_B = kl_B >= settings.divergence_beta
     kept = keep_B.nonzero()[:, 0]
     # inclusive, with room for the rounding of two logarithms: a token at exactly alpha stays
     room = 8 * torch.finfo(z_E.dtype).eps
-    least = math.log(plausibility_alpha) - room
+    least = math.log(settings.plausibility_alpha) - room
     mask_MV = z_E[kept] >= least
     step_S, token_id = mask_MV.nonzero(as_tuple=True)
     row_S = kept[step_S]
     expert_logprob = z_E[row_S, token_id] - log_Z_E[row_S]
     amateur_logprob = z_A[row_S, token_id] - log_Z_A[row_S]
-    if parity == "official":
+    if settings.parity == "official":
         ratio = shifted_E[row_S, token_id].log() - shifted_A[row_S, token_id].log()
     else:
         ratio = expert_logprob - amateur_logprob
@@ -195,13 +179,15 @@ def _contrast_block(
         support_size_N=z_E.ge_(least).sum(-1).long(),  # floats, in place: ten times faster
         offset=torch.cat([num_M.new_zeros(1), num_M.cumsum(0)]),
         token_id=token_id,
-        prob=_softmax_within(ratio / contrast_temperature, step_S, len(kept)),
+        prob=_softmax_within(ratio / settings.contrast_temperature, step_S, len(kept)),
         expert_logprob=expert_logprob,
         amateur_logprob=amateur_logprob,
     )
 
 
-def _exponentials(logits_BV: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _exponentials(
+    logits_BV: Float[Tensor, "B V"],
+) -> tuple[Float[Tensor, "B V"], Float[Tensor, "B V"], Float[Tensor, " B"], Int64[Tensor, " B"]]:
     """z = logit - max (in the logits' own memory), exp z, its sum, and the place of the maximum."""
     if not logits_BV.numel():
         empty = logits_BV.new_zeros(len(logits_BV))
@@ -212,7 +198,9 @@ def _exponentials(logits_BV: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return z_BV, q_BV, q_BV.sum(-1), top
 
 
-def _softmax_within(score_S: Tensor, step_S: Tensor, num_steps: int) -> Tensor:
+def _softmax_within(
+    score_S: Float[Tensor, " S"], step_S: Int64[Tensor, " S"], num_steps: int
+) -> Float[Tensor, " S"]:
     """Softmax of the entries of each step."""
     most = score_S.new_full((num_steps,), -math.inf).scatter_reduce(0, step_S, score_S, "amax")
     weight = (score_S - most[step_S]).exp()

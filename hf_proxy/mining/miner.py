@@ -17,7 +17,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from hf_proxy.mining.divergence import Contrast, contrast
+from hf_proxy.mining.divergence import Contrast, contrast_steps
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.access import is_sharded, scoring_mode, unwrapped, weights_checksum
 from hf_proxy.models.batching import group_by_tokens, token_batch
@@ -200,15 +200,7 @@ class Miner:
                     # gathered before it is written: two control tokens may have changed places
                     here = moved[(moved < self.width).all(1)].to(logits[1].device)
                     logits[1][:, here[:, 0]] = logits[1][:, here[:, 1]]
-                parts.append(
-                    contrast(
-                        *logits,
-                        divergence_beta=self.settings.divergence_beta,
-                        plausibility_alpha=self.settings.plausibility_alpha,
-                        contrast_temperature=self.settings.contrast_temperature,
-                        parity=self.settings.parity,
-                    )
-                )
+                parts.append(contrast_steps(logits[0], logits[1], self.settings))
 
             try:
                 read_logit_pairs(expert, amateur, batch, amateur_batch, consume, **devices)

@@ -26,7 +26,7 @@ from hf_proxy.models.parallel import (
     stop_together,
     sum_over_ranks,
 )
-from hf_proxy.records.defaults import BATCH_SIZE, SYSTEM_PROMPT
+from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.rows import SOFT_TARGET_FEATURES
 from hf_proxy.records.storage import fingerprint, provenance_of, write_arrow, write_text
@@ -46,13 +46,13 @@ def mine_soft_targets(
     accelerator: Processes = None,
     context: str = "chat",
     system_prompt: str | None = SYSTEM_PROMPT,
-    max_new_tokens: int = 128,
-    temperature: float = 0.0,
-    batch_size: int = BATCH_SIZE,
-    seed: int = 0,
-    divergence_beta: float = 0.4,
-    plausibility_alpha: float = 0.2,
-    contrast_temperature: float = 1.0,
+    max_new_tokens: int = MiningSettings.max_new_tokens,
+    temperature: float = MiningSettings.temperature,
+    batch_size: int = MiningSettings.batch_size,
+    seed: int = MiningSettings.seed,
+    divergence_beta: float = MiningSettings.divergence_beta,
+    plausibility_alpha: float = MiningSettings.plausibility_alpha,
+    contrast_temperature: float = MiningSettings.contrast_temperature,
     parity: str | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Dataset:
@@ -85,14 +85,14 @@ def mine_soft_targets(
             folder mined with other settings, a logit that is not finite.
     """
     settings = MiningSettings(
-        max_new_tokens,
-        temperature,
-        batch_size,
-        seed,
-        divergence_beta,
-        plausibility_alpha,
-        contrast_temperature,
-        parity,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        batch_size=batch_size,
+        seed=seed,
+        divergence_beta=divergence_beta,
+        plausibility_alpha=plausibility_alpha,
+        contrast_temperature=contrast_temperature,
+        parity=parity,
     )
     with stop_together(accelerator):
         miner = Miner(

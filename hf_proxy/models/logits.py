@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from hf_proxy.models.access import output_head, unwrapped
@@ -112,8 +113,10 @@ def read_logit_pairs(
     read_logits(expert, batch, both, device=device)
 
 
-def kept_logits(model: nn.Module, inputs: dict[str, Any], index_M: Tensor) -> Tensor:
-    """Logits `[M, V]` at some places of the flattened inputs, from the model's own forward.
+def kept_logits(
+    model: nn.Module, inputs: dict[str, Any], index_M: Int64[Tensor, " M"]
+) -> Float[Tensor, "M V"]:
+    """Logits at some places of the flattened inputs, from the model's own forward.
 
     With gradient: the model is called as it is wrapped (DDP, FSDP2), a hook in front of its head
     lets only those hidden states pass, and what the model does behind its head it does to them.
@@ -253,14 +256,14 @@ def measure_logit_transform(model: nn.Module, *, device: torch.device) -> LogitT
 
 def label_logprobs(
     model: nn.Module, batch: TokenBatch, transform: LogitTransform, *, device: torch.device
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Float64[Tensor, " N"], Int64[Tensor, " N"]]:
     """Log-probability and rank of each label, from one forward pass.
 
     Equals `log_softmax(model(input_ids).logits.float(), -1)` read at `position - 1`.
 
     Returns:
-        `logprob_N` (float64, nats) and `rank_N` (int64, 1 + tokens strictly more likely), on the
-        CPU. The softmax runs in fp32, in float64 for a float64 model.
+        `logprob_N` (nats) and `rank_N` (1 + tokens strictly more likely), on the CPU. The softmax
+        runs in fp32, in float64 for a float64 model.
     """
     logprobs: list[Tensor] = []
     ranks: list[Tensor] = []

@@ -13,19 +13,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import FunctionType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, PartialState
-from accelerate.utils import gather_object, reduce
+from accelerate.utils import broadcast_object_list, gather_object, reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from hf_proxy.records.errors import InputError
 
 # what shares the work: an Accelerator, or the bare state of the processes where there is none
 Processes: TypeAlias = Accelerator | PartialState | None
+Found = TypeVar("Found")
 
 # chosen here: the longest that a rank at its end waits for the others, and for its group to close
 END_WAIT = timedelta(seconds=30)
@@ -96,6 +97,24 @@ def stop_together(accelerator: Processes) -> Iterator[None]:
                     raise _failure_of(rank, kind, message, is_input)
     if failure is not None:
         raise failure
+
+
+def from_main(processes: Processes, work: Callable[[], Found]) -> Found:
+    """What `work` gives on the main process, told to all; only that one does it.
+
+    Every rank must call. Where files are read: on several nodes the others may not see them, and a
+    rank that looked later could see something else.
+
+    Raises:
+        as `stop_together`: an error of the main process reaches all.
+    """
+    found: list = [None]
+    with stop_together(processes):
+        if is_main(processes):
+            found = [work()]
+    if num_processes(processes) > 1:
+        broadcast_object_list(found)
+    return found[0]
 
 
 @contextmanager

@@ -37,6 +37,10 @@ class Rows(NamedTuple):
     num_bytes: np.ndarray
     parts: dict[str, Any]
 
+    def setting(self, divisor: str) -> Setting:
+        """What a score of these rows must share with another to be compared."""
+        return Setting(self.parts | {"divisor": divisor})
+
 
 class Scored(NamedTuple):
     """One row after its forward pass."""

@@ -4,6 +4,8 @@ Source: arXiv 2509.21013, equation 1. Where the paper is silent the choice is na
 docstrings.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from datasets import Dataset
 from torch import nn
@@ -14,7 +16,17 @@ from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.rows import LABEL_LOGPROB_FEATURES
 from hf_proxy.records.scores import ProxyScore, Setting
 from hf_proxy.scoring.forwards import forwards, read_rows
-from hf_proxy.scoring.summary import DIVISORS, summarise
+from hf_proxy.scoring.summary import DIVISORS, TraceSums, summarise
+
+
+class LabelSums(NamedTuple):
+    """What one forward pass sums over the labels of each trace, one array [num traces] each."""
+
+    weighted_nll: np.ndarray  # nats
+    nll: np.ndarray  # nats
+    weight: np.ndarray
+    top1: np.ndarray  # labels that no other token outranks
+    rank: np.ndarray
 
 
 def score_traces(
@@ -57,47 +69,44 @@ def score_traces(
     with stop_together(accelerator):
         rows = read_rows(aligned)
     num_rows = len(rows.example_id)
-    sums = np.zeros((num_rows, 5))
+    table = np.zeros((num_rows, len(LabelSums._fields)))
+    own = LabelSums(*table.T)  # views
     with stop_together(accelerator):
         for place, weight_N, logprob_N, rank_N in forwards(
             model, aligned, rows, accelerator, tokens_per_batch, padding_free
         ):
-            sums[place] = (
-                (-logprob_N * weight_N).sum(),
-                -logprob_N.sum(),
-                weight_N.sum(),
-                (rank_N == 1).sum(),
-                rank_N.sum(),
-            )
-    sums = sum_over_ranks(sums, accelerator)
-    weighted_nll_sum, nll_sum, weight_sum, top1_sum, rank_sum = sums.T
+            own.weighted_nll[place] = (-logprob_N * weight_N).sum()
+            own.nll[place] = -logprob_N.sum()
+            own.weight[place] = weight_N.sum()
+            own.top1[place] = (rank_N == 1).sum()
+            own.rank[place] = rank_N.sum()
+    sums = LabelSums(*sum_over_ranks(table, accelerator).T)
+    traces = TraceSums(
+        weighted_nll=sums.weighted_nll,
+        nll=sums.nll,
+        weight=sums.weight,
+        num_labels=rows.num_labels,
+        num_bytes=rows.num_bytes,
+    )
     bare = unwrapped(model)
     return ProxyScore(
-        **summarise(
-            rows.example_id,
-            weighted_nll_sum,
-            nll_sum,
-            weight_sum,
-            rows.num_labels,
-            rows.num_bytes,
-            divisor=divisor,
-        ),
-        top1_agreement=float(top1_sum.sum() / rows.num_labels.sum()),
-        mean_rank=float(rank_sum.sum() / rows.num_labels.sum()),
+        **summarise(rows.example_id, traces, divisor=divisor),
+        top1_agreement=float(sums.top1.sum() / rows.num_labels.sum()),
+        mean_rank=float(sums.rank.sum() / rows.num_labels.sum()),
         num_traces=num_rows,
         num_labels=int(rows.num_labels.sum()),
-        setting=Setting(rows.parts | {"divisor": divisor}),
+        setting=rows.setting(divisor),
         model_id=model_id or getattr(bare.config, "_name_or_path", None) or None,
         num_parameters=sum(getattr(p, "ds_numel", p.numel()) for p in bare.parameters()),
         step=step,
         rows=Dataset.from_dict(
             {
                 "example_id": rows.example_id,
-                "weighted_nll_sum": weighted_nll_sum,
-                "nll_sum": nll_sum,
-                "weight_sum": weight_sum,
-                "top1_sum": top1_sum.astype(np.int64),
-                "rank_sum": rank_sum.astype(np.int64),
+                "weighted_nll_sum": sums.weighted_nll,
+                "nll_sum": sums.nll,
+                "weight_sum": sums.weight,
+                "top1_sum": sums.top1.astype(np.int64),
+                "rank_sum": sums.rank.astype(np.int64),
                 "num_labels": rows.num_labels,
                 "num_bytes": rows.num_bytes,
             }
@@ -107,7 +116,7 @@ def score_traces(
 
 def setting_of(aligned: Dataset, *, divisor: str = "tokens") -> Setting:
     """The setting that `score_traces` would give these rows."""
-    return Setting(read_rows(aligned).parts | {"divisor": divisor})
+    return read_rows(aligned).setting(divisor)
 
 
 def token_logprobs(

@@ -1,7 +1,7 @@
 """Sums of every trace into the numbers of a score."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,35 +11,36 @@ from hf_proxy.records.errors import InputError
 DIVISORS = ("tokens", "weights")
 
 
-def summarise(
-    example_ids: Sequence[str],
-    weighted_nll_sum: np.ndarray,
-    nll_sum: np.ndarray,
-    weight_sum: np.ndarray,
-    num_labels: np.ndarray,
-    num_bytes: np.ndarray,
-    *,
-    divisor: str,
-) -> dict[str, Any]:
+class TraceSums(NamedTuple):
+    """What is summed over the labels of each trace, one array [number of traces] each."""
+
+    weighted_nll: np.ndarray  # nats
+    nll: np.ndarray  # nats
+    weight: np.ndarray
+    num_labels: np.ndarray
+    num_bytes: np.ndarray
+
+
+def summarise(example_ids: Sequence[str], sums: TraceSums, *, divisor: str) -> dict[str, Any]:
     """Sums per trace, sorted by `example_id`, into the numbers of a score; divides once.
 
     Returns:
         `value, low, high, pooled, trace_nll, bits_per_byte`, as `ProxyScore` has them.
     """
-    if divisor == "weights" and not weight_sum.all():
+    if divisor == "weights" and not sums.weight.all():
         raise InputError.at(
             "its weights sum to 0, so they cannot be the divisor",
             remedy="score with divisor='tokens', or drop the trace",
-            row=example_ids[int(np.argmin(weight_sum))],
+            row=example_ids[int(np.argmin(sums.weight))],
         )
-    denominator = weight_sum if divisor == "weights" else num_labels
-    per_trace = weighted_nll_sum / denominator
+    denominator = sums.weight if divisor == "weights" else sums.num_labels
+    per_trace = sums.weighted_nll / denominator
     low, high = bootstrap_interval(per_trace)
     return {
         "value": float(per_trace.mean()),
         "low": low,
         "high": high,
-        "pooled": float(weighted_nll_sum.sum() / denominator.sum()),
-        "trace_nll": float((nll_sum / num_labels).mean()),
-        "bits_per_byte": float(nll_sum.sum() / (num_bytes.sum() * np.log(2))),
+        "pooled": float(sums.weighted_nll.sum() / denominator.sum()),
+        "trace_nll": float((sums.nll / sums.num_labels).mean()),
+        "bits_per_byte": float(sums.nll.sum() / (sums.num_bytes.sum() * np.log(2))),
     }

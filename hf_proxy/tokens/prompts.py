@@ -1,6 +1,6 @@
-"""Questions as the ids that an expert reads, with what they were made of."""
+"""What a model reads before it answers: contexts of traces, prompts of trajectories."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from datasets import Dataset
@@ -8,7 +8,79 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError, check_unique_ids
+from hf_proxy.records.storage import fingerprint
 from hf_proxy.tokens.tokenizers import encode_contexts
+
+
+@dataclass(frozen=True)
+class Context:
+    """How a row's question becomes the text that stands before its answer.
+
+    Attributes:
+        render: row to text; reads the row's `prompt`.
+        is_chat: the text is a chat template's, which brings its own special tokens.
+        template: the chat template, the text that holds `{prompt}`, or the function's name.
+        setting: what a setting records of it: kind, and text, hash or name.
+        system_prompt: the chat's system turn, where it has one of ours.
+    """
+
+    render: Callable[[Mapping], str]
+    is_chat: bool
+    template: str
+    setting: str
+    system_prompt: str | None = None
+
+
+def read_context(
+    context: str | Callable[[Mapping], str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    name: str | None = None,
+    system_prompt: str | None = None,
+) -> Context:
+    """The context that a user names.
+
+    Args:
+        context: `"chat"`: the tokenizer's template, the prompt as user turn, with its generation
+            prompt; text in which `{prompt}` is replaced; or a function of the row.
+        name: of the function.
+        system_prompt: for `"chat"`; None: the template's own.
+
+    Raises:
+        InputError: a text without `{prompt}`, a tokenizer without template.
+    """
+    if callable(context):
+        return Context(context, False, str(name), f"function {name}")
+    if context == "chat":
+        if not tokenizer.chat_template:
+            raise InputError.at(
+                "the tokenizer has no chat template",
+                remedy="pass a context in text, as '{prompt}\\n'",
+                field="context",
+            )
+        head = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+
+        def chat(row: Mapping) -> str:
+            turns = [*head, {"role": "user", "content": row["prompt"]}]
+            text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            return str(text)
+
+        template = tokenizer.chat_template
+        return Context(chat, True, str(template), f"chat {fingerprint(template)}", system_prompt)
+    return text_context(context)
+
+
+def text_context(text: str) -> Context:
+    """The context that is a text in which `{prompt}` is replaced, wherever it stands.
+
+    Raises:
+        InputError: there is none in it.
+    """
+    if "{prompt}" not in text:
+        raise InputError.at(
+            f"{text!r} has no {{prompt}}", remedy="write it where the prompt goes", field="context"
+        )
+    return Context(lambda row: text.replace("{prompt}", row["prompt"]), False, text, f"text {text}")
 
 
 @dataclass(frozen=True)
@@ -39,13 +111,11 @@ def read_prompts(
 
     Args:
         prompts: rows with `prompt` and, if they have names, `example_id`; or texts.
-        context: `"chat"`, the tokenizer's template with its generation prompt; or text in which
-            `{prompt}` is replaced.
-        system_prompt: for `"chat"`; None: the template's own.
+        context, system_prompt: of `read_context`, in text.
 
     Raises:
-        InputError: a prompt that is empty or no text, a name that stands twice, no prompts, a
-            context without `{prompt}`, a tokenizer without template.
+        InputError: a prompt that is empty or no text, a name that stands twice, no prompts; see
+            `read_context`.
     """
     if isinstance(prompts, Dataset):
         if "prompt" not in prompts.column_names:
@@ -71,33 +141,10 @@ def read_prompts(
                 row=id,
                 field="prompt",
             )
-    if context == "chat":
-        if not tokenizer.chat_template:
-            raise InputError.at(
-                "the tokenizer has no chat template",
-                remedy="pass a context with {prompt}, as '{prompt}\\n'",
-            )
-        head = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
-        rendered = [
-            str(
-                tokenizer.apply_chat_template(
-                    [*head, {"role": "user", "content": text}],
-                    add_generation_prompt=True,
-                    tokenize=False,
-                )
-            )
-            for text in texts
-        ]
-        template = str(tokenizer.chat_template)
-    elif "{prompt}" in context:
-        rendered = [context.replace("{prompt}", text) for text in texts]
-        template, system_prompt = context, None
-    else:
-        raise InputError.at(
-            f"context {context!r} has no {{prompt}}", remedy="write it where the prompt goes"
-        )
-    input_ids = encode_contexts(tokenizer, rendered, chat=context == "chat")
-    return Prompts(ids, input_ids, template, system_prompt)
+    read = read_context(context, tokenizer, system_prompt=system_prompt)
+    rendered = [read.render({"prompt": text}) for text in texts]
+    input_ids = encode_contexts(tokenizer, rendered, chat=read.is_chat)
+    return Prompts(ids, input_ids, read.template, read.system_prompt)
 
 
 def check_lengths(prompts: Prompts, max_new_tokens: int, window: int | None) -> None:

@@ -6,21 +6,31 @@ checkpoints. Source: arXiv 2509.21013, equation 1 and algorithm 1.
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import Dataset
+import pyarrow.compute as pc
+from datasets import Dataset, Features, List, Value
+from jaxtyping import Float64, Int64
 from transformers import PreTrainedTokenizerBase
 
 from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.records.rows import ALIGNED_FEATURES
 from hf_proxy.records.storage import cached_dataset, fingerprint
+from hf_proxy.tokens.prompts import read_context
 from hf_proxy.tokens.tokenizers import encode_contexts, encode_traces, tokenizer_fingerprint
 from hf_proxy.traces.checks import check_trace, traces_fingerprint
+from hf_proxy.traces.settings import TRACE_CONTEXT, AlignmentSettings
 
 logger = logging.getLogger(__name__)
-UNITS = ("letter", "byte")
+_ENCODED_FEATURES = Features(
+    {
+        "input_ids": List(Value("int32")),  # [T], context then trace
+        "label_start": Value("int32"),
+        "label_end": List(Value("int32")),  # [n], bytes of the trace; each begins where one ended
+    }
+)
 _CHUNK = 1000  # rows tokenized together
 _ROUNDING = 1e-12  # weights no further apart than this are one weight, summed in different orders
 
@@ -29,12 +39,12 @@ def align_traces(
     traces: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    context: str | Callable[[Mapping], str] = "{prompt}\n",
+    context: str | Callable[[Mapping], str] = TRACE_CONTEXT,
     context_name: str | None = None,
-    unit: str = "letter",
-    minmax_over: str | None = "trace",
+    unit: str = AlignmentSettings.unit,
+    minmax_over: str | None = AlignmentSettings.minmax_over,
     max_length: int | None = None,
-    too_long: str = "error",
+    too_long: str = AlignmentSettings.too_long,
 ) -> Dataset:
     """Tokenize context and trace and give each trace token (label) its weight.
 
@@ -61,97 +71,90 @@ def align_traces(
     Raises:
         InputError: a row whose trace the tokens do not spell, and every row `check_trace` refuses.
     """
-    if unit not in UNITS:
-        raise ValueError(f"unit must be one of {UNITS}, not {unit!r}")
-    if minmax_over not in ("trace", "dataset", None):
-        raise ValueError(f"minmax_over must be 'trace', 'dataset' or None, not {minmax_over!r}")
-    if too_long not in ("error", "drop"):
-        raise ValueError(f"too_long must be 'error' or 'drop', not {too_long!r}")
+    settings = AlignmentSettings(
+        context=context,
+        context_name=context_name,
+        unit=unit,
+        minmax_over=minmax_over,
+        max_length=max_length,
+        too_long=too_long,
+    )
+    return align_rows(traces, tokenizer, settings)
+
+
+def align_rows(
+    traces: Dataset, tokenizer: PreTrainedTokenizerBase, settings: AlignmentSettings
+) -> Dataset:
+    """`align_traces` under settings that are there already.
+
+    Each text is tokenized once, into a cached set of its own; rows are then dropped and weighed
+    from there, also under other settings of the same context.
+    """
     traces = traces.with_format(None)
     check_unique_ids(traces["example_id"])
+    context = read_context(settings.context, tokenizer, name=settings.context_name)
+    contexts = []
     for index, row in enumerate(traces):
         check_trace(row, index=index)
-    context_part, context_of = _context(context, context_name, tokenizer)
+        contexts.append(context.render(row))
 
-    chat = context == "chat"
-    kept = traces
-    contexts = [context_of(row) for row in traces]
-    if max_length is not None:
-        fits = []
-        for index, encoded in enumerate(_encoded(traces, contexts, tokenizer, chat=chat)):
-            num_tokens = len(encoded[0]) + len(encoded[1])
-            if num_tokens <= max_length:
-                fits.append(index)
-            elif too_long == "error":
-                raise InputError.at(
-                    f"context and trace have {num_tokens} tokens, max_length is {max_length}",
-                    remedy="raise max_length, or pass too_long='drop'",
-                    row=f"{index} (example_id {traces[index]['example_id']!r})",
-                )
-        if len(fits) < len(traces):
-            logger.warning("dropped %d traces longer than %d", len(traces) - len(fits), max_length)
-        if not fits:
-            raise InputError.at("every trace is longer than max_length", remedy="raise it")
-        kept = traces.select(fits)
+    encoded = None
+    if settings.max_length is not None:
+        encoded = _encoded(traces, contexts, tokenizer, chat=context.is_chat)
+        fits = _fitting(encoded, traces, settings.max_length, settings.too_long)
+        traces, encoded = traces.select(fits), encoded.select(fits)
         contexts = [contexts[index] for index in fits]
 
     parts = {
-        "traces": traces_fingerprint(kept),
-        "num_traces": len(kept),
+        "traces": traces_fingerprint(traces),
+        "num_traces": len(traces),
         "tokenizer": tokenizer_fingerprint(tokenizer),
-        "context": context_part,
-        "unit": unit,
-        "minmax_over": minmax_over,
-        "max_length": max_length,
+        "context": context.setting,
+        "unit": settings.unit,
+        "minmax_over": settings.minmax_over,
+        "max_length": settings.max_length,
     }
     setting_parts = json.dumps(parts, sort_keys=True)
 
-    def weighted() -> Iterator[tuple[Mapping, list[int], list[int], np.ndarray, np.ndarray]]:
-        for row, encoded in zip(kept, _encoded(kept, contexts, tokenizer, chat=chat), strict=True):
-            context_ids, ids, spans = encoded
-            yield row, context_ids, ids, spans, token_weights(row, spans, unit=unit)
-
     def aligned() -> Iterator[dict[str, Any]]:
-        low, high = np.inf, -np.inf
-        if minmax_over == "dataset":
-            for row, _, _, _, weights in weighted():
-                if row["weighting"] == "logprob":
-                    low, high = min(low, weights.min()), max(high, weights.max())
-        for row, context_ids, ids, spans, weights in weighted():
-            if row["weighting"] == "logprob" and minmax_over == "trace":
-                weights = min_max(weights, weights.min(), weights.max())
-            elif row["weighting"] == "logprob" and minmax_over == "dataset":
-                weights = min_max(weights, low, high)
+        own = encoded
+        if own is None:
+            own = _encoded(traces, contexts, tokenizer, chat=context.is_chat)
+        for trace, (input_ids, start, spans), weights in _weighted(traces, own, settings):
             yield {
-                "example_id": row["example_id"],
-                "input_ids": context_ids + ids,
-                "label_start": len(context_ids),
-                "label_weight": [0.0] * len(context_ids) + weights.tolist(),
+                "example_id": trace["example_id"],
+                "input_ids": input_ids,
+                "label_start": start,
+                "label_weight": np.concatenate([np.zeros(start), weights]),
                 "label_spans": spans.tolist(),
-                "num_bytes": len(row["trace"].encode()),
+                "num_bytes": len(trace["trace"].encode()),
                 "setting_parts": setting_parts,
             }
 
     # rows and rendered contexts in their order: a chat template may print today's date
     # and a pad token, which the setting leaves out, may stand in a text
     added = tokenizer.get_added_vocab()
-    key = fingerprint([setting_parts, list(kept["example_id"]), contexts, added])
+    key = fingerprint([setting_parts, list(traces["example_id"]), contexts, added])
     return cached_dataset(f"aligned-{key}", ALIGNED_FEATURES, aligned)
 
 
-def min_max(weights: np.ndarray, low: float, high: float) -> np.ndarray:
+def min_max(
+    weights: Float64[np.ndarray, " N"], low: float, high: float
+) -> Float64[np.ndarray, " N"]:
     """`(weights - low) / (high - low)`; all 1 where high = low (paper silent, chosen here)."""
     if high - low <= _ROUNDING:
         return np.ones_like(weights)
     return (weights - low) / (high - low)
 
 
-def token_weights(row: Mapping, spans: np.ndarray, *, unit: str) -> np.ndarray:
-    """Weight of each label before min-max, float64 in [0, 1].
+def token_weights(
+    row: Mapping, spans: Int64[np.ndarray, "N 2"], *, unit: str
+) -> Float64[np.ndarray, " N"]:
+    """Weight of each label before min-max, in [0, 1].
 
     Args:
         row: a `Trace`.
-        spans: int `[n, 2]`, bytes of the trace that each label covers, tiling it in order. A label
+        spans: bytes of the trace that each label covers, tiling it in order. A label
             that covers no byte takes the weight of the byte that follows it (of the last byte at
             the end): it stands for no letter of its own.
     """
@@ -183,42 +186,93 @@ def token_weights(row: Mapping, spans: np.ndarray, *, unit: str) -> np.ndarray:
     return weights
 
 
-def _context(
-    context: str | Callable[[Mapping], str], name: str | None, tokenizer: PreTrainedTokenizerBase
-) -> tuple[str, Callable[[Mapping], str]]:
-    """What the setting says of the context, and the function from row to context text."""
-    if callable(context):
-        if not name:
-            raise ValueError("a context function needs context_name=, which the setting records")
-        return f"function {name}", context
-    if context == "chat":
-        if not tokenizer.chat_template:
-            raise InputError.at(
-                "the tokenizer has no chat template",
-                remedy="pass a context in text, as '{prompt}\\n'",
-                field="context",
-            )
-        template = fingerprint(tokenizer.chat_template)
+class _Encoded(NamedTuple):
+    """One row's context and trace as ids."""
 
-        def chat(row: Mapping) -> str:
-            turn = [{"role": "user", "content": row["prompt"]}]
-            text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
-            return str(text)
+    input_ids: np.ndarray
+    label_start: int
+    spans: np.ndarray  # [n, 2], bytes of the trace
 
-        return f"chat {template}", chat
-    if "{prompt}" not in context:
-        raise ValueError(f"context {context!r} has no {{prompt}}; write it where the prompt goes")
-    return f"text {context}", lambda row: context.replace("{prompt}", row["prompt"])
+
+def _weighted(
+    traces: Dataset, encoded: Dataset, settings: AlignmentSettings
+) -> Iterator[tuple[dict[str, Any], _Encoded, np.ndarray]]:
+    """Each trace with its ids, and its weights after min-max, row by row."""
+
+    def raw() -> Iterator[tuple[dict[str, Any], _Encoded, np.ndarray]]:
+        for trace, own in zip(traces, _read_encoded(encoded), strict=True):
+            yield trace, own, token_weights(trace, own.spans, unit=settings.unit)
+
+    low, high = np.inf, -np.inf
+    if settings.minmax_over == "dataset":
+        for trace, _, weights in raw():
+            if trace["weighting"] == "logprob":
+                low, high = min(low, weights.min()), max(high, weights.max())
+    for trace, own, weights in raw():
+        if trace["weighting"] == "logprob" and settings.minmax_over is not None:
+            if settings.minmax_over == "trace":
+                low, high = weights.min(), weights.max()
+            weights = min_max(weights, low, high)
+        yield trace, own, weights
+
+
+def _read_encoded(encoded: Dataset) -> Iterator[_Encoded]:
+    """Rows of `_encoded`, as arrays: lists of numbers would take as long as the tokenizer."""
+    for table in encoded.with_format("arrow").iter(batch_size=_CHUNK):
+        columns = (table[name] for name in ("input_ids", "label_start", "label_end"))
+        for input_ids, start, end in zip(*columns, strict=True):
+            ends = end.values.to_numpy().astype(np.int64)
+            spans = np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)
+            yield _Encoded(input_ids.values.to_numpy(), start.as_py(), spans)
+
+
+def _fitting(encoded: Dataset, traces: Dataset, max_length: int, too_long: str) -> list[int]:
+    """Rows of at most `max_length` tokens, context and trace together."""
+    lengths = pc.list_value_length(encoded.data.column("input_ids")).to_numpy()
+    fits = np.flatnonzero(lengths <= max_length).tolist()
+    if len(fits) == len(lengths):
+        return fits
+    if too_long == "error":
+        index = int(np.argmax(lengths > max_length))
+        raise InputError.at(
+            f"context and trace have {lengths[index]} tokens, max_length is {max_length}",
+            remedy="raise max_length, or pass too_long='drop'",
+            row=f"{index} (example_id {traces[index]['example_id']!r})",
+        )
+    logger.warning("dropped %d traces longer than %d", len(lengths) - len(fits), max_length)
+    if not fits:
+        raise InputError.at("every trace is longer than max_length", remedy="raise it")
+    return fits
 
 
 def _encoded(
-    traces: Dataset, contexts: list[str], tokenizer: PreTrainedTokenizerBase, *, chat: bool
-) -> Iterator[tuple[list[int], list[int], np.ndarray]]:
-    """Context ids, trace ids and the trace ids' byte spans, for each row."""
+    traces: Dataset, contexts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, chat: bool
+) -> Dataset:
+    """Ids of context and trace together, where the trace begins, and where each of its ids ends.
+
+    Cached by everything that decides them, so memory does not grow with the set.
+    """
+    texts = zip(contexts, traces["trace"], strict=True)
+    decided_by = [
+        tokenizer_fingerprint(tokenizer),
+        tokenizer.get_added_vocab(),
+        chat,
+        [fingerprint(pair) for pair in texts],
+    ]
+    return cached_dataset(
+        f"encoded-{fingerprint(decided_by)}",
+        _ENCODED_FEATURES,
+        lambda: _encode(traces, contexts, tokenizer, chat=chat),
+    )
+
+
+def _encode(
+    traces: Dataset, contexts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, chat: bool
+) -> Iterator[dict[str, Any]]:
+    """Rows of `_encoded`, in chunks that are tokenized together."""
     for start in range(0, len(traces), _CHUNK):
         rows = traces[start : start + _CHUNK]
-        texts = contexts[start : start + _CHUNK]
-        context_ids = encode_contexts(tokenizer, texts, chat=chat)
+        context_ids = encode_contexts(tokenizer, contexts[start : start + _CHUNK], chat=chat)
         encoded = encode_traces(tokenizer, rows["trace"])
         for place, (ids, trace_tokens) in enumerate(zip(context_ids, encoded, strict=True)):
             row = f"{start + place} (example_id {rows['example_id'][place]!r})"
@@ -237,4 +291,9 @@ def _encoded(
                     row=row,
                     field="prompt",
                 )
-            yield ids, *trace_tokens
+            trace_ids, spans = trace_tokens
+            yield {
+                "input_ids": np.array(ids + trace_ids, dtype=np.int32),
+                "label_start": len(ids),
+                "label_end": spans[:, 1],
+            }

@@ -1,10 +1,18 @@
-"""Rows that one mining of a run gives to the training that it watches."""
+"""Rows that a run mines for itself: from the callback that mines to the trainer that learns."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from hf_proxy.mining.sets import load_soft_targets
+from hf_proxy.records.errors import InputError
+from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
+from hf_proxy.training.rows import with_kept_steps
 
 
 @dataclass(frozen=True)
@@ -34,3 +42,95 @@ class FedRows:
             order = np.random.default_rng([seed, self.number, lap]).permutation(len(self.rows))
             places += order[start : start + num_rows - len(places)].tolist()
         return [self.rows[place] for place in places]
+
+
+class Feeding:
+    """What a callback that mines and the trainer that learns from it both hold.
+
+    The trainer calls `accept` before its training begins and `draw` at each step. The callback
+    calls `begin` and `end` with the run, and `put` after each mining that keeps a step.
+    """
+
+    def __init__(self) -> None:
+        self._tokenizer: PreTrainedTokenizerBase | None = None  # of the trainer that accepted
+        self._keep_all = False
+        self._rows: FedRows | None = None
+        self._source: Path | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no mining of the run has given rows yet."""
+        return self._rows is None
+
+    def accept(self, tokenizer: PreTrainedTokenizerBase, *, keep_all: bool) -> None:
+        """The trainer takes the rows of the run that is about to begin.
+
+        Args:
+            tokenizer: the trainer's.
+            keep_all: rows without a kept step teach too (`sft_weight`).
+        """
+        self._tokenizer, self._keep_all = tokenizer, keep_all
+
+    def begin(self, tokenizer: PreTrainedTokenizerBase, source: Path) -> None:
+        """A run begins, without rows.
+
+        Args:
+            tokenizer: that the rows will be mined with.
+            source: file that says what was mined, for errors.
+
+        Raises:
+            ValueError: no trainer has accepted, or one with another tokenizer or chat template.
+        """
+        if self._tokenizer is None:
+            raise ValueError(
+                "ContrastCallback(feed=True) gives rows to a SelectiveSFTTrainer only; use that "
+                "one, or feed=False to watch"
+            )
+        pair = [
+            (tokenizer_fingerprint(own), str(own.chat_template))
+            for own in (self._tokenizer, tokenizer)
+        ]
+        if pair[0] != pair[1]:
+            raise ValueError(
+                "the callback's processing_class is not the trainer's (tokenizer or chat "
+                "template), so its rows would be another model's; leave it out, it is taken from "
+                "the trainer"
+            )
+        self._rows, self._source = None, source
+
+    def end(self) -> None:
+        """The run is over: the next one's trainer has to accept anew."""
+        self._tokenizer = None
+
+    def put(self, folder: Path, number: int, step: int) -> None:
+        """The rows of a mining, read from its shards: on resume there is nothing else.
+
+        Args:
+            folder: of the set, on every process.
+            number, step: see `FedRows`.
+        """
+        assert self._tokenizer is not None
+        rows = with_kept_steps(
+            load_soft_targets(folder), str(folder), self._tokenizer, keep_all=self._keep_all
+        )
+        self._rows = FedRows(rows, number, step)
+
+    def draw(self, step: int, num_rows: int, seed: int) -> list[dict[str, Any]]:
+        """See `FedRows`.
+
+        Raises:
+            InputError: no mining of the run has kept a step yet.
+        """
+        if self._rows is None:
+            raise InputError.at(
+                "no mining of this run has kept a step yet, so there is nothing to train on",
+                remedy="lower divergence_beta, or mine more num_prompts",
+                source=self._source,
+            )
+        return self._rows.draw(step, num_rows, seed)
+
+
+def feedings_of(callbacks: Iterable[Any]) -> list[Feeding]:
+    """Those that the callbacks of a trainer hold."""
+    found = (getattr(callback, "feeding", None) for callback in callbacks)
+    return [feeding for feeding in found if isinstance(feeding, Feeding)]

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from hf_proxy.mining.settings import MiningSettings
+
 
 @dataclass
 class SelectiveFields:
@@ -22,17 +24,17 @@ class SelectiveFields:
         },
     )
     divergence_beta: float = field(
-        default=0.4,
+        default=MiningSettings.divergence_beta,
         metadata={
             "help": "With an amateur (hf-proxy loop): keep steps with KL of at least so many nats "
             "(paper: 0.4)."
         },
     )
     plausibility_alpha: float = field(
-        default=0.2,
+        default=MiningSettings.plausibility_alpha,
         metadata={"help": "With an amateur: targets are tokens of p >= alpha * largest p (0.2)."},
     )
     contrast_temperature: float = field(
-        default=1.0,
+        default=MiningSettings.contrast_temperature,
         metadata={"help": "With an amateur: divides the log-ratio before the softmax (paper: 1)."},
     )

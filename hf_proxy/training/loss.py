@@ -1,13 +1,19 @@
 """The loss of kept steps, and what is counted and logged of it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 
-def selective_loss(logits_MV: Tensor, step_S: Tensor, token_id_S: Tensor, prob_S: Tensor) -> Tensor:
+def selective_loss(
+    logits_MV: Float[Tensor, "M V"],
+    step_S: Int64[Tensor, " S"],
+    token_id_S: Int64[Tensor, " S"],
+    prob_S: Float[Tensor, " S"],
+) -> Float[Tensor, " M"]:
     """KL(soft target || model) of each kept step.
 
     Equals `F.kl_div(log_softmax(logits), q, reduction="none").sum(-1)` with q as dense rows.
@@ -34,22 +40,37 @@ def loss_counts(batch: Mapping[str, Any]) -> list[int]:
     return [len(batch["logit_index"]), 0]
 
 
-def logged_figures(
-    kl_sum: float, correct: float, num_kept: float, nll_sum: float, num_tokens: float
-) -> dict[str, float]:
-    """What is logged beside the loss; a mean of nothing is left out."""
-    figures = {}
-    if num_kept:
-        figures = {"kept_accuracy": correct / num_kept, "num_kept": num_kept}
-    if num_kept and num_tokens:
-        figures["kept_kl"] = kl_sum / num_kept
-    if num_tokens:
-        figures["completion_nll"] = nll_sum / num_tokens
-    return figures
+class LossSums(NamedTuple):
+    """What is summed over steps and tokens: numbers, or one tensor or array over rows each."""
+
+    kl_sum: Any  # nats, over kept steps
+    num_correct: Any  # kept steps whose first token is the target's
+    num_kept: Any
+    nll_sum: Any  # nats, over completion tokens
+    num_tokens: Any
+
+    def figures(self) -> dict[str, float]:
+        """What is logged beside the loss; a mean of nothing is left out."""
+        found = {}
+        if self.num_kept:
+            found = {
+                "kept_accuracy": self.num_correct / self.num_kept,
+                "num_kept": self.num_kept,
+            }
+        if self.num_kept and self.num_tokens:
+            found["kept_kl"] = self.kl_sum / self.num_kept
+        if self.num_tokens:
+            found["completion_nll"] = self.nll_sum / self.num_tokens
+        return found
 
 
-def prefers_target_token(logits_MV: Tensor, step: Tensor, token_id: Tensor, prob: Tensor) -> Tensor:
-    """Whether the model's first token is the target's most probable one, bool `[M]`."""
+def prefers_target_token(
+    logits_MV: Float[Tensor, "M V"],
+    step: Int64[Tensor, " S"],
+    token_id: Int64[Tensor, " S"],
+    prob: Float[Tensor, " S"],
+) -> Float[Tensor, " M"]:
+    """1 where the model's first token is the target's most probable one, else 0."""
     num_steps = len(logits_MV)
     most = prob.new_zeros(num_steps).scatter_reduce(0, step, prob, "amax")
     is_most = prob == most[step]

@@ -31,7 +31,8 @@ from hf_proxy.models.parallel import stop_together
 from hf_proxy.records.errors import check_unique_ids
 from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, TrajectoryCollator
 from hf_proxy.training.config import SelectiveSFTConfig
-from hf_proxy.training.loss import logged_figures, loss_counts, prefers_target_token, selective_loss
+from hf_proxy.training.feeding import Feeding, feedings_of
+from hf_proxy.training.loss import LossSums, loss_counts, prefers_target_token, selective_loss
 from hf_proxy.training.rows import check_trainable, trajectories_of, with_kept_steps
 
 
@@ -96,7 +97,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         }
         checked = dict(ready) if amateur is None else {}
         self._is_fed = train_dataset is None
-        self._feeder: Any = None  # the callback that mines the rows
+        self._feeding: Feeding | None = None
         if self._is_fed:
             if args.max_steps <= 0:
                 raise ValueError("without a train_dataset, max_steps says how long to train")
@@ -151,25 +152,25 @@ class SelectiveSFTTrainer(SFTTrainer):
                 if not (self._is_fed and name == "train_dataset"):
                     self._miner.check_readable(rows, name)
         self._sft_weight = args.sft_weight
-        # KL, first tokens right, kept steps, -ln p and number of completion tokens; in
-        # evaluation by row, since the loader repeats some to give every rank as many
-        self._train_sums = np.zeros(5)
+        self._train_sums = np.zeros(len(LossSums._fields))
+        # by row, since the loader repeats some to give every rank as many
         self._eval_sums: dict[str, list[float]] = {}
 
     def get_train_dataloader(self):
-        """Where mined rows are fed, the callback that mines them is told so before it begins."""
-        feeders = [c for c in self.callback_handler.callbacks if getattr(c, "feed", False)]
-        if len(feeders) != int(self._is_fed) or (self._is_fed and self._miner is not None):
+        """Where mined rows are fed, they are accepted before the callbacks begin."""
+        feedings = feedings_of(self.callback_handler.callbacks)
+        if len(feedings) != int(self._is_fed) or (self._is_fed and self._miner is not None):
             raise ValueError(
-                f"{len(feeders)} callbacks with feed=True, train_dataset "
+                f"{len(feedings)} callbacks with feed=True, train_dataset "
                 f"{'' if self._is_fed else 'not '}None, amateur "
                 f"{'' if self._miner is None else 'not '}None: rows come from a train_dataset, or "
                 "from one ContrastCallback(feed=True), which has the amateur, with "
                 "train_dataset=None"
             )
-        if feeders:
-            self._feeder = feeders[0]
-            self._feeder.feeds(self)
+        if feedings:
+            tokenizer: Any = self.processing_class
+            self._feeding = feedings[0]
+            self._feeding.accept(tokenizer, keep_all=self._sft_weight > 0)
         return super().get_train_dataloader()
 
     def _get_train_sampler(self, train_dataset=None):
@@ -186,16 +187,17 @@ class SelectiveSFTTrainer(SFTTrainer):
         """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self._is_fed:
-            batches = self._fed([len(batch["place"]) for batch in batches])
+            batches = self._fed_batches([len(batch["place"]) for batch in batches])
         batches = [self._with_targets(batch) for batch in batches]
         counts = torch.tensor([loss_counts(batch) for batch in batches], device=device).sum(0)
         return batches, self.accelerator.gather(counts).view(-1, 2).sum(0)
 
-    def _fed(self, sizes: list[int]) -> list[dict[str, Any]]:
+    def _fed_batches(self, sizes: list[int]) -> list[dict[str, Any]]:
         """Micro-batches of the newest mining, this process's share of what all draw alike."""
         ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        rows = self._feeder.fed.draw(self.state.global_step, sum(sizes) * ranks, seed)[rank::ranks]
+        assert self._feeding is not None
+        rows = self._feeding.draw(self.state.global_step, sum(sizes) * ranks, seed)[rank::ranks]
         ends = np.cumsum(sizes)
         return [
             self._collate(rows[end - size : end]) for end, size in zip(ends, sizes, strict=True)
@@ -219,22 +221,25 @@ class SelectiveSFTTrainer(SFTTrainer):
         kl_M = selective_loss(logits_MV, targets["step"], targets["token_id"], targets["prob"])
         sums = [kl_M.sum() if len(kl_M) else logits_NV.sum() * 0.0]
         with torch.no_grad():
-            sums_R5 = kl_M.new_zeros(len(example_ids), 5, dtype=torch.float64)
-            correct = prefers_target_token(logits_MV, **targets).to(kl_M.dtype)
-            columns = torch.stack([kl_M, correct, torch.ones_like(kl_M)], dim=1)
+            shape = (len(example_ids), len(LossSums._fields))
+            table = kl_M.new_zeros(shape, dtype=torch.float64)
+            by_row = LossSums(*table.unbind(1))  # views, by row of the batch
+            correct = prefers_target_token(logits_MV, **targets)
             whose = row if kept is None else row[kept]
-            sums_R5[:, :3].index_add_(0, whose, columns.double())
+            by_row.kl_sum.index_add_(0, whose, kl_M.double())
+            by_row.num_correct.index_add_(0, whose, correct.double())
+            by_row.num_kept.index_add_(0, whose, torch.ones_like(whose).double())
         if label is not None:
             nll_N = torch.nn.functional.cross_entropy(
                 logits_NV.to(kl_M.dtype), label, reduction="none"
             )
             sums.append(self._sft_weight * nll_N.sum())
-            columns = torch.stack([nll_N.detach(), torch.ones_like(nll_N)], dim=1)
-            sums_R5[:, 3:].index_add_(0, row, columns.double())
+            by_row.nll_sum.index_add_(0, row, nll_N.detach().double())
+            by_row.num_tokens.index_add_(0, row, torch.ones_like(row).double())
         if unwrapped(model).training:
-            self._train_sums += sums_R5.sum(0).cpu().numpy()
+            self._train_sums += table.sum(0).cpu().numpy()
         else:
-            self._eval_sums.update(zip(example_ids, sums_R5.tolist(), strict=True))
+            self._eval_sums.update(zip(example_ids, table.tolist(), strict=True))
         if num_items_in_batch is None:
             counts, ranks = kl_M.new_tensor([len(kl_M), len(index)]), 1
         else:
@@ -262,8 +267,8 @@ class SelectiveSFTTrainer(SFTTrainer):
         """Our figures in the row of the training loss."""
         if "loss" in logs:
             own = torch.from_numpy(self._train_sums).to(self.accelerator.device)
-            self._train_sums = np.zeros(5)
-            logs |= logged_figures(*self.accelerator.reduce(own, reduction="sum").tolist())
+            self._train_sums = np.zeros(len(LossSums._fields))
+            logs |= LossSums(*self.accelerator.reduce(own, reduction="sum").tolist()).figures()
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
@@ -273,12 +278,11 @@ class SelectiveSFTTrainer(SFTTrainer):
         output = super().evaluation_loop(*args, **kwargs)
         assert output.metrics is not None
         rows = dict(gather_object(list(self._eval_sums.items())))
-        sums = np.array([rows[name] for name in sorted(rows)]).sum(0).tolist()
-        figures = logged_figures(*sums)
-        own = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
-        kl_sum, _, num_kept, nll_sum, num_tokens = sums
-        if num_kept:
-            loss = kl_sum / num_kept + self._sft_weight * nll_sum / max(num_tokens, 1)
+        sums = LossSums(*np.array([rows[name] for name in sorted(rows)]).sum(0).tolist())
+        own = {f"{metric_key_prefix}_{name}": value for name, value in sums.figures().items()}
+        if sums.num_kept:
+            loss = sums.kl_sum / sums.num_kept
+            loss += self._sft_weight * sums.nll_sum / max(sums.num_tokens, 1)
             output.metrics.update({f"{metric_key_prefix}_loss": loss} | own)
         else:  # possible with an amateur only; there is no mean of nothing
             output.metrics.pop(f"{metric_key_prefix}_loss", None)

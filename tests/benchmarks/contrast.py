@@ -37,7 +37,6 @@ from hf_proxy.models.access import scoring_mode
 from hf_proxy.models.batching import group_by_tokens, token_batch
 from hf_proxy.models.logits import LABELS_PER_CHUNK
 from hf_proxy.recipes.library.rows import load_rows
-from hf_proxy.records.defaults import BATCH_SIZE
 from hf_proxy.tokens.prompts import Prompts, read_prompts
 
 CONTRAST_BAR = 1.15  # times the two forwards
@@ -171,7 +170,7 @@ def main():
     parser.add_argument("--amateur", required=True)
     parser.add_argument("--prompts", required=True)
     parser.add_argument("--prompt_column", default="prompt")
-    parser.add_argument("--num_prompts", type=int, default=BATCH_SIZE)
+    parser.add_argument("--num_prompts", type=int, default=MiningSettings.batch_size)
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--prefix_prompts", type=int, default=3)

@@ -23,19 +23,29 @@ def command(capsys, *arguments):
     return code, said, json.loads(last) if last.startswith("{") else None
 
 
-def torchrun(world_size, *arguments, timeout=300):
-    """Start real processes; a hang fails the test instead of the suite."""
+def python(*arguments, timeout=300):
+    """Start a process; a hang fails the test instead of the suite."""
     environment = os.environ | {
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(TESTS),
     }
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(world_size)]
-    # a free port of its own, so that two suites on one machine do not meet
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", *map(str, arguments)]
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        [sys.executable, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
+
+
+def torchrun(world_size, *arguments, timeout=300):
+    """Start real processes as users start them."""
+    command = ["-m", "torch.distributed.run", "--nproc_per_node", world_size]
+    # a free port of its own, so that two suites on one machine do not meet
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    return python(*command, *arguments, timeout=timeout)
 
 
 def write_inputs(folder, tokenizer, traces):
@@ -59,7 +69,7 @@ def ranks(base, world_size, names):
     report = base / f"ranks-{world_size}.json"
     with FileLock(base / f"ranks-{world_size}.lock"):
         if not report.exists():
-            done = torchrun(world_size, TESTS / "ranks_worker.py", folder, *names)
+            done = python(TESTS / "ranks_worker.py", world_size, folder, *names)
             report.write_text(json.dumps([done.returncode, done.stderr[-6000:]]))
     code, said = json.loads(report.read_text())
     assert code == 0, said

@@ -45,7 +45,7 @@ def items() -> dict[str, Item]:
     for how in RAISING:
         found[how] = Item((minimal, "{out}", how), 1, SAID.get(how, "KeyError: 'lost here'"))
     for name in WORKERS:
-        found[f"{name}_worker"] = Item((str(HERE / "ranks_worker.py"), "{out}", name))
+        found[f"{name}_worker"] = Item((str(HERE / "ranks_worker.py"), "2", "{out}", name))
     expert, amateur, traces, questions = (
         str(ASSETS / name) for name in ("expert", "amateur", "traces.parquet", "questions.jsonl")
     )

@@ -6,9 +6,10 @@ import numpy as np
 
 from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.records.rows import LABEL_LOGPROB_FEATURES, TRACE_FEATURES
-from hf_proxy.scoring.summary import DIVISORS, summarise
-from hf_proxy.traces.alignment import UNITS, min_max, token_weights
+from hf_proxy.scoring.summary import DIVISORS, TraceSums, summarise
+from hf_proxy.traces.alignment import min_max, token_weights
 from hf_proxy.traces.checks import check_trace
+from hf_proxy.traces.settings import AlignmentSettings
 
 _DESCRIPTION = """
 How well a proxy model predicts a frontier model's reasoning traces, each token weighted by the
@@ -53,12 +54,16 @@ class RBridge(evaluate.Metric):
         )
 
     def _compute(
-        self, predictions, references, unit="letter", minmax_over="trace", divisor="tokens"
+        self,
+        predictions,
+        references,
+        unit=AlignmentSettings.unit,
+        minmax_over=AlignmentSettings.minmax_over,
+        divisor="tokens",
     ):
-        if unit not in UNITS or divisor not in DIVISORS:
-            raise ValueError(f"unit is one of {UNITS}, divisor one of {DIVISORS}")
-        if minmax_over not in ("trace", "dataset", None):
-            raise ValueError(f"minmax_over must be 'trace', 'dataset' or None, not {minmax_over!r}")
+        AlignmentSettings(unit=unit, minmax_over=minmax_over)  # refuses unknown ones
+        if divisor not in DIVISORS:
+            raise ValueError(f"divisor must be one of {DIVISORS}, not {divisor!r}")
         traces = {row["example_id"]: row for row in references}
         check_unique_ids([row["example_id"] for row in references], source="references")
         check_unique_ids([row["example_id"] for row in predictions], source="predictions")
@@ -79,17 +84,21 @@ class RBridge(evaluate.Metric):
             rows.append((trace, spans, logprobs, token_weights(trace, spans, unit=unit)))
         weighted = [weight for trace, _, _, weight in rows if trace["weighting"] == "logprob"]
         everything = np.concatenate(weighted) if weighted else np.zeros(1)
-        sums = np.empty((len(rows), 5))
+        table = np.empty((len(rows), len(TraceSums._fields)))
+        sums = TraceSums(*table.T)  # views
         for place, (trace, _, logprobs, weight) in enumerate(rows):
             if trace["weighting"] == "logprob" and minmax_over is not None:
                 scope = weight if minmax_over == "trace" else everything
                 weight = min_max(weight, scope.min(), scope.max())
-            num_bytes = len(trace["trace"].encode())
             nll = -logprobs
-            sums[place] = (nll * weight).sum(), nll.sum(), weight.sum(), len(nll), num_bytes
+            sums.weighted_nll[place] = (nll * weight).sum()
+            sums.nll[place] = nll.sum()
+            sums.weight[place] = weight.sum()
+            sums.num_labels[place] = len(nll)
+            sums.num_bytes[place] = len(trace["trace"].encode())
         ids = [trace["example_id"] for trace, *_ in rows]
-        numbers = summarise(ids, *sums.T, divisor=divisor)
-        return numbers | {"num_traces": len(rows), "num_labels": int(sums[:, 3].sum())}
+        numbers = summarise(ids, sums, divisor=divisor)
+        return numbers | {"num_traces": len(rows), "num_labels": int(sums.num_labels.sum())}
 
 
 def _check_labels(example_id, spans, logprobs, num_bytes):

@@ -1,0 +1,66 @@
+"""A callback's place inside one trainer: in its logged rows, and where its batches are counted.
+
+`Trainer` logs an evaluation's metrics before it calls `on_evaluate`, so a callback alone reaches
+best-model selection, early stopping and `state.log_history`, but no reporter.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import Trainer
+
+_EVALUATION_ROW = re.compile(r"eval.*_runtime")
+
+
+class Attachment:
+    """Wraps a trainer's `log` and `get_batch_samples` until `undo`.
+
+    Args:
+        trainer: on which the methods are replaced, as attributes of the instance.
+        row: gives what is added to the row of an evaluation.
+
+    Attributes:
+        num_tokens: of this process's batches, without padding, since it was last set; None: not
+            counted.
+    """
+
+    def __init__(self, trainer: Trainer, row: Callable[[], Mapping[str, float]]):
+        self.trainer = trainer
+        self.num_tokens: int | None = 0
+        self._active = True
+        self._wrapped: dict[str, tuple[Any, Any]] = {}  # name: what stood there before, our own
+        log, get_batch_samples = trainer.log, trainer.get_batch_samples
+
+        def log_with_row(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+            if self._active and any(_EVALUATION_ROW.fullmatch(key) for key in logs):
+                logs.update(row())
+            log(logs, *args, **kwargs)
+
+        def counted_batch_samples(*args: Any, **kwargs: Any) -> Any:
+            batches, num_items = get_batch_samples(*args, **kwargs)
+            if self._active and self.num_tokens is not None:
+                self.num_tokens += sum(_num_tokens(batch) for batch in batches)
+            return batches, num_items
+
+        for name, own in (("log", log_with_row), ("get_batch_samples", counted_batch_samples)):
+            self._wrapped[name] = (vars(trainer).get(name), own)
+            setattr(trainer, name, own)
+
+    def undo(self) -> None:
+        """Give the trainer its own methods back."""
+        self._active = False
+        for name, (before, own) in self._wrapped.items():
+            if vars(self.trainer).get(name) is not own:
+                continue  # another has wrapped ours since: it stays below, and passes all on
+            if before is None:
+                delattr(self.trainer, name)
+            else:
+                setattr(self.trainer, name, before)
+
+
+def _num_tokens(batch: Mapping[str, Any]) -> int:
+    """Tokens of a batch without its padding."""
+    mask = batch.get("attention_mask")
+    ids = batch["input_ids"]
+    return int(ids.numel() if mask is None else mask.sum())
