@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.models import make_model
-from helpers.processes import command, torchrun
+from helpers.processes import TESTS, command, python
 from scipy import stats
 from transformers import AutoModelForCausalLM
 
@@ -205,7 +205,7 @@ def test_other_ends_are_other_answers(run_folder, capsys):
 def test_two_processes_answer_as_one(run_folder, capsys):
     assert command(capsys, "accuracy", *arguments_of(run_folder, "a"))[0] == 0
     recipe = ROOT / "recipes" / "evaluate_accuracy.py"
-    done = torchrun(2, recipe, *arguments_of(run_folder, "a", out="two"))
+    done = python(TESTS / "forked_recipe.py", 2, recipe, *arguments_of(run_folder, "a", out="two"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert items_of(run_folder, "two") == items_of(run_folder)
 
