@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_proxy.mining.divergence import Contrast, contrast_steps
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.access import is_sharded, scoring_mode, unwrapped, weights_checksum
+from hf_proxy.models.adapters import check_adapter, check_causal_adapter
 from hf_proxy.models.batching import group_by_tokens, token_batch
 from hf_proxy.models.generation import end_ids_of, generate, window_of
 from hf_proxy.models.logits import LogitTransform, measure_logit_transform, read_logit_pairs
@@ -43,7 +44,8 @@ class Miner:
         settings: see `mine_soft_targets`.
 
     Raises:
-        InputError: the tokenizers are of other families.
+        InputError: the tokenizers are of other families, or PEFT cannot run an adapter on text
+            alone (see `check_adapter`), or it reads later tokens.
         ValueError: sharded weights, a head narrower than the tokenizer, no end-of-text token.
     """
 
@@ -60,6 +62,9 @@ class Miner:
         self.processing_class = processing_class
         bare, bare_amateur = unwrapped(expert), unwrapped(amateur)
         self._refuse_shards()
+        for model in (bare, bare_amateur):
+            check_adapter(model)
+            check_causal_adapter(model)
         self.id_map: IdMap = match_vocabularies(processing_class, amateur_processing_class)
         self._transforms: list[LogitTransform] | None = None
         self.ids_checked = amateur_processing_class is not None

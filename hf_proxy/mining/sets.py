@@ -228,8 +228,10 @@ def _open_folder(folder: Path, content: Mapping[str, Any]) -> None:
     """Write `mining.json`, or see that it says the same."""
     path = folder / "mining.json"
     if not path.exists():
-        # a dot-file is what a killed run has left of a file that was to appear by rename
-        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        # a dot-file is what a killed run has left of a file that was to appear by rename; the
+        # path itself may have appeared just now, from another rank
+        inside = [file for file in folder.iterdir() if file != path] if folder.is_dir() else []
+        if any(not file.name.startswith(".") for file in inside):
             raise InputError.at(
                 "the folder holds something else", remedy="name an empty one", source=folder
             )

@@ -10,6 +10,7 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
+from hf_proxy.models.adapters import needs_rows_apart
 from hf_proxy.models.parallel import Processes, sum_over_ranks
 
 
@@ -68,7 +69,7 @@ def supports_padding_free(model: Any) -> bool:
     known = attention in ("eager", "sdpa") or attention.startswith(("flash_attention", "kernels"))
     recurrent = any(getattr(module, "_is_stateful", False) for module in model.modules())
     takes_positions = "position_ids" in _forward_parameters(model)
-    return known and not recurrent and takes_positions
+    return known and not recurrent and takes_positions and not needs_rows_apart(model)
 
 
 def prefers_padding_free(model: Any) -> bool:

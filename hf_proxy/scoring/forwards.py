@@ -13,7 +13,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from hf_proxy.models.access import prefers_padding_free, scoring_mode, supports_padding_free
+from hf_proxy.models.adapters import check_adapter
 from hf_proxy.models.batching import group_by_tokens, token_batch
+from hf_proxy.models.generation import window_of
 from hf_proxy.models.logits import label_logprobs, measure_logit_transform
 from hf_proxy.models.parallel import (
     Processes,
@@ -121,6 +123,7 @@ def forwards(
                 f"{getattr(bare.config, '_attn_implementation', None)!r} cannot tell packed rows "
                 "apart; score it with padding_free=False"
             )
+        check_adapter(bare)
         _check_window(bare, rows)
         shards = [
             [[shard[i] for i in group] for group in groups]
@@ -175,8 +178,7 @@ def _arrays(table: pa.Table) -> tuple[np.ndarray, ...]:
 
 
 def _check_window(model: Any, rows: Rows) -> None:
-    config = model.config.get_text_config()
-    window = getattr(config, "max_position_embeddings", None)
+    window = window_of(model)
     longest = int(np.argmax(rows.length))
     # the last token is only ever predicted, so the window holds one token less than the row
     if window is not None and rows.length[longest] - 1 > window:
