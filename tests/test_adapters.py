@@ -98,8 +98,10 @@ class Ids:
 
     eos_token_id = pad_token_id = 0
 
-    def __len__(self):
-        return SIZE
+    added_tokens_decoder: dict = {}
+
+    def get_vocab(self):
+        return {str(id): id for id in range(SIZE)}
 
 
 def ours(model, prompts=PROMPTS):

@@ -5,7 +5,7 @@ model ships with would make another distribution of it than the one that is meas
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from hf_proxy.models.access import output_head, unwrapped
+from hf_proxy.models.access import head_width, output_head, unwrapped
 from hf_proxy.models.adapters import (
     check_adapter,
     generation_groups,
@@ -32,7 +32,7 @@ def end_ids_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids that end a text: the tokenizer's, and those that the model was tuned to end with.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or none that the model's output head can give.
     """
     configured = unwrapped(model).generation_config.eos_token_id
     ends = [tokenizer.eos_token_id]
@@ -40,7 +40,18 @@ def end_ids_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     found = sorted({token for token in ends if token is not None})
     if not found:
         raise ValueError("the tokenizer has no end-of-text token; set processing_class.eos_token")
+    width = head_width(unwrapped(model))
+    if found[0] >= width:
+        raise ValueError(
+            f"the end-of-text ids {found} are beyond the model's {width} output rows, so no text "
+            "could end; resize its embeddings or use its own tokenizer"
+        )
     return found
+
+
+def vocabulary_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids that stand for a token; between them may lie some that do not, also below `len`."""
+    return {*tokenizer.get_vocab().values(), *tokenizer.added_tokens_decoder}
 
 
 def window_of(model: Any) -> int | None:
@@ -58,6 +69,7 @@ def generate(
     max_new_tokens: int,
     temperature: float,
     seed: Sequence[int],
+    allowed: Iterable[int] | None = None,
 ) -> list[list[int]]:
     """New ids after each prompt, the end-of-text id included where it came.
 
@@ -68,6 +80,7 @@ def generate(
         prompts: ids of each; padded on the left, all in one batch where the adapter allows it.
         temperature: 0: greedy.
         seed: numbers that decide the draws; the process's own random streams stay as they are.
+        allowed: ids that may be written beside those that end a text; None: the vocabulary's.
 
     Raises:
         InputError: PEFT itself cannot write with this adapter, see `check_adapter`.
@@ -87,7 +100,8 @@ def generate(
         **sampling,
     )
     trajectories: list[list[int]] = [[] for _ in prompts]
-    only = LogitsProcessorList([_OnlyTokens(len(processing_class))])
+    allowed = vocabulary_ids(processing_class) if allowed is None else allowed
+    only = LogitsProcessorList([_OnlyTokens({*allowed, *end_ids}, head_width(model))])
     with (
         _clean_generation(model, config),
         _own_draws(model.device, seed),
@@ -118,14 +132,15 @@ def _written(
 
 
 class _OnlyTokens(LogitsProcessor):
-    """No id beyond the tokenizer: a padded head has such rows, which stand for nothing."""
+    """No id without a token: heads have rows between and beyond them, which stand for nothing."""
 
-    def __init__(self, num_tokens: int):
-        self.num_tokens = num_tokens
+    def __init__(self, ids: set[int], width: int):
+        self.banned_V = torch.ones(width, dtype=torch.bool)
+        self.banned_V[[id for id in ids if id < width]] = False
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        scores[:, self.num_tokens :] = -torch.inf
-        return scores
+        self.banned_V = self.banned_V.to(scores.device)
+        return scores.masked_fill(self.banned_V, -torch.inf)
 
 
 @contextmanager

@@ -12,7 +12,13 @@ from datasets import Dataset
 from torch import nn
 from tqdm.auto import tqdm
 
-from hf_proxy.models.access import prefers_padding_free, scoring_mode, supports_padding_free
+from hf_proxy.models.access import (
+    head_width,
+    input_rows,
+    prefers_padding_free,
+    scoring_mode,
+    supports_padding_free,
+)
 from hf_proxy.models.adapters import check_adapter
 from hf_proxy.models.batching import group_by_tokens, token_batch
 from hf_proxy.models.generation import window_of
@@ -190,16 +196,14 @@ def _check_window(model: Any, rows: Rows) -> None:
 
 
 def _check_vocabulary(model: Any, batch: Any, rows: Rows) -> None:
-    size = model.config.get_text_config().vocab_size
-    size = getattr(model.get_input_embeddings(), "num_embeddings", size)
-    largest = max(int(batch.input_ids_BT.max()), int(batch.label_N.max()))
-    if largest >= size:
-        raise InputError.at(
-            f"token id {largest} is beyond the model's vocabulary of {size}",
-            remedy="align with this model's own tokenizer",
-            row=rows.example_id[batch.rows[0]],
-            field="input_ids",
-        )
+    for ids, size in ((batch.input_ids_BT, input_rows(model)), (batch.label_N, head_width(model))):
+        if (largest := int(ids.max())) >= size:
+            raise InputError.at(
+                f"token id {largest} is beyond the model's vocabulary of {size}",
+                remedy="align with this model's own tokenizer",
+                row=rows.example_id[batch.rows[0]],
+                field="input_ids",
+            )
 
 
 def _check_finite(logprob_N: torch.Tensor, example_id: str) -> None:

@@ -24,7 +24,8 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     added_ids = {id for id, *_ in added}
     named = tokenizer.special_tokens_map
     pad = named.pop("pad_token", None)
-    if added and added[-1][:2] == [len(tokenizer) - 1, pad] and pad not in named.values():
+    last = max(tokenizer.get_vocab().values(), default=None)  # ids may have gaps
+    if added and added[-1][:2] == [last, pad] and pad not in named.values():
         added.pop()
     content: dict[str, Any] = {"added": added, "split": tokenizer.split_special_tokens}
     if tokenizer.is_fast:

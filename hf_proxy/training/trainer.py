@@ -25,7 +25,13 @@ from trl import SFTTrainer
 
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.settings import MiningSettings
-from hf_proxy.models.access import adapters_off, supports_padding_free, unwrapped
+from hf_proxy.models.access import (
+    adapters_off,
+    head_width,
+    input_rows,
+    supports_padding_free,
+    unwrapped,
+)
 from hf_proxy.models.logits import kept_logits
 from hf_proxy.models.parallel import stop_together
 from hf_proxy.records.errors import check_unique_ids
@@ -129,9 +135,8 @@ class SelectiveSFTTrainer(SFTTrainer):
             raise ValueError(
                 f"{type(bare).__name__} cannot tell packed rows apart; set padding_free=False"
             )
-        width = bare.get_output_embeddings().weight.shape[0]
         for name, rows in checked.items():
-            check_trainable(rows, name, width)
+            check_trainable(rows, name, input_rows(bare), head_width(bare))
         self._miner: Miner | None = None
         if amateur is not None:
             self._expert = args.expert or ("base" if hasattr(bare, "disable_adapter") else "live")

@@ -95,6 +95,19 @@ def byte_level_of(*tokens: str, **kwargs) -> PreTrainedTokenizerFast:
     return _wrap(tokenizer, **kwargs)
 
 
+def with_gaps(*, pad: bool = False) -> PreTrainedTokenizerFast:
+    """Control tokens above free ids, as tiktoken-born ones have: 22 tokens, `<|end|>` at 30."""
+    words = {"<unk>": 0} | {f"w{i}": i for i in range(1, 20)}
+    control = {"<|user|>": 25, "<|end|>": 30}
+    tokenizer = Tokenizer(models.WordLevel(words | control, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(list(control))
+    wrapped = _wrap(tokenizer, eos_token="<|end|>", unk_token="<unk>")
+    if pad:
+        wrapped.add_special_tokens({"pad_token": "<|pad|>"})
+    return wrapped
+
+
 def llama(*, dummy_prefix: bool = True) -> PreTrainedTokenizerFast:
     """BPE over SentencePiece symbols with byte fallback and BOS, as Llama 2 and Mistral have.
 
