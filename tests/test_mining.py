@@ -16,6 +16,7 @@ from datasets import Dataset
 from helpers.mining import PROMPTS, TEMPLATE, mine, with_controls
 from helpers.models import make_model, sharp_pair
 from helpers.processes import TESTS
+from helpers.tokenizers import ImageProcessor, Processor
 from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 
@@ -365,6 +366,15 @@ def test_a_token_that_no_text_holds_may_lie_beyond_both_heads(pair, tokenizer, t
     assert len(with_image) == 341
     rows = mine(pair, with_image, tmp_path / "image")
     assert rows["input_ids"] == mine(pair, tokenizer, tmp_path / "set")["input_ids"]
+
+
+def test_a_processor_stands_for_the_tokenizer_that_it_holds(pair, tokenizer, tmp_path):
+    held = {name: Processor(tokenizer) for name in ("processing_class", "amateur_processing_class")}
+    rows = mine(pair, tokenizer, tmp_path / "held", **held)
+    assert rows["input_ids"] == mine(pair, tokenizer, tmp_path / "set")["input_ids"]
+    for name in held:
+        with pytest.raises(InputError, match="ImageProcessor is no tokenizer and holds none"):
+            mine(pair, tokenizer, tmp_path / "other", **{name: ImageProcessor()})
 
 
 def test_shards_are_refused(pair, tokenizer, tmp_path):

@@ -15,6 +15,7 @@ from helpers.selective import (
     update_norm,
     weights_of,
 )
+from helpers.tokenizers import ImageProcessor, Processor
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig
@@ -630,6 +631,21 @@ def test_prompt_learning_is_taught_at_the_steps_of_the_text(tmp_path, tokenizer,
     assert before == pytest.approx(np.mean(divergences), rel=1e-4)
     trainer.train()
     assert trainer.evaluate()["eval_loss"] != before
+
+
+def test_a_processor_trains_as_its_tokenizer(tmp_path, tokenizer):
+    rows = make_rows(tokenizer)
+    losses = [
+        selective_trainer(tmp_path, own, rows, model=make_model("llama", len(tokenizer)))
+        .train()
+        .training_loss
+        for own in (tokenizer, Processor(tokenizer))
+    ]
+    assert losses[0] == losses[1]
+    with pytest.raises(InputError, match="ImageProcessor is no tokenizer and holds none"):
+        selective_trainer(
+            tmp_path, ImageProcessor(), rows, model=make_model("llama", len(tokenizer))
+        )
 
 
 def make_base(folder):

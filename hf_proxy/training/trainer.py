@@ -35,6 +35,7 @@ from hf_proxy.models.access import (
 from hf_proxy.models.logits import kept_logits
 from hf_proxy.models.parallel import stop_together
 from hf_proxy.records.errors import check_unique_ids
+from hf_proxy.tokens.tokenizers import tokenizer_of
 from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, TrajectoryCollator
 from hf_proxy.training.config import SelectiveSFTConfig
 from hf_proxy.training.feeding import Feeding, feedings_of
@@ -57,7 +58,7 @@ class SelectiveSFTTrainer(SFTTrainer):
             in the log. Without a train_dataset a `ContrastCallback(feed=True)` among the callbacks
             gives the rows: those of its newest mining, each once before any comes again, in an
             order seeded by `data_seed` (`seed`) and the mining. `max_steps` is required then.
-        processing_class: the tokenizer that the rows were mined with.
+        processing_class: the tokenizer that the rows were mined with, or a processor that holds it.
         amateur: a causal language model: the targets are then made from the batch's own
             completions, for all micro-batches of an optimizer step before its first forward; rows
             need `example_id`, `input_ids` and `prompt_length` only.
@@ -89,6 +90,9 @@ class SelectiveSFTTrainer(SFTTrainer):
             raise ValueError(f"args must be a SelectiveSFTConfig, not {type(args).__name__}")
         if processing_class is None:
             raise ValueError("give the processing_class that the soft targets were mined with")
+        processing_class = tokenizer_of(processing_class)
+        if amateur_processing_class is not None:
+            amateur_processing_class = tokenizer_of(amateur_processing_class)
         pad_id = processing_class.pad_token_id
         pad_id = processing_class.eos_token_id if pad_id is None else pad_id
         self._collate = SoftTargetCollator(args.padding_free, pad_id, whole=args.sft_weight > 0)

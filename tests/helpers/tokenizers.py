@@ -18,7 +18,8 @@ from tokenizers import (
     processors,
     trainers,
 )
-from transformers import ByT5Tokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 CORPUS = [
@@ -93,6 +94,17 @@ def byte_level_of(*tokens: str, **kwargs) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return _wrap(tokenizer, **kwargs)
+
+
+class Processor(ProcessorMixin):
+    """As models of text and images have: a tokenizer beside whatever reads the images."""
+
+    def __init__(self, tokenizer):
+        super().__init__(tokenizer)
+
+
+class ImageProcessor(BaseImageProcessor):
+    """Reads images, holds no tokenizer."""
 
 
 def with_gaps(*, pad: bool = False) -> PreTrainedTokenizerFast:
