@@ -6,13 +6,13 @@ import warnings
 
 import pytest
 import torch
+from helpers.models import make_model
 from peft import (
     LoraConfig,
     PrefixTuningConfig,
     get_peft_model,
 )
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-from tiny_models import make_model
 
 from hf_proxy import InputError
 from hf_proxy.mining.miner import Miner
