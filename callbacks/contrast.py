@@ -23,6 +23,7 @@ from hf_proxy.models.parallel import from_main, is_main, stop_together
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.run_folders import step_of
 from hf_proxy.tokens.prompts import Prompts, read_prompts
+from hf_proxy.tokens.tokenizers import tokenizer_of
 from hf_proxy.training.feeding import Feeding
 
 # logged key: statistic of the set
@@ -124,7 +125,9 @@ class ContrastCallback(WatchingCallback):
                     amateur, dtype="auto", use_safetensors=True
                 )
         self.amateur = amateur.eval().requires_grad_(False)
-        self.amateur_processing_class = amateur_processing_class
+        self.amateur_processing_class = (
+            None if amateur_processing_class is None else tokenizer_of(amateur_processing_class)
+        )
         self.prompts, self.num_prompts, self.expert = prompts, num_prompts, expert
         self._context: dict[str, Any] = {"context": context, "system_prompt": system_prompt}
         self._ready: tuple[Any, Miner, Prompts] | None = None

@@ -6,6 +6,7 @@ Attached to a trainer, their numbers stand in the evaluation's own row, see `att
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,8 @@ from hf_proxy.callbacks.attachment import Attachment
 from hf_proxy.callbacks.prediction_log import PredictionLog
 from hf_proxy.models.access import weights_checksum
 from hf_proxy.models.parallel import is_main, sum_over_ranks
+from hf_proxy.records.errors import InputError
+from hf_proxy.tokens.tokenizers import tokenizer_of
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +55,7 @@ class WatchingCallback(TrainerCallback, ABC):
             )
         if on_error not in ("raise", "warn"):
             raise ValueError(f"on_error must be 'raise' or 'warn', not {on_error!r}")
-        self.processing_class = processing_class
+        self.processing_class = None if processing_class is None else tokenizer_of(processing_class)
         self.strategy, self.steps, self.on_error = strategy, steps, on_error
         self.output_dir = output_dir
         self._file_name = file_name
@@ -235,7 +238,10 @@ class WatchingCallback(TrainerCallback, ABC):
     # measuring
 
     def _take(self, processing_class: Any) -> None:
-        self.processing_class = self.processing_class or processing_class
+        if self.processing_class is None:
+            # a trainer's image processor holds no tokenizer: then one is missing, if one is needed
+            with suppress(InputError):
+                self.processing_class = tokenizer_of(processing_class)
 
     def _measure_and_log(self, args, state, control, model) -> None:
         """A row of its own, outside an evaluation."""

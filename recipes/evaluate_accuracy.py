@@ -133,8 +133,9 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
         )
         with stop_together(accelerator):
             if is_main(accelerator):
+                given = dict(zip(names, prompts[spec].input_ids, strict=True))
                 items[spec] = [
-                    _item(spec, name, ids, ended, gold[name], tokenizers[spec])
+                    _item(spec, name, given[name], ids, ended, gold[name], tokenizers[spec])
                     for name, (ids, ended) in answers.items()
                 ]
     result: dict[str, Any] = {}  # the main process's to tell
@@ -193,11 +194,12 @@ def _prompts(config, names, questions, tokenizers) -> dict[str, Prompts]:
     return prompts
 
 
-def _item(spec, name, ids, ended, gold, tokenizer) -> dict[str, Any]:
+def _item(spec, name, prompt, ids, ended, gold, tokenizer) -> dict[str, Any]:
     from hf_proxy.answers.grading import grade
+    from hf_proxy.recipes.library.answering import text_to_grade
 
     text = tokenizer.decode(ids, skip_special_tokens=True)
-    found = grade(text, gold)
+    found = grade(text_to_grade(tokenizer, prompt, ids), gold)
     return {
         "model": spec,
         "example_id": name,

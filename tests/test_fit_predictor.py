@@ -11,7 +11,7 @@ from helpers.scores import make_score
 
 from hf_proxy import Curve, InputError, fit_curve
 from hf_proxy.cli import main
-from hf_proxy.recipes.library.points import join_results, read_points
+from hf_proxy.recipes.library.points import _accuracy, join_results, read_points
 from hf_proxy.recipes.library.scores import read_scores
 
 HEAD = ["run", "tokens", "score", "target", "target_accuracy"]
@@ -205,6 +205,41 @@ def test_a_run_is_joined_with_the_harness_results(joined, capsys):
     assert len(found) == 17 and "beyond the fitted points" in out
     assert found[0]["value"] == pytest.approx(curve.predict(float(ARC_X[0])).value)
     assert found[0]["transfer"] is None and found[15]["extrapolated"]
+
+
+def test_results_of_lighteval_are_read(joined):
+    """Its metrics have no filter, its tasks a suite and a number of shots."""
+    task = "leaderboard|arc:challenge|25"
+    for i in range(15):
+        (path,) = (joined / f"target-{i}").rglob("results_*.json")
+        numbers = {"acc": 0.1, "acc_stderr": 0.01, "acc_norm": ARC_Y[i] / 100}
+        numbers["acc_norm_stderr"] = 0.01
+        content = {"config_general": {}, "results": {task: numbers, "all": numbers}}
+        path.write_text(json.dumps(content))
+    points, _ = join(joined, task=task, task_metric="acc_norm")
+    assert [point.target_accuracy for point in points] == pytest.approx(list(ARC_Y / 100))
+    with pytest.raises(InputError, match="set task_metric to one of acc, acc_norm"):
+        join(joined, task=task, task_metric=None)
+    path.write_text(json.dumps({"results": {task: {"em": 0.5, "em_stderr": 0.1}}}))
+    assert _accuracy(path, task, None) == 0.5
+    path.write_text(json.dumps({"results": {task: {"alias": "arc", "acc_stderr": 0.1}}}))
+    with pytest.raises(InputError, match="no number for .*, only acc_stderr, alias; name results"):
+        _accuracy(path, task, None)
+    path.write_text(
+        json.dumps({"results": {task: {"acc,none": 0.4, "sample_len": 7, "acc_stderr,none": 0.1}}})
+    )
+    assert _accuracy(path, task, None) == 0.4
+
+
+def test_a_whole_number_may_name_a_target(tmp_path):
+    rows = [
+        {"run": 1, "tokens": i, "score": 0.9, "target": 13, "target_accuracy": 0.5} for i in (1, 2)
+    ]
+    rows.append(rows[0] | {"target": "seven"})
+    path = tmp_path / "points.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    points = read_points(path)
+    assert [(point.run, point.target) for point in points] == [("1", "13")] * 2 + [("1", "seven")]
 
 
 def test_joins_that_fail_are_named(joined):

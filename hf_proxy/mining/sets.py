@@ -31,6 +31,7 @@ from hf_proxy.records.errors import InputError
 from hf_proxy.records.rows import SOFT_TARGET_FEATURES
 from hf_proxy.records.storage import fingerprint, provenance_of, write_arrow, write_text
 from hf_proxy.tokens.prompts import Prompts, read_prompts
+from hf_proxy.tokens.tokenizers import tokenizer_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ def mine_soft_targets(
     Args:
         expert, amateur: causal language models, whole on this process.
         prompts: rows with `prompt` and `example_id`, or texts.
-        processing_class: the expert's tokenizer; its template is used for both models.
+        processing_class: the expert's tokenizer, or a processor that holds it; its template is
+            used for both models.
         amateur_processing_class: the amateur's, checked token by token; None: unchecked, and said.
         output_dir: shards, `mining.json` (settings) and `provenance.json`.
         accelerator: who shares the work; None: this process alone.
@@ -95,6 +97,9 @@ def mine_soft_targets(
         parity=parity,
     )
     with stop_together(accelerator):
+        processing_class = tokenizer_of(processing_class)
+        if amateur_processing_class is not None:
+            amateur_processing_class = tokenizer_of(amateur_processing_class)
         miner = Miner(
             expert,
             amateur,
@@ -228,8 +233,10 @@ def _open_folder(folder: Path, content: Mapping[str, Any]) -> None:
     """Write `mining.json`, or see that it says the same."""
     path = folder / "mining.json"
     if not path.exists():
-        # a dot-file is what a killed run has left of a file that was to appear by rename
-        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        # a dot-file is what a killed run has left of a file that was to appear by rename; the
+        # path itself may have appeared just now, from another rank
+        inside = [file for file in folder.iterdir() if file != path] if folder.is_dir() else []
+        if any(not file.name.startswith(".") for file in inside):
             raise InputError.at(
                 "the folder holds something else", remedy="name an empty one", source=folder
             )

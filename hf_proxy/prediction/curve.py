@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ class Prediction:
         low, high: central interval for one new observation, of nominal coverage `level`.
         extrapolated: the score lies outside the fitted range; the interval is then the envelope
             over all forms that the points do not tell apart, without a promise.
-        clipped: one of the three was cut to [0, 1]; an interval that lies outside of it as a whole
-            says nothing, and is [0, 1].
+        clipped: the value was cut to [chance, 1], or the interval to [0, 1]; one that lies outside
+            as a whole says nothing, and is [0, 1].
         transfer: why this is a zero-shot transfer (another run or proxy than the curve's), or None.
     """
 
@@ -62,6 +62,8 @@ class Curve:
             was written before they were kept.
         statistics: sound cross-validation with its controls, in y's own unit; None where there
             were too few points for it.
+        chance: accuracy of guessing; the mean lies in [chance, 1]. 0 in a file that was written
+            before it was kept.
     """
 
     fits: tuple[Fit, ...]
@@ -76,6 +78,11 @@ class Curve:
     num_points: int
     points: tuple[tuple[float, float], ...]
     statistics: CrossValidation | None
+    chance: float = 0.0
+
+    def __post_init__(self) -> None:
+        bounded = tuple(replace(fit, bounds=(self.chance, 1.0)) for fit in self.fits)
+        object.__setattr__(self, "fits", bounded)
 
     @property
     def form(self) -> str:
@@ -135,16 +142,14 @@ class Curve:
                 remedy="fit it to points that reach there, or leave that form out",
                 field=self.metric,
             )
-        cut = [min(max(number, 0.0), 1.0) for number in (value, low, high)]
-        if high < 0 or low > 1:
-            cut[1:] = [0.0, 1.0]
+        free = predict([replace(fit, bounds=None) for fit in self.fits], np.array([x]), level)
         return Prediction(
-            value=cut[0],
-            low=cut[1],
-            high=cut[2],
+            value=value,
+            low=low,
+            high=high,
             level=level,
             extrapolated=bool(arrays[3][0]),
-            clipped=cut != [value, low, high],
+            clipped=[value, low, high] != [float(array[0]) for array in free[:3]],
             transfer="; ".join(reasons) or None,
         )
 
@@ -175,7 +180,11 @@ class Curve:
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, by rename."""
+        fits = [asdict(fit) for fit in self.fits]
+        for fit in fits:
+            del fit["bounds"]  # the curve's chance says it
         content = asdict(self) | {
+            "fits": fits,
             "form": self.form,
             "setting": self.setting.parts if isinstance(self.setting, Setting) else self.setting,
         }

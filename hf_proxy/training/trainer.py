@@ -25,10 +25,17 @@ from trl import SFTTrainer
 
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.settings import MiningSettings
-from hf_proxy.models.access import adapters_off, supports_padding_free, unwrapped
+from hf_proxy.models.access import (
+    adapters_off,
+    head_width,
+    input_rows,
+    supports_padding_free,
+    unwrapped,
+)
 from hf_proxy.models.logits import kept_logits
 from hf_proxy.models.parallel import stop_together
 from hf_proxy.records.errors import check_unique_ids
+from hf_proxy.tokens.tokenizers import tokenizer_of
 from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, TrajectoryCollator
 from hf_proxy.training.config import SelectiveSFTConfig
 from hf_proxy.training.feeding import Feeding, feedings_of
@@ -51,7 +58,7 @@ class SelectiveSFTTrainer(SFTTrainer):
             in the log. Without a train_dataset a `ContrastCallback(feed=True)` among the callbacks
             gives the rows: those of its newest mining, each once before any comes again, in an
             order seeded by `data_seed` (`seed`) and the mining. `max_steps` is required then.
-        processing_class: the tokenizer that the rows were mined with.
+        processing_class: the tokenizer that the rows were mined with, or a processor that holds it.
         amateur: a causal language model: the targets are then made from the batch's own
             completions, for all micro-batches of an optimizer step before its first forward; rows
             need `example_id`, `input_ids` and `prompt_length` only.
@@ -83,6 +90,9 @@ class SelectiveSFTTrainer(SFTTrainer):
             raise ValueError(f"args must be a SelectiveSFTConfig, not {type(args).__name__}")
         if processing_class is None:
             raise ValueError("give the processing_class that the soft targets were mined with")
+        processing_class = tokenizer_of(processing_class)
+        if amateur_processing_class is not None:
+            amateur_processing_class = tokenizer_of(amateur_processing_class)
         pad_id = processing_class.pad_token_id
         pad_id = processing_class.eos_token_id if pad_id is None else pad_id
         self._collate = SoftTargetCollator(args.padding_free, pad_id, whole=args.sft_weight > 0)
@@ -129,9 +139,8 @@ class SelectiveSFTTrainer(SFTTrainer):
             raise ValueError(
                 f"{type(bare).__name__} cannot tell packed rows apart; set padding_free=False"
             )
-        width = bare.get_output_embeddings().weight.shape[0]
         for name, rows in checked.items():
-            check_trainable(rows, name, width)
+            check_trainable(rows, name, input_rows(bare), head_width(bare))
         self._miner: Miner | None = None
         if amateur is not None:
             self._expert = args.expert or ("base" if hasattr(bare, "disable_adapter") else "live")

@@ -68,6 +68,8 @@ def read_points(path: str | Path) -> list[Point]:
         for name in NUMBERS:
             if name in given:
                 given[name] = number_of(given[name], path, number, name)
+        for name in ("run", "target"):  # a whole number may name one
+            given[name] = str(given[name])
         points.append(
             Point(
                 row=number,
@@ -199,13 +201,13 @@ def _results_file(path: Path) -> Path:
 
 
 def _accuracy(path: Path, task: str, task_metric: str | None) -> float:
-    """One number of a result file of lm-evaluation-harness."""
+    """One number of a result file of lm-evaluation-harness or of lighteval."""
     try:
         results = json.loads(path.read_text())["results"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError.at(
             f"no results ({type(error).__name__}: {error})",
-            remedy="name a results_*.json of lm-evaluation-harness",
+            remedy="name a results_*.json of lm-evaluation-harness or lighteval",
             source=path,
         ) from error
     if task not in results:
@@ -215,8 +217,17 @@ def _accuracy(path: Path, task: str, task_metric: str | None) -> float:
     numbers = {
         name: value
         for name, value in results[task].items()
-        if isinstance(value, (int, float)) and "_stderr" not in name and "," in name
+        if type(value) in (int, float) and "_stderr" not in name
     }
+    # the harness writes metric,filter and counts of samples beside; lighteval the metric alone
+    if filtered := {name: value for name, value in numbers.items() if "," in name}:
+        numbers = filtered
+    if not numbers:
+        raise InputError.at(
+            f"no number for {task}, only {', '.join(sorted(results[task])) or 'nothing'}",
+            remedy="name results of a finished evaluation",
+            source=path,
+        )
     if task_metric is None and len(numbers) == 1:
         (task_metric,) = numbers
     numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
