@@ -173,8 +173,9 @@ def _same(found: Any, expected: Any, where: str) -> None:
             _same(a, b, f"{where}[{place}]")
     else:
         kinds = [
-            "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else
-            type(value).__name__
+            "number"
+            if isinstance(value, (int, float)) and not isinstance(value, bool)
+            else type(value).__name__
             for value in (found, expected)
         ]
         same = kinds[0] == kinds[1] and found == expected
@@ -321,9 +322,7 @@ KINDS: dict[str, Kind] = {
     ),
     "mined set, older": Kind(("mined",), _SHARDS, _mined(False)),
     "mined set, mining": Kind((), ("mined/mining.json", *_SHARDS), _go_on_mining, _mine),
-    "mined set, show": Kind(
-        ("mined",), ("mined/provenance.json", "mined/statistics.json"), _show
-    ),
+    "mined set, show": Kind(("mined",), ("mined/provenance.json", "mined/statistics.json"), _show),
     "mined set, report": Kind(
         ("mined",),
         ("mined/mining.json", "mined/statistics.json", "mined/provenance.json", *_SHARDS),
@@ -343,8 +342,9 @@ KINDS: dict[str, Kind] = {
     "tables": Kind(
         ("scores/scores.jsonl", "target.csv", "compute.csv"),
         ("target.csv", "compute.csv"),
-        _rank("--scores", "scores/scores.jsonl", "--target", "target.csv", "--compute",
-              "compute.csv"),  # fmt: skip
+        _rank(
+            "--scores", "scores/scores.jsonl", "--target", "target.csv", "--compute", "compute.csv"
+        ),  # fmt: skip
     ),
     "ranking": Kind(("ranking",), ("ranking/ranking.json",), _report("ranking")),
     "accuracy": Kind(
@@ -370,9 +370,12 @@ VALUES: tuple[Any, ...] = (
     [None], [[]], {"a": 1}, 0, 1, -1, 2, 3, 255, 256, -128, 0.5, -0.5, 1.5, 2**31, 2**53 + 1, 2**63,
     -(2**63), 10**30, 10**400, 1e308, -1e308, 5e-324, math.nan, math.inf, -math.inf, 2_000_000_000,
     [2_000_000_000], [0] * 100, [1e308, -1e308], "2000000000", "1e400", "../../x", "<script>",
+    "$\\frac$",
 )  # fmt: skip
-NUMBERS = ("1e999", "-1e999", "1e-400", "01", "+1", "0x10", "1_000", "NaN", "Infinity", "-", "1.",
-           "2000000000", "-2000000000", "99999999999999999999", "1e5", "-0.0", "9" * 5000)  # fmt: skip
+NUMBERS = (
+    "1e999", "-1e999", "1e-400", "01", "+1", "0x10", "1_000", "NaN", "Infinity", "-", "1.", "1e5",
+    "2000000000", "-2000000000", "99999999999999999999", "-0.0", "9" * 5000,
+)  # fmt: skip
 
 
 def _paths(value: Any, at: tuple = ()) -> Iterator[tuple]:
@@ -602,9 +605,7 @@ def limited() -> Iterator[None]:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(
-        resource.RLIMIT_AS, (pages * resource.getpagesize() + MOST_MEMORY, hard)
-    )
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MOST_MEMORY, hard))
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(MOST_SECONDS)
     try:
