@@ -200,17 +200,17 @@ class WatchingCallback(TrainerCallback, ABC):
 
     def _check_schedule(self, args, state) -> None:
         if self.strategy == "evaluate" and args.eval_strategy == "no" and not args.eval_on_start:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__}(strategy='evaluate') never fires, because the trainer does "
                 "not evaluate; set eval_strategy, or use strategy='steps' or 'save'"
             )
         if self.strategy == "save" and args.save_strategy == "no":
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__}(strategy='save') never fires, because the trainer does not "
                 "save; set save_strategy, or use strategy='steps' or 'evaluate'"
             )
         if self.strategy == "steps" and self.steps > state.max_steps:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__}(steps={self.steps}) never fires in {state.max_steps} steps"
             )
         wanted = args.metric_for_best_model
@@ -222,12 +222,12 @@ class WatchingCallback(TrainerCallback, ABC):
             return
         better = key in higher
         if args.greater_is_better is not better:
-            raise ValueError(
+            raise InputError(
                 f"metric_for_best_model={wanted!r} gets {'better' if better else 'worse'} as it "
                 f"grows; set TrainingArguments(greater_is_better={better})"
             )
         if not self._with_evaluations():
-            raise ValueError(
+            raise InputError(
                 f"metric_for_best_model={wanted!r} is read at every evaluation, but strategy="
                 f"{self.strategy!r} leaves evaluations out; use strategy='evaluate' or None"
             )

@@ -96,6 +96,7 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
         load_tokenizer,
         weights_fingerprint,
     )
+    from hf_proxy.records.lines import write_lines
     from hf_proxy.records.storage import write_text
     from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 
@@ -142,8 +143,7 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
     with stop_together(accelerator):
         if is_main(accelerator):
             result = _result(config, items, prompts[config.models[0]])
-            lines = (json.dumps(item) + "\n" for own in items.values() for item in own)
-            write_text(folder / "items.jsonl", "".join(lines))
+            write_lines(folder / "items.jsonl", (item for own in items.values() for item in own))
             write_text(folder / "results.json", json.dumps(result, indent=2))
             _print_result(result)
             print(f"{len(names)} problems, {len(items)} models, every answer in {folder}")

@@ -129,10 +129,10 @@ def test_tables_that_cannot_be_read_are_named(tmp_path):
         read_points(path)
     path = tmp_path / "torn.jsonl"
     path.write_text('{"run": "a"\n')
-    with pytest.raises(InputError, match="row 1: no JSON"):
+    with pytest.raises(InputError, match="line 1: no JSON from character"):
         read_points(path)
     path.write_text("[1]\n")
-    with pytest.raises(InputError, match="row 1: no JSON object"):
+    with pytest.raises(InputError, match=r"line 1: expected an object, found \[1\]"):
         read_points(path)
     empty = tmp_path / "empty.csv"
     empty.write_text(",".join(HEAD) + "\n")
@@ -255,7 +255,7 @@ def test_joins_that_fail_are_named(joined):
     with pytest.raises(InputError, match="row 1: tokens_seen is unknown; callback.attach"):
         join(joined)
     (joined / "results.csv").write_text("tokens,path\n1,target-0/model/missing.json\n")
-    with pytest.raises(InputError, match="missing.json: no results"):
+    with pytest.raises(InputError, match="missing.json: cannot be read"):
         join(joined)
     (joined / "results.csv").write_text("tokens,path\n1,.\n")
     with pytest.raises(InputError, match="it holds 15 files results_"):
@@ -299,7 +299,9 @@ def test_transfer_and_other_settings(tmp_path, capsys):
     assert "another setting than the score: context: 'c' != 'five-shot'" in capsys.readouterr().err
     assert main([*arguments[:3], "--scores", str(tmp_path / "none.jsonl")]) == 2
     scores.write_text('{"a": 1}\n')
-    with pytest.raises(InputError, match="row 1: no score"):
+    with pytest.raises(
+        InputError, match="line 1: value, low, .*run_id missing; name a scores.jsonl"
+    ):
         read_scores(scores)
     scores.write_text("")
     with pytest.raises(InputError, match="holds no score"):
@@ -382,7 +384,9 @@ def test_a_result_is_one_point_however_many_lines_are_near(joined, capsys):
         "1 results without a line at their tokens",
     ]
     path.write_text('{"step": 1}\n')
-    with pytest.raises(InputError, match="row 1: name, run_id, tokens_seen, value.* missing"):
+    with pytest.raises(
+        InputError, match="line 1: name, value, .*run_id, tokens_seen.* missing; name a pred"
+    ):
         join(joined)
 
 

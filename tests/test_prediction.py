@@ -273,11 +273,13 @@ def test_a_curve_read_back_is_equal_to_the_last_bit(tmp_path):
 
 
 def test_files_that_are_no_curves_are_named(tmp_path):
-    with pytest.raises(InputError, match="missing.json: no curve can be read"):
+    with pytest.raises(
+        InputError, match=r"missing.json: cannot be read \(No such file.*hf-proxy fit"
+    ):
         Curve.load(tmp_path / "missing.json")
     path = tmp_path / "other.json"
     path.write_text('{"form": "linear"}')
-    with pytest.raises(InputError, match=r"other.json: no curve.*it has no .fits.*hf-proxy fit"):
+    with pytest.raises(InputError, match=r"other.json: fits, left_out, .*missing; .*hf-proxy fit"):
         Curve.load(path)
 
 

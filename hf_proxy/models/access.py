@@ -12,6 +12,7 @@ from torch import nn
 
 from hf_proxy.models.adapters import needs_rows_apart
 from hf_proxy.models.parallel import Processes, sum_over_ranks
+from hf_proxy.records.errors import InputError
 
 
 def unwrapped(model: nn.Module) -> Any:
@@ -52,7 +53,7 @@ def output_head(model: Any) -> nn.Module:
     """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if head is None:
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} has no output head: expected a causal language model whose "
             "get_output_embeddings() gives one; load it with AutoModelForCausalLM"
         )

@@ -25,6 +25,7 @@ from hf_proxy.models.adapters import (
     generation_inputs,
     num_virtual_tokens,
 )
+from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import fingerprint
 
 
@@ -39,10 +40,10 @@ def end_ids_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     ends += configured if isinstance(configured, list) else [configured]
     found = sorted({token for token in ends if token is not None})
     if not found:
-        raise ValueError("the tokenizer has no end-of-text token; set processing_class.eos_token")
+        raise InputError("the tokenizer has no end-of-text token; set processing_class.eos_token")
     width = head_width(unwrapped(model))
     if found[0] >= width:
-        raise ValueError(
+        raise InputError(
             f"the end-of-text ids {found} are beyond the model's {width} output rows, so no text "
             "could end; resize its embeddings or use its own tokenizer"
         )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hf_proxy.models.access import output_head, unwrapped
 from hf_proxy.models.adapters import adapter_inputs, text_states
 from hf_proxy.models.batching import TokenBatch, token_batch
+from hf_proxy.records.errors import InputError
 
 LABELS_PER_CHUNK = 128  # C; chosen here: 256 gained nothing in bfloat16 on two CPU cores
 # Rows of a chunk that meet the softmax together, chosen here. On a CPU a few stay in cache, 2x
@@ -132,7 +133,7 @@ def kept_logits(
     def select(module: Any, args: tuple) -> tuple:
         hidden_ND = text_states(unwrapped(model), args[0], inputs["input_ids"].shape[1])
         if len(hidden_ND) != inputs["input_ids"].numel():
-            raise ValueError(
+            raise InputError(
                 f"{len(hidden_ND)} positions reach the output head for "
                 f"{inputs['input_ids'].numel()} tokens; its steps cannot be told"
             )
@@ -183,11 +184,11 @@ def _before_head(
     def hook(module: Any, args: tuple) -> tuple:
         nonlocal called
         if called:
-            raise ValueError(f"{type(model).__name__}.forward calls its output head twice")
+            raise InputError(f"{type(model).__name__}.forward calls its output head twice")
         called = True
         hidden_ND = text_states(model, args[0], batch.input_ids_BT.shape[1])
         if len(hidden_ND) != batch.input_ids_BT.numel():
-            raise ValueError(
+            raise InputError(
                 f"{type(model).__name__} hands {len(hidden_ND)} positions to its output head for "
                 f"{batch.input_ids_BT.numel()} tokens; it cannot be scored"
             )
@@ -249,7 +250,7 @@ def measure_logit_transform(model: nn.Module, *, device: torch.device) -> LogitT
     if not all(
         math.isclose(x, y, rel_tol=1e-4, abs_tol=1e-5) for x, y in zip(rest, expected, strict=True)
     ):
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} changes its logits after the head in a way that is neither a "
             f"scale nor a softcap ({probe[2:]} became {rest}); this architecture is not supported"
         )

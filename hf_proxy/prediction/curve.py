@@ -4,14 +4,15 @@ import json
 import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hf_proxy.intervals import LEVEL
-from hf_proxy.prediction.cross_validation import CrossValidation, Difference
-from hf_proxy.prediction.forms import Fit, Scale, predict
+from hf_proxy.prediction.cross_validation import CrossValidation
+from hf_proxy.prediction.curve_record import CurveRecord
+from hf_proxy.prediction.forms import Fit, predict
 from hf_proxy.records.errors import InputError
+from hf_proxy.records.record import read_record
 from hf_proxy.records.scores import ProxyScore, Setting
 from hf_proxy.records.storage import write_text
 
@@ -109,7 +110,7 @@ class Curve:
                 and cannot check it, or the number is not finite.
         """
         if not 0 < level < 1:
-            raise ValueError(f"level is a share between 0 and 1, not {level}")
+            raise InputError(f"level is a share between 0 and 1, not {level}")
         reasons = []
         if run is not None and run not in self.runs:
             reasons.append(
@@ -197,47 +198,21 @@ class Curve:
         Raises:
             InputError: the file is missing or is no curve.
         """
-        try:
-            content = json.loads(Path(path).read_text())
-            del content["form"]
-            content["fits"] = tuple(_read_fit(fit) for fit in content["fits"])
-            content["runs"] = tuple(content["runs"])
-            content["points"] = tuple(map(tuple, content.get("points", ())))
-            if isinstance(content["setting"], dict):
-                content["setting"] = Setting(content["setting"])
-            if content["statistics"] is not None:
-                content["statistics"] = _read_statistics(content["statistics"])
-            return cls(**content)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            said = error.strerror if isinstance(error, OSError) else f"{error}"
-            if isinstance(error, KeyError):
-                said = f"it has no {error}"
-            raise InputError.at(
-                f"no curve can be read ({said})",
-                remedy="name a file that `hf-proxy fit` or Curve.save wrote",
-                source=path,
-            ) from error
-
-
-def _read_fit(content: dict[str, Any]) -> Fit:
-    return Fit(
-        **content
-        | {
-            "parameters": tuple(content["parameters"]),
-            "covariance": tuple(map(tuple, content["covariance"])),
-            "scale": Scale(**content["scale"]),
-        }
-    )
-
-
-def _read_statistics(content: dict[str, Any]) -> CrossValidation:
-    read = dict(content)
-    for name in ("forms", "fold_mae", "notes"):
-        read[name] = tuple(read[name])
-    for name in ("test_points", "predicted"):
-        read[name] = tuple(map(tuple, read[name]))
-    read["controls"] = {n: _read_statistics(c) for n, c in read["controls"].items()}
-    read["against"] = {
-        n: Difference(**d | {"per_fold": tuple(d["per_fold"])}) for n, d in read["against"].items()
-    }
-    return CrossValidation(**read)
+        remedy = "name a file that `hf-proxy fit` or Curve.save wrote"
+        found = read_record(Path(path), CurveRecord, remedy=remedy)
+        setting = found.setting
+        return cls(
+            fits=tuple(fit.to_fit() for fit in found.fits),
+            left_out=dict(found.left_out),
+            metric=found.metric,
+            setting=Setting(setting) if isinstance(setting, dict) else setting,
+            proxy=found.proxy,
+            num_parameters=found.num_parameters,
+            target=found.target,
+            y_unit=found.y_unit,
+            runs=tuple(found.runs),
+            num_points=found.num_points,
+            points=tuple((x, y) for x, y in found.points),
+            statistics=found.statistics.to_statistics() if found.statistics else None,
+            chance=found.chance,
+        )

@@ -124,7 +124,7 @@ def forwards(
         if padding_free is None:
             padding_free = prefers_padding_free(bare)
         elif padding_free and not supports_padding_free(bare):
-            raise ValueError(
+            raise InputError(
                 f"{type(bare).__name__} with attention "
                 f"{getattr(bare.config, '_attn_implementation', None)!r} cannot tell packed rows "
                 "apart; score it with padding_free=False"

@@ -34,7 +34,7 @@ from hf_proxy.models.access import (
 )
 from hf_proxy.models.logits import kept_logits
 from hf_proxy.models.parallel import stop_together
-from hf_proxy.records.errors import check_unique_ids
+from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.tokens.tokenizers import tokenizer_of
 from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, TrajectoryCollator
 from hf_proxy.training.config import SelectiveSFTConfig
@@ -136,7 +136,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         assert self.model is not None
         bare = unwrapped(self.model)
         if padding_free and not supports_padding_free(bare):
-            raise ValueError(
+            raise InputError(
                 f"{type(bare).__name__} cannot tell packed rows apart; set padding_free=False"
             )
         for name, rows in checked.items():
@@ -145,7 +145,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         if amateur is not None:
             self._expert = args.expert or ("base" if hasattr(bare, "disable_adapter") else "live")
             if self._expert == "base" and not hasattr(bare, "disable_adapter"):
-                raise ValueError("expert='base' needs a model with adapters (PEFT); set 'live'")
+                raise InputError("expert='base' needs a model with adapters (PEFT); set 'live'")
             self._miner = Miner(
                 self.model,
                 amateur.to(self.args.device).eval().requires_grad_(False),
