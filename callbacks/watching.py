@@ -55,7 +55,9 @@ class WatchingCallback(TrainerCallback, ABC):
             )
         if on_error not in ("raise", "warn"):
             raise ValueError(f"on_error must be 'raise' or 'warn', not {on_error!r}")
-        self.processing_class = None if processing_class is None else tokenizer_of(processing_class)
+        self.processing_class: Any = processing_class
+        if processing_class is not None:
+            self.processing_class = tokenizer_of(processing_class)
         self.strategy, self.steps, self.on_error = strategy, steps, on_error
         self.output_dir = output_dir
         self._file_name = file_name

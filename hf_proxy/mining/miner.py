@@ -79,7 +79,7 @@ class Miner:
         # its last tokens stand in no text
         self.width = min(map(head_width, (bare, bare_amateur)))
         self._rows = {"expert": input_rows(bare), "amateur": input_rows(bare_amateur)}
-        own = dict(self.id_map.moved.tolist())
+        own = {int(theirs): int(moved) for theirs, moved in self.id_map.moved}
         self._writable = [
             id
             for id in vocabulary_ids(processing_class)

@@ -319,22 +319,19 @@ def _sigmoid_within(
             for middle in (start[2], u.mean()):
                 inside = np.clip([*ends, rate, middle], low, high)
                 with np.errstate(all="ignore"):
-                    found = optimize.least_squares(
+                    tried = optimize.least_squares(
                         lambda q: _value("sigmoid", u, of_ends @ q) - v,
                         inside,
                         jac=lambda q: _slopes("sigmoid", u, of_ends @ q) @ of_ends,
                         bounds=(low, high),
                         max_nfev=500,
                     )
-                if best is None or found.cost < best.cost:
-                    best = found
+                if best is None or tried.cost < best.cost:
+                    best = tried
     assert best is not None
-    at_rest = np.isclose(best.x, low, rtol=0, atol=1e-6) | np.isclose(
-        best.x, high, rtol=0, atol=1e-6
-    )
-    q = np.where(np.isclose(best.x, low, rtol=0, atol=1e-6), low, best.x)
-    q = np.where(np.isclose(q, high, rtol=0, atol=1e-6), high, q)
-    return of_ends @ q, of_ends[:, ~at_rest]
+    at_low, at_high = (np.abs(best.x - limit) < 1e-6 for limit in (low, high))
+    q = np.where(at_low, low, np.where(at_high, high, best.x))
+    return of_ends @ q, of_ends[:, ~(at_low | at_high)]
 
 
 def _check_identified(form: str, u: np.ndarray, parameters: np.ndarray) -> None:
