@@ -124,14 +124,16 @@ def fit_form(
     sse = max(float(residual @ residual), num_points * np.finfo(float).eps)
     freedom, k = num_points - num_parameters, num_parameters + 1
     slope_NP = _slopes(form, u, parameters)
-    if freed is None:
-        # by QR: the normal equations would square the condition number
-        triangle = linalg.qr(slope_NP, mode="r")[0][:num_parameters]
-        if np.abs(np.diag(triangle)).min() < 1e-8 * np.abs(triangle).max():
-            raise ValueError("its parameters cannot be told apart by these points")
-        inverse = linalg.solve_triangular(triangle, np.eye(num_parameters))
-    else:
+    # by QR: the normal equations would square the condition number
+    triangle = linalg.qr(slope_NP, mode="r")[0][:num_parameters]
+    alike = np.abs(np.diag(triangle)).min() < 1e-8 * np.abs(triangle).max()
+    if form == "sigmoid" and limits is not None and (alike or freed is not None):
+        freed = np.eye(num_parameters) if freed is None else freed
         inverse = freed @ linalg.pinv(slope_NP @ freed, rtol=1e-8)
+    elif alike:
+        raise ValueError("its parameters cannot be told apart by these points")
+    else:
+        inverse = linalg.solve_triangular(triangle, np.eye(num_parameters))
     covariance = inverse @ inverse.T * sse / freedom
     penalty = 2 * k + 2 * k * (k + 1) / (num_points - k - 1)
     return Fit(
@@ -314,23 +316,22 @@ def _sigmoid_within(
     best = None
     rising = np.corrcoef(u, v)[0, 1] > 0
     near = np.array([v.min(), v.max()])[:: 1 if rising else -1]
-    for ends in ((start[3], start[3] + start[0]), near):
+    for left, right in ((start[3], start[3] + start[0]), near):
         for rate in (0.5, start[1], 3.0):
-            for middle in (start[2], u.mean()):
-                inside = np.clip([*ends, rate, middle], low, high)
-                with np.errstate(all="ignore"):
-                    tried = optimize.least_squares(
-                        lambda q: _value("sigmoid", u, of_ends @ q) - v,
-                        inside,
-                        jac=lambda q: _slopes("sigmoid", u, of_ends @ q) @ of_ends,
-                        bounds=(low, high),
-                        max_nfev=500,
-                    )
-                if best is None or tried.cost < best.cost:
-                    best = tried
+            inside = np.clip([left, right, rate, start[2]], low, high)
+            with np.errstate(all="ignore"):
+                tried = optimize.least_squares(
+                    lambda q: _value("sigmoid", u, of_ends @ q) - v,
+                    inside,
+                    jac=lambda q: _slopes("sigmoid", u, of_ends @ q) @ of_ends,
+                    bounds=(low, high),
+                    max_nfev=500,
+                )
+            if best is None or tried.cost < best.cost:
+                best = tried
     assert best is not None
     at_low, at_high = (np.abs(best.x - limit) < 1e-6 for limit in (low, high))
-    q = np.where(at_low, low, np.where(at_high, high, best.x))
+    q = np.select([at_low, at_high], [low, high], best.x)
     return of_ends @ q, of_ends[:, ~(at_low | at_high)]
 
 
