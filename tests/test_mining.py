@@ -16,7 +16,7 @@ from datasets import Dataset
 from helpers.mining import PROMPTS, TEMPLATE, mine, with_controls
 from helpers.models import make_model, sharp_pair
 from helpers.processes import TESTS
-from helpers.tokenizers import ImageProcessor, Processor
+from helpers.tokenizers import ImageProcessor, Processor, with_gaps
 from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 
@@ -367,6 +367,39 @@ def test_a_token_that_no_text_holds_may_lie_beyond_both_heads(pair, tokenizer, t
     assert len(with_image) == 341
     rows = mine(pair, with_image, tmp_path / "image")
     assert rows["input_ids"] == mine(pair, tokenizer, tmp_path / "set")["input_ids"]
+
+
+def with_rows(model, num_rows):
+    """The same model with a wider head, whose new rows give every text the logit 0."""
+    before = model.get_output_embeddings().weight.shape[0]
+    model.resize_token_embeddings(num_rows)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[before:] = 0
+    return model
+
+
+def test_rows_of_a_head_that_stand_for_no_token_take_no_share(tokenizer, tmp_path):
+    """Padded heads, and free ids between the tokens: the divergence is that of the tokens alone."""
+    size = len(tokenizer)
+    plain = [make_model("llama", size), make_model("qwen2", size, tie_word_embeddings=False)]
+    wanted = mine(plain, tokenizer, tmp_path / "plain")
+    wide = [with_rows(copy.deepcopy(model), size + 60) for model in plain]
+    found = mine(wide, tokenizer, tmp_path / "wide")
+    assert found["input_ids"] == wanted["input_ids"]
+    for ours, theirs in zip(found["kl"], wanted["kl"], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+    gaps, settings = with_gaps(), MiningSettings()
+    pair = [make_model("llama", 40), make_model("qwen2", 40, tie_word_embeddings=False)]
+    tokenizers = {"processing_class": gaps, "amateur_processing_class": gaps}
+    (row,) = Miner(*pair, **tokenizers, settings=settings).rows(["a"], [[1, 2]], [[3, 30]])
+    logprobs = []
+    for model in pair:
+        with torch.no_grad():
+            logits = model(torch.tensor([[1, 2, 3, 30]])).logits[0, 1:3].double()
+        logprobs.append(logits[:, [*range(20), 25, 30]].log_softmax(-1))
+    kl = (logprobs[0].exp() * (logprobs[0] - logprobs[1])).sum(-1)
+    np.testing.assert_allclose(row["kl"], kl.numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_a_processor_stands_for_the_tokenizer_that_it_holds(pair, tokenizer, tmp_path):

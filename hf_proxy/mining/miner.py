@@ -75,9 +75,12 @@ class Miner:
         self.id_map: IdMap = match_vocabularies(processing_class, amateur_processing_class)
         self._transforms: list[LogitTransform] | None = None
         self.ids_checked = amateur_processing_class is not None
-        # of the logits that both have; a head may be wider than the tokenizer, or narrower where
-        # its last tokens stand in no text
-        self.width = min(map(head_width, (bare, bare_amateur)))
+        self.end_ids = end_ids_of(bare, processing_class)
+        tokens = vocabulary_ids(processing_class) | set(self.end_ids)
+        # of the logits that both have and that stand for tokens: a head may be wider than the
+        # tokenizer, or narrower where its last tokens stand in no text
+        self.width = min(head_width(bare), head_width(bare_amateur), max(tokens) + 1)
+        self._free = torch.tensor(sorted({*range(self.width)} - tokens), dtype=torch.int64)
         self._rows = {"expert": input_rows(bare), "amateur": input_rows(bare_amateur)}
         own = {int(theirs): int(moved) for theirs, moved in self.id_map.moved}
         self._writable = [
@@ -85,7 +88,6 @@ class Miner:
             for id in vocabulary_ids(processing_class)
             if id < self._rows["expert"] and own.get(id, id) < self._rows["amateur"]
         ]
-        self.end_ids = end_ids_of(bare, processing_class)
         windows = [window_of(model) for model in (bare, bare_amateur)]
         self.window = min((window for window in windows if window is not None), default=None)
 
@@ -236,6 +238,9 @@ class Miner:
                     # gathered before it is written: two control tokens may have changed places
                     here = moved[(moved < self.width).all(1)].to(logits[1].device)
                     logits[1][:, here[:, 0]] = logits[1][:, here[:, 1]]
+                for head_CV in logits if len(self._free) else ():
+                    # ids of no token take no share; the least number, since none may be infinite
+                    head_CV[:, self._free.to(head_CV.device)] = torch.finfo(head_CV.dtype).min / 2
                 parts.append(contrast_steps(logits[0], logits[1], self.settings))
 
             try:
