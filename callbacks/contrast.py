@@ -127,7 +127,8 @@ class ContrastCallback(WatchingCallback):
         self.prompts, self.num_prompts, self.expert = prompts, num_prompts, expert
         self._context: dict[str, Any] = {"context": context, "system_prompt": system_prompt}
         self._ready: tuple[Any, Miner, Prompts] | None = None
-        self.feeding = Feeding() if feed else None
+        mined_with = dataclasses.asdict(self.settings) | {"expert": expert}
+        self.feeding = Feeding(mined_with) if feed else None
 
     def _names(self) -> Iterable[str]:
         return ("contrast",)

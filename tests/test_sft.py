@@ -516,7 +516,7 @@ def test_online_targets_give_the_update_of_mined_ones(
     expert, amateur, rows = online
     found = []
     for name in ("mined", "online"):
-        arguments = {} if name == "mined" else {"amateur": amateur}
+        arguments = {} if name == "mined" else {"amateur": amateur, "divergence_beta": 1.0}
         torch.manual_seed(0)
         trainer = make_trainer(
             tmp_path / name,
@@ -527,7 +527,6 @@ def test_online_targets_give_the_update_of_mined_ones(
             per_device_train_batch_size=4 // accumulation,
             gradient_accumulation_steps=accumulation,
             learning_rate=0.1,
-            divergence_beta=1.0,
             **arguments,
         )
         modes = [module.training for module in amateur.modules()]

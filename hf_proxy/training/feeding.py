@@ -1,6 +1,6 @@
 """Rows that a run mines for itself: from the callback that mines to the trainer that learns."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,13 @@ class Feeding:
 
     The trainer calls `accept` before its training begins and `draw` at each step. The callback
     calls `begin` and `end` with the run, and `put` after each mining that keeps a step.
+
+    Args:
+        mined_with: settings of the mining, by the names of `SelectiveSFTConfig`'s fields.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mined_with: Mapping[str, Any]) -> None:
+        self.mined_with = dict(mined_with)
         self._tokenizer: PreTrainedTokenizerBase | None = None  # of the trainer that accepted
         self._keep_all = False
         self._rows: FedRows | None = None

@@ -12,7 +12,9 @@ Source: arXiv 2510.07962, equations 7 and 8. Unlike the published trainer: the p
 is the step's own, and special tokens keep their share.
 """
 
+from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,20 +22,34 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.utils.data import SequentialSampler
-from transformers import DataCollator, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.access import adapters_off, supports_padding_free, unwrapped
+from hf_proxy.models.generation import window_of
 from hf_proxy.models.logits import kept_logits
 from hf_proxy.models.parallel import stop_together
 from hf_proxy.records.errors import check_unique_ids
+from hf_proxy.training.checks import (
+    check_arguments,
+    check_fed,
+    check_in_memory,
+    check_mining_fields,
+    check_parallelism,
+)
 from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, TrajectoryCollator
 from hf_proxy.training.config import SelectiveSFTConfig
 from hf_proxy.training.feeding import Feeding, feedings_of
 from hf_proxy.training.loss import LossSums, loss_counts, prefers_target_token, selective_loss
-from hf_proxy.training.rows import check_trainable, trajectories_of, with_kept_steps
+from hf_proxy.training.rows import (
+    check_longest,
+    check_trainable,
+    for_each_set,
+    trajectories_of,
+    with_kept_steps,
+)
 
 
 class SelectiveSFTTrainer(SFTTrainer):
@@ -46,11 +62,12 @@ class SelectiveSFTTrainer(SFTTrainer):
     Args:
         model: model or its name; with `peft_config` an adapter is tuned.
         args: `SelectiveSFTConfig`.
-        train_dataset, eval_dataset: rows of `mine_soft_targets` or `load_soft_targets`. Rows
-            without a kept step teach nothing (unless `sft_weight` is set) and are left out, counted
-            in the log. Without a train_dataset a `ContrastCallback(feed=True)` among the callbacks
-            gives the rows: those of its newest mining, each once before any comes again, in an
-            order seeded by `data_seed` (`seed`) and the mining. `max_steps` is required then.
+        train_dataset, eval_dataset: rows of `mine_soft_targets` or `load_soft_targets`, the latter
+            one set or a dict of them. Rows without a kept step teach nothing (unless `sft_weight`
+            is set) and are left out, counted in the log. Without a train_dataset a
+            `ContrastCallback(feed=True)` among the callbacks gives the rows: those of its newest
+            mining, each once before any comes again, in an order seeded by `data_seed` (`seed`)
+            and the mining. `max_steps` is required then.
         processing_class: the tokenizer that the rows were mined with.
         amateur: a causal language model: the targets are then made from the batch's own
             completions, for all micro-batches of an optimizer step before its first forward; rows
@@ -59,8 +76,10 @@ class SelectiveSFTTrainer(SFTTrainer):
         other arguments: of `SFTTrainer`.
 
     Raises:
-        InputError: a row that does not fit (ids beyond the vocabulary, positions or probabilities
-            that are none), a set of another tokenizer, no kept step at all.
+        InputError: a row that does not fit (ids beyond the vocabulary, more tokens than the model's
+            window or `max_length`, positions or probabilities that are none), a set of another
+            tokenizer or one that is streamed, no kept step at all, an argument of `SFTTrainer` or a
+            field of `args` that would change nothing.
     """
 
     loss_is_scaled_for_ga: Any = True  # Trainer: the sum is divided by the whole step already
@@ -72,42 +91,34 @@ class SelectiveSFTTrainer(SFTTrainer):
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
-        data_collator: DataCollator | None = None,
         amateur: Any = None,
         amateur_processing_class: PreTrainedTokenizerBase | None = None,
         **arguments: Any,
     ):
-        if data_collator is not None:
-            raise ValueError("SelectiveSFTTrainer has a collator of its own")
         if not isinstance(args, SelectiveSFTConfig):
             raise ValueError(f"args must be a SelectiveSFTConfig, not {type(args).__name__}")
         if processing_class is None:
             raise ValueError("give the processing_class that the soft targets were mined with")
+        check_arguments(model, args, arguments)
         pad_id = processing_class.pad_token_id
         pad_id = processing_class.eos_token_id if pad_id is None else pad_id
         self._collate = SoftTargetCollator(args.padding_free, pad_id, whole=args.sft_weight > 0)
         collator: Any = self._collate if amateur is None else TrajectoryCollator(pad_id)
-        sets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        self._sft_weight, self._is_online = args.sft_weight, amateur is not None
         ready = {
-            name: with_kept_steps(rows, name, processing_class, keep_all=args.sft_weight > 0)
-            if amateur is None
-            else trajectories_of(rows, name)
-            for name, rows in sets.items()
-            if rows is not None
+            name: for_each_set(given, name, partial(self._read, tokenizer=processing_class))
+            for name, given in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset))
+            if given is not None
         }
-        checked = dict(ready) if amateur is None else {}
         self._is_fed = train_dataset is None
         self._feeding: Feeding | None = None
         if self._is_fed:
-            if args.max_steps <= 0:
-                raise ValueError("without a train_dataset, max_steps says how long to train")
+            check_fed(args)
             # one place for each row of the run, so that batches come as many and as large as ever
             num_rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             ready["train_dataset"] = Dataset.from_dict({"place": range(args.max_steps * num_rows)})
             collator = PlaceCollator(collator)
         # TRL refuses a collator under padding_free, and prepares text; ours is ready
-        if eval_dataset is not None:  # whose sums are kept by name
-            check_unique_ids(list(eval_dataset["example_id"]), source="eval_dataset")
         padding_free = args.padding_free
         kwargs: Any = args.dataset_kwargs
         args.padding_free = False
@@ -129,9 +140,7 @@ class SelectiveSFTTrainer(SFTTrainer):
             raise ValueError(
                 f"{type(bare).__name__} cannot tell packed rows apart; set padding_free=False"
             )
-        width = bare.get_output_embeddings().weight.shape[0]
-        for name, rows in checked.items():
-            check_trainable(rows, name, width)
+        check_parallelism(self.accelerator.parallelism_config)
         self._miner: Miner | None = None
         if amateur is not None:
             self._expert = args.expert or ("base" if hasattr(bare, "disable_adapter") else "live")
@@ -148,13 +157,54 @@ class SelectiveSFTTrainer(SFTTrainer):
                     contrast_temperature=args.contrast_temperature,
                 ),
             )
-            for name, rows in ready.items():
-                if not (self._is_fed and name == "train_dataset"):
-                    self._miner.check_readable(rows, name)
-        self._sft_weight = args.sft_weight
+        elif not self._is_fed:
+            check_mining_fields(args, {})
+        if self._is_fed:
+            del ready["train_dataset"]
+        for name, given in ready.items():
+            for_each_set(given, name, self._check)
         self._train_sums = np.zeros(len(LossSums._fields))
         # by row, since the loader repeats some to give every rank as many
         self._eval_sums: dict[str, list[float]] = {}
+
+    def _read(self, rows: Any, name: str, tokenizer: Any = None) -> Dataset:
+        """The rows of a set that its forward passes read."""
+        check_in_memory(rows, name)
+        tokenizer = tokenizer or self.processing_class
+        if self._is_online:
+            rows = trajectories_of(rows, name)
+        else:
+            rows = with_kept_steps(rows, name, tokenizer, keep_all=self._sft_weight > 0)
+        if name != "train_dataset":  # its sums are kept by name
+            check_unique_ids(list(rows["example_id"]), source=name)
+        return rows
+
+    def _check(self, rows: Dataset, name: str) -> None:
+        """Refuse rows that this model cannot take in, or not learn from."""
+        bare: Any = unwrapped(self.model)
+        if self._miner is None:
+            check_trainable(rows, name, bare.get_output_embeddings().weight.shape[0])
+        else:
+            self._miner.check_readable(rows, name)
+        check_longest(rows, name, window_of(bare), self.args.max_length)
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """As `Trainer`'s; a set given here is read and refused as the constructor's are."""
+        # of several sets each comes by here again, by its name where the constructor had it
+        if eval_dataset is not None and not isinstance(eval_dataset, (str, Mapping)):
+            eval_dataset = self._read(eval_dataset, "eval_dataset")
+            self._check(eval_dataset, "eval_dataset")
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def predict(self, test_dataset, ignore_keys=None, metric_key_prefix="test"):
+        """The loss and figures of a set, as `evaluate` gives them; no logits are kept."""
+        rows = self._read(test_dataset, "test_dataset")
+        self._check(rows, "test_dataset")
+        return super().predict(rows, ignore_keys, metric_key_prefix)
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """The loss alone: full logits are never made here."""
+        return super().prediction_step(model, inputs, True, ignore_keys)
 
     def get_train_dataloader(self):
         """Where mined rows are fed, they are accepted before the callbacks begin."""
@@ -170,6 +220,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         if feedings:
             tokenizer: Any = self.processing_class
             self._feeding = feedings[0]
+            check_mining_fields(self.args, self._feeding.mined_with)
             self._feeding.accept(tokenizer, keep_all=self._sft_weight > 0)
         return super().get_train_dataloader()
 
@@ -209,8 +260,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         DDP averages gradients over ranks, so the sum is multiplied by their number first. Without
         any kept step the loss is 0, and still part of the graph, so that ranks do not wait.
         """
-        if return_outputs:
-            raise ValueError("compute_metrics needs full logits, which are never made here")
+        assert not return_outputs  # see prediction_step
         inputs = self._prepare_inputs(self._with_targets(inputs))
         targets = {name: inputs.pop(name) for name in ("step", "token_id", "prob")}
         index, row = inputs.pop("logit_index"), inputs.pop("row")
