@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from accelerate import PartialState
 from datasets import Dataset
-from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config
+from trl import ModelConfig, SFTConfig, SFTTrainer
 
 from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.models.parallel import stop_together
@@ -15,7 +15,9 @@ from hf_proxy.recipes.library.rows import check_text, load_rows
 from hf_proxy.recipes.library.running import at_least, compile_pattern, newlines, run
 from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.recipes.library.training import (
+    adapter_config,
     check_evaluation,
+    check_flags,
     check_world_size,
     hold_out,
     last_checkpoint,
@@ -105,13 +107,16 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
              --train_data train.jsonl --traces outputs/gsm8k-annotated --output_dir outputs/run
              --max_steps 200 --use_cpu
     """
+    check_flags(arguments, model_config)
     processes = PartialState()
     check_world_size(config.world_size, "finetune_with_proxy")
     check_evaluation(arguments, config.num_eval)
     with stop_together(processes):
         rows = _rows(config)
         train_rows, eval_rows = hold_out(rows, config.num_eval)
-        model, tokenizer = load_trainable(model_config)
+        model, tokenizer = load_trainable(
+            model_config, trust_remote_code=arguments.trust_remote_code
+        )
     callback = ProxyScoreCallback(
         trace_sets(config.traces),
         curves=config.curves,
@@ -126,7 +131,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         processing_class=tokenizer,
-        peft_config=get_peft_config(model_config),
+        peft_config=adapter_config(model_config),
     )
     callback.attach(trainer)
     folder = Path(str(arguments.output_dir))

@@ -1,5 +1,6 @@
 """Train a model on its own soft targets (LightReasoner's second stage), resumably."""
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,17 +8,21 @@ from typing import Any
 
 from accelerate import PartialState
 from huggingface_hub import ModelCard, ModelCardData
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 
 from hf_proxy.mining.sets import load_soft_targets
 from hf_proxy.models.parallel import stop_together
 from hf_proxy.recipes.library.running import at_least, run
 from hf_proxy.recipes.library.training import (
+    adapter_config,
     check_evaluation,
+    check_flags,
     hold_out,
+    is_quantized,
     last_checkpoint,
     load_trainable,
 )
+from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import provenance_of, write_text
 from hf_proxy.training.config import SelectiveSFTConfig
 from hf_proxy.training.trainer import SelectiveSFTTrainer
@@ -74,6 +79,13 @@ def main(
              --soft_targets outputs/soft-targets --output_dir outputs/selective-sft
              --use_peft --lora_target_modules q_proj v_proj --max_steps 50 --use_cpu
     """
+    check_flags(arguments, model_config)
+    if config.merge and is_quantized(model_config):
+        raise InputError.at(
+            "an adapter merged into rounded weights would be another model",
+            remedy="add --merge false",
+            field="merge",
+        )
     processes = PartialState()
     check_evaluation(arguments, config.num_eval)
     with stop_together(processes):
@@ -83,14 +95,16 @@ def main(
         mined = json.loads((source / "provenance.json").read_text())
         statistics = json.loads((source / "statistics.json").read_text())
         train_rows, eval_rows = hold_out(rows, config.num_eval)
-        model, tokenizer = load_trainable(model_config)
+        model, tokenizer = load_trainable(
+            model_config, trust_remote_code=arguments.trust_remote_code
+        )
     trainer = SelectiveSFTTrainer(
         model=model,
         args=arguments,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         processing_class=tokenizer,
-        peft_config=get_peft_config(model_config),
+        peft_config=adapter_config(model_config),
     )
     folder = Path(str(arguments.output_dir))
     result = trainer.train(resume_from_checkpoint=last_checkpoint(folder, resume=config.resume))
@@ -124,7 +138,11 @@ def _write_record(
 ) -> None:
     """Model card and provenance, beside the weights."""
     stamp = provenance_of(
-        soft_targets=mined, statistics=statistics, training=facts, arguments=arguments.to_dict()
+        soft_targets=mined,
+        statistics=statistics,
+        training=facts,
+        arguments=arguments.to_dict(),
+        model=dataclasses.asdict(model_config),
     )
     write_text(folder / "provenance.json", json.dumps(stamp, indent=2, default=str))
     text = _CARD.format(
