@@ -1,7 +1,9 @@
 """The house: rooms in ranks, imports go down them, heavy libraries stay out of the doorway."""
 
 import ast
+import dataclasses
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -14,7 +16,10 @@ import yaml
 from trl import ModelConfig, SFTConfig
 
 import hf_proxy
+from hf_proxy import align_traces, annotate_traces, contrast, mine_soft_targets
+from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
 from hf_proxy.cli import COMMANDS
+from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.recipes.build_small_world import BuildConfig
 from hf_proxy.recipes.closed_loop import LoopConfig
 from hf_proxy.recipes.demo import DemoConfig
@@ -29,6 +34,7 @@ from hf_proxy.recipes.report import ReportConfig
 from hf_proxy.recipes.score_checkpoints import ScoreConfig
 from hf_proxy.recipes.traces import AnnotateConfig
 from hf_proxy.recipes.train_selective_sft import TrainConfig
+from hf_proxy.traces.settings import AlignmentSettings
 from hf_proxy.training.config import SelectiveSFTConfig
 
 ROOT = Path(__file__).parent.parent
@@ -314,6 +320,35 @@ CONFIGS = {
     "evaluate_accuracy": (AccuracyConfig,),
     "report": (ReportConfig,),
 }
+
+
+def other_defaults(settings, takers) -> list[str]:
+    """Defaults of functions, callbacks and recipes that are not the ones of the settings."""
+    own = {field.name: field.default for field in dataclasses.fields(settings)}
+    found = []
+    for taker in takers:
+        inherited = set().union(*(getattr(base, "__annotations__", ()) for base in bases(taker)))
+        for name, parameter in inspect.signature(taker).parameters.items():
+            default = None if parameter.default == "none" else parameter.default  # a flag's word
+            if name in own and name not in inherited and default != own[name]:
+                found.append(f"{taker.__name__}: {name}={default!r}, not {own[name]!r}")
+    return found
+
+
+def bases(taker) -> tuple:
+    return taker.__mro__[1:] if isinstance(taker, type) else ()
+
+
+def test_defaults_of_settings_are_the_same_everywhere():
+    mining = (contrast, mine_soft_targets, ContrastCallback, MineConfig, LoopConfig)
+    assert other_defaults(MiningSettings, (*mining, SelectiveSFTConfig)) == []
+    alignment = (align_traces, annotate_traces, ProxyScoreCallback, ScoreConfig, AnnotateConfig)
+    assert other_defaults(AlignmentSettings, alignment) == []
+
+    def odd(*, divergence_beta=0.5, seed=0):
+        """One that has its own."""
+
+    assert other_defaults(MiningSettings, [odd]) == ["odd: divergence_beta=0.5, not 0.4"]
 
 
 def test_every_recipe_has_a_yaml_that_parses_into_it():
