@@ -233,6 +233,9 @@ class ContrastCallback(WatchingCallback):
     def _step_folder(self, args, state, model) -> Path:
         """Where the set of these weights goes; other weights at the same step (the best ones, after
         training) get a folder of their own."""
+        if not self._run_began:  # nothing here says of which step these weights are
+            checksum = weights_checksum(model, PartialState())
+            return self._folder(args) / f"evaluated-{checksum:010x}"
         folder = self._folder(args) / f"step-{state.global_step:08d}"
 
         def name() -> str:
@@ -286,8 +289,8 @@ class ContrastCallback(WatchingCallback):
             "seconds": time.perf_counter() - start,
         }
         with stop_together(processes):
-            log.append(line)
-            if self.feeding is not None and statistics["num_kept"]:
+            self._write(args, line)
+            if self.feeding is not None and self._run_began and statistics["num_kept"]:
                 self.feeding.put(folder, number, state.global_step)
         row = {key: statistics[name] for key, name in KEYS.items()}
         return {key: float(value) for key, value in row.items() if value is not None}

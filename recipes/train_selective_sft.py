@@ -37,7 +37,8 @@ the steps where it parts from `{amateur}`, and nothing else.
 | prompts | {prompts} |
 | rows, kept steps | {num_rows}, {num_kept} of {num_steps} |
 | divergence_beta, plausibility_alpha | {divergence_beta}, {plausibility_alpha} |
-| optimizer steps, learning rate | {steps}, {learning_rate} |
+| optimizer steps, kept steps learnt | {steps}, {num_learnt} |
+| learning rate | {learning_rate} |
 | loss, first and last logged | {first_loss}, {last_loss} |
 
 What it reaches on a benchmark was not measured here. Versions and all settings: `provenance.json`.
@@ -111,11 +112,11 @@ def main(
     trainer.save_model()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     losses = losses or [result.training_loss]  # a run shorter than logging_steps logs none
-    kept = [row["num_kept"] for row in trainer.state.log_history if "num_kept" in row]
+    num_kept = result.metrics.get("train_num_kept")
     facts = {
         "optimizer_steps": trainer.state.global_step,
         "losses": losses,
-        "kept_steps_trained": sum(kept),
+        "kept_steps_trained": num_kept,  # None: an older version began the run
         "train_runtime_s": result.metrics["train_runtime"],
     }
     with stop_together(processes):
@@ -127,10 +128,14 @@ def main(
                 tokenizer.save_pretrained(folder / "merged")
             _write_record(mined, statistics, arguments, model_config, folder, facts)
             print(
-                f"{facts['optimizer_steps']} steps, {sum(kept):.0f} kept steps, loss "
+                f"{facts['optimizer_steps']} steps, {_number(num_kept)} kept steps, loss "
                 f"{losses[0]:.4f} -> {losses[-1]:.4f}, {facts['train_runtime_s']:.0f} s, {folder}"
             )
     return facts | {"output_dir": str(folder)}
+
+
+def _number(count: int | None) -> str:
+    return "an unknown number of" if count is None else str(count)
 
 
 def _write_record(
@@ -145,14 +150,18 @@ def _write_record(
         model=dataclasses.asdict(model_config),
     )
     write_text(folder / "provenance.json", json.dumps(stamp, indent=2, default=str))
+    model = str(model_config.model_name_or_path)
+    if model_config.model_revision != "main":
+        model += f"@{model_config.model_revision}"
     text = _CARD.format(
         name=folder.name,
-        model=model_config.model_name_or_path,
+        model=model,
         amateur=mined["facts"].get("amateur", "a smaller model"),
         prompts=mined["facts"].get("prompts", "unnamed"),
         **{name: statistics[name] for name in ("num_rows", "num_kept", "num_steps")},
         **{n: mined["settings"][n] for n in ("divergence_beta", "plausibility_alpha")},
         steps=facts["optimizer_steps"],
+        num_learnt=_number(facts["kept_steps_trained"]),
         learning_rate=arguments.learning_rate,
         first_loss=f"{facts['losses'][0]:.4f}",
         last_loss=f"{facts['losses'][-1]:.4f}",

@@ -134,7 +134,22 @@ class Feeding:
         return self._rows.draw(step, num_rows, seed)
 
 
-def feedings_of(callbacks: Iterable[Any]) -> list[Feeding]:
-    """Those that the callbacks of a trainer hold."""
-    found = (getattr(callback, "feeding", None) for callback in callbacks)
-    return [feeding for feeding in found if isinstance(feeding, Feeding)]
+def feeding_for(callbacks: Iterable[Any], *, is_fed: bool, has_amateur: bool) -> Feeding | None:
+    """The one that the callbacks of a trainer hold, where it learns from what they mine.
+
+    Args:
+        is_fed: the trainer has no train_dataset.
+        has_amateur: it makes targets itself.
+
+    Raises:
+        ValueError: none or several where there must be one, or one where there must be none.
+    """
+    held = (getattr(callback, "feeding", None) for callback in callbacks)
+    found = [feeding for feeding in held if isinstance(feeding, Feeding)]
+    if len(found) != int(is_fed) or (is_fed and has_amateur):
+        raise ValueError(
+            f"{len(found)} callbacks with feed=True, train_dataset {'' if is_fed else 'not '}None, "
+            f"amateur {'not ' if has_amateur else ''}None: rows come from a train_dataset, or from "
+            "one ContrastCallback(feed=True), which has the amateur, with train_dataset=None"
+        )
+    return found[0] if found else None

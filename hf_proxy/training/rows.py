@@ -102,9 +102,10 @@ def check_longest(rows: Dataset, name: str, window: int | None, max_length: int 
     Raises:
         InputError: naming the row.
     """
-    limits = [(window, "the model's window"), (max_length, "max_length")]
-    for limit, what in limits:
-        for row in rows if limit is not None else ():
+    for limit, what in ((window, "the model's window"), (max_length, "max_length")):
+        if limit is None:
+            continue
+        for row in rows.select_columns(["example_id", "input_ids"]):
             if len(row["input_ids"]) > limit:
                 raise InputError.at(
                     f"{len(row['input_ids'])} tokens are more than {what} of {limit}",

@@ -15,7 +15,7 @@ is the step's own, and special tokens keep their share.
 from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -41,7 +41,8 @@ from hf_proxy.training.checks import (
 )
 from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, TrajectoryCollator
 from hf_proxy.training.config import SelectiveSFTConfig
-from hf_proxy.training.feeding import Feeding, feedings_of
+from hf_proxy.training.feeding import Feeding, feeding_for
+from hf_proxy.training.learnt import LearntSteps
 from hf_proxy.training.loss import LossSums, loss_counts, prefers_target_token, selective_loss
 from hf_proxy.training.rows import (
     check_longest,
@@ -56,8 +57,8 @@ class SelectiveSFTTrainer(SFTTrainer):
     """TRL's `SFTTrainer` on `SoftTargets` rows.
 
     Logs, beside the loss, `kept_accuracy` (share of kept steps where the model's first token is the
-    target's) and `num_kept`; in evaluation `eval_loss` is the exact mean over all kept steps of the
-    set.
+    target's) and `num_kept`, and `train_num_kept` at the end, of the whole run; in evaluation
+    `eval_loss` is the exact mean over all kept steps of the set.
 
     Args:
         model: model or its name; with `peft_config` an adapter is tuned.
@@ -141,6 +142,7 @@ class SelectiveSFTTrainer(SFTTrainer):
                 f"{type(bare).__name__} cannot tell packed rows apart; set padding_free=False"
             )
         check_parallelism(self.accelerator.parallelism_config)
+        self.add_callback(LearntSteps())
         self._miner: Miner | None = None
         if amateur is not None:
             self._expert = args.expert or ("base" if hasattr(bare, "disable_adapter") else "live")
@@ -181,12 +183,13 @@ class SelectiveSFTTrainer(SFTTrainer):
 
     def _check(self, rows: Dataset, name: str) -> None:
         """Refuse rows that this model cannot take in, or not learn from."""
-        bare: Any = unwrapped(self.model)
+        model, args = cast(Any, self.model), cast(SelectiveSFTConfig, self.args)
+        bare = unwrapped(model)
         if self._miner is None:
             check_trainable(rows, name, bare.get_output_embeddings().weight.shape[0])
         else:
             self._miner.check_readable(rows, name)
-        check_longest(rows, name, window_of(bare), self.args.max_length)
+        check_longest(rows, name, window_of(bare), args.max_length)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """As `Trainer`'s; a set given here is read and refused as the constructor's are."""
@@ -208,18 +211,13 @@ class SelectiveSFTTrainer(SFTTrainer):
 
     def get_train_dataloader(self):
         """Where mined rows are fed, they are accepted before the callbacks begin."""
-        feedings = feedings_of(self.callback_handler.callbacks)
-        if len(feedings) != int(self._is_fed) or (self._is_fed and self._miner is not None):
-            raise ValueError(
-                f"{len(feedings)} callbacks with feed=True, train_dataset "
-                f"{'' if self._is_fed else 'not '}None, amateur "
-                f"{'' if self._miner is None else 'not '}None: rows come from a train_dataset, or "
-                "from one ContrastCallback(feed=True), which has the amateur, with "
-                "train_dataset=None"
-            )
-        if feedings:
+        self._feeding = feeding_for(
+            self.callback_handler.callbacks,
+            is_fed=self._is_fed,
+            has_amateur=self._miner is not None,
+        )
+        if self._feeding is not None:
             tokenizer: Any = self.processing_class
-            self._feeding = feedings[0]
             check_mining_fields(self.args, self._feeding.mined_with)
             self._feeding.accept(tokenizer, keep_all=self._sft_weight > 0)
         return super().get_train_dataloader()
@@ -241,7 +239,15 @@ class SelectiveSFTTrainer(SFTTrainer):
             batches = self._fed_batches([len(batch["place"]) for batch in batches])
         batches = [self._with_targets(batch) for batch in batches]
         counts = torch.tensor([loss_counts(batch) for batch in batches], device=device).sum(0)
-        return batches, self.accelerator.gather(counts).view(-1, 2).sum(0)
+        counts = self.accelerator.gather(counts).view(-1, 2).sum(0)
+        self._learnt.add(int(counts[0]))
+        return batches, counts
+
+    @property
+    def _learnt(self) -> LearntSteps:
+        # by its class: Trainer may put another object there as it resumes
+        callbacks = self.callback_handler.callbacks
+        return next(callback for callback in callbacks if isinstance(callback, LearntSteps))
 
     def _fed_batches(self, sizes: list[int]) -> list[dict[str, Any]]:
         """Micro-batches of the newest mining, this process's share of what all draw alike."""
@@ -314,11 +320,13 @@ class SelectiveSFTTrainer(SFTTrainer):
             return self._collate(self._miner.rows(names, prompts, trajectories))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Our figures in the row of the training loss."""
+        """Our figures in the row of the training loss, and the steps learnt in the last row."""
         if "loss" in logs:
             own = torch.from_numpy(self._train_sums).to(self.accelerator.device)
             self._train_sums = np.zeros(len(LossSums._fields))
             logs |= LossSums(*self.accelerator.reduce(own, reduction="sum").tolist()).figures()
+        if "train_runtime" in logs and self._learnt.total is not None:
+            logs["train_num_kept"] = self._learnt.total
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
