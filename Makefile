@@ -3,19 +3,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# two workers; the tests of a file stay together, and files come in the order of tests/conftest.py
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 # threads that wait sleep: busy ones make several processes on few cores ten times slower
 export OMP_WAIT_POLICY = PASSIVE
 export HF_HUB_DISABLE_TELEMETRY = 1
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test check benchmark clean
+.PHONY: demo test long check benchmark clean
 
 demo: $(VENV)/.ready
 	$(BIN)/hf-proxy demo
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -q
+	$(PYTEST) -m "not long"
+
+# longer forms of what test checks
+long: $(VENV)/.ready
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m long
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -23,7 +29,7 @@ check: $(VENV)/.ready
 	rm -rf build/types && mkdir -p build/types
 	cp -r hf_proxy build/types/ && cp -r callbacks recipes build/types/hf_proxy/
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 # needs MODELS (folders) and TRACES (a trace set)
 benchmark: $(VENV)/.ready

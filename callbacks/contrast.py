@@ -20,8 +20,9 @@ from hf_proxy.mining.sets import mine_folder
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.access import adapters_off, unwrapped, weights_checksum
 from hf_proxy.models.parallel import from_main, is_main, stop_together
+from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.run_folders import step_of
-from hf_proxy.tokens.prompts import SYSTEM_PROMPT, Prompts, read_prompts
+from hf_proxy.tokens.prompts import Prompts, read_prompts
 from hf_proxy.training.feeding import Feeding
 
 # logged key: statistic of the set

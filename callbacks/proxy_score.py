@@ -12,9 +12,9 @@ from datasets import Dataset
 from hf_proxy.callbacks.watching import WatchingCallback
 from hf_proxy.models.parallel import is_main, stop_together
 from hf_proxy.prediction.curve import Curve, Prediction
+from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.scores import ProxyScore
-from hf_proxy.scoring.forwards import TOKENS_PER_BATCH
 from hf_proxy.scoring.scoring import score_traces, setting_of
 from hf_proxy.scoring.summary import DIVISORS
 from hf_proxy.traces.alignment import align_rows

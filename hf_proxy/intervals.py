@@ -1,7 +1,7 @@
 """Intervals and tests that scores, answers and predictions share; one level, one seed."""
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts load when they are asked for
 
 LEVEL = 0.90
 NUM_RESAMPLES = 2000  # bootstrap and permutation; chosen here
@@ -17,7 +17,7 @@ def bootstrap_interval(
     if len(numerator) < 2:
         return None, None
     weight = np.ones(len(numerator)) if weight is None else weight
-    result = stats.bootstrap(
+    result = scipy.stats.bootstrap(
         (numerator, weight),
         lambda x, w, axis: x.sum(axis=axis) / w.sum(axis=axis),
         paired=True,
@@ -36,7 +36,7 @@ def sign_flip_p(delta: np.ndarray) -> float:
 
     Permutation test over traces, exact where there are few; the seed is fixed.
     """
-    result = stats.permutation_test(
+    result = scipy.stats.permutation_test(
         (delta,),
         lambda x, axis: x.sum(axis=axis),
         permutation_type="samples",
@@ -51,7 +51,7 @@ def sign_flip_p(delta: np.ndarray) -> float:
 def mcnemar_p(only_a: int, only_b: int) -> float:
     """McNemar's exact test, two-sided, of the pairs that one alone got right."""
     differing = only_a + only_b
-    return float(stats.binomtest(only_a, differing).pvalue) if differing else 1.0
+    return float(scipy.stats.binomtest(only_a, differing).pvalue) if differing else 1.0
 
 
 def resamples_together(num_traces: int) -> int:
@@ -61,5 +61,5 @@ def resamples_together(num_traces: int) -> int:
 
 def wilson_interval(num_correct: int, num_problems: int) -> tuple[float, float]:
     """Accuracy's interval at `LEVEL` (Wilson)."""
-    found = stats.binomtest(num_correct, num_problems).proportion_ci(LEVEL, method="wilson")
+    found = scipy.stats.binomtest(num_correct, num_problems).proportion_ci(LEVEL, method="wilson")
     return float(found.low), float(found.high)

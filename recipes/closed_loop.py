@@ -1,38 +1,24 @@
 """Both methods in one run: a model learns from its own soft targets while its score is watched."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import PartialState
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import ModelConfig
-
-from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
-from hf_proxy.mining.sets import mine_soft_targets
 from hf_proxy.mining.settings import MiningSettings
-from hf_proxy.models.parallel import stop_together
-from hf_proxy.recipes.library.checkpoints import loading
-from hf_proxy.recipes.library.rows import load_prompts
-from hf_proxy.recipes.library.running import at_least, newlines, run
+from hf_proxy.recipes.library.running import Host, at_least, newlines, run
 from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.recipes.library.training import (
-    adapter_config,
-    check_flags,
-    check_world_size,
-    hold_out,
-    is_quantized,
-    last_checkpoint,
-    load_trainable,
-    trace_sets,
-)
-from hf_proxy.records.storage import provenance_of, write_text
-from hf_proxy.tokens.prompts import SYSTEM_PROMPT
+from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.traces.settings import TRACE_CONTEXT
-from hf_proxy.training.config import SelectiveSFTConfig
-from hf_proxy.training.trainer import SelectiveSFTTrainer
+from hf_proxy.training.fields import SelectiveFields
+
+if TYPE_CHECKING:
+    from trl import ModelConfig
+
+    from hf_proxy.training.config import SelectiveSFTConfig
 
 
 @dataclass(kw_only=True)
@@ -122,6 +108,27 @@ def main(
              --prompt_column question --traces outputs/gsm8k-annotated
              --output_dir outputs/closed-loop --max_steps 200 --use_cpu
     """
+    from accelerate import PartialState
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
+    from hf_proxy.mining.sets import mine_soft_targets
+    from hf_proxy.models.parallel import stop_together
+    from hf_proxy.recipes.library.checkpoints import loading
+    from hf_proxy.recipes.library.rows import load_prompts
+    from hf_proxy.recipes.library.training import (
+        adapter_config,
+        check_flags,
+        check_world_size,
+        hold_out,
+        is_quantized,
+        last_checkpoint,
+        load_trainable,
+        trace_sets,
+    )
+    from hf_proxy.records.storage import provenance_of, write_text
+    from hf_proxy.training.trainer import SelectiveSFTTrainer
+
     check_flags(arguments, model_config)
     processes = PartialState()
     check_world_size(config.world_size, "closed_loop")
@@ -269,7 +276,11 @@ def _costs(seconds: dict[str, float]) -> str:
 
 def cli(argv: list[str] | None = None) -> int:
     """`hf-proxy loop`."""
-    return run((LoopConfig, SelectiveSFTConfig, ModelConfig), main, argv, prog="hf-proxy loop")
+    hosts = (
+        Host("hf_proxy.training.config:SelectiveSFTConfig", added=SelectiveFields),
+        Host("trl:ModelConfig"),
+    )
+    return run(LoopConfig, main, argv, prog="hf-proxy loop", hosts=hosts)
 
 
 if __name__ == "__main__":

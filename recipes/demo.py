@@ -15,10 +15,7 @@ from typing import Any
 from hf_proxy.recipes import closed_loop, evaluate_accuracy, report
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
 from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.recipes.library.small_world import LONGEST_TRACE
 from hf_proxy.records.errors import InputError
-from hf_proxy.records.scores import METRIC_LABELS
-from hf_proxy.records.storage import provenance_of, write_text
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -55,6 +52,8 @@ def main(config: DemoConfig) -> dict[str, Any]:
     Writes:  the tuned expert, every answer and report.html in output_dir.
     Example: hf-proxy demo
     """
+    from hf_proxy.recipes.library.small_world import LONGEST_TRACE
+
     start = time.perf_counter()
     folder = Path(config.output_dir)
     _make_room(folder)
@@ -121,6 +120,8 @@ def main(config: DemoConfig) -> dict[str, Any]:
 
 def _make_room(folder: Path) -> None:
     """Take away what an earlier demo left, and nothing else."""
+    from hf_proxy.records.storage import provenance_of, write_text
+
     mark = folder / "demo.json"
     if folder.exists() and any(folder.iterdir()) and not mark.exists():
         raise InputError.at(
@@ -158,6 +159,8 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
             + ["{:.4f} [{:.4f}, {:.4f}]".format(*nll)]
             + ["{:.1%} [{:.1%}, {:.1%}]".format(*predicted)]
         )
+    from hf_proxy.records.scores import METRIC_LABELS
+
     head = ("step", "held-out loss", "kept steps", METRIC_LABELS["value"])
     print_table((*head, "target's accuracy, predicted"), cells)
 

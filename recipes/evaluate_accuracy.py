@@ -1,34 +1,22 @@
 """Accuracy of models on problems with a checkable answer, and whether they differ."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from accelerate import Accelerator
-from datasets import Dataset
-
-from hf_proxy.answers.grading import gold_answer, grade
-from hf_proxy.answers.pairs import compare_accuracy
-from hf_proxy.intervals import wilson_interval
-from hf_proxy.models.parallel import from_main, is_main, stop_together
-from hf_proxy.recipes.library.answering import answer_problems, end_settings
-from hf_proxy.recipes.library.checkpoints import (
-    find_checkpoints,
-    load_model,
-    load_tokenizer,
-    weights_fingerprint,
-)
-from hf_proxy.recipes.library.rows import check_text, load_rows
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, compile_pattern, newlines, run
 from hf_proxy.recipes.library.screen import print_table
+from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
-from hf_proxy.records.storage import fingerprint, provenance_of, write_text
-from hf_proxy.tokens.prompts import SYSTEM_PROMPT, Prompts, read_prompts
-from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
+
+if TYPE_CHECKING:
+    from hf_proxy.tokens.prompts import Prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +86,19 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
              --problems gsm8k_test.jsonl --answer_pattern '#### (.+)' --num_problems 100
              --output_dir outputs/accuracy
     """
+    from accelerate import Accelerator
+
+    from hf_proxy.models.parallel import from_main, is_main, stop_together
+    from hf_proxy.recipes.library.answering import answer_problems, end_settings
+    from hf_proxy.recipes.library.checkpoints import (
+        find_checkpoints,
+        load_model,
+        load_tokenizer,
+        weights_fingerprint,
+    )
+    from hf_proxy.records.storage import write_text
+    from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
+
     accelerator = Accelerator()
     folder = Path(config.output_dir)
     with stop_together(accelerator):
@@ -150,6 +151,9 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
 
 def _problems(config: AccuracyConfig) -> tuple[list[str], list[str], dict[str, list]]:
     """Names, questions, and by name what is right."""
+    from hf_proxy.answers.grading import gold_answer
+    from hf_proxy.recipes.library.rows import check_text, load_rows
+
     columns = {config.question_column: "question_column", config.answer_column: "answer_column"}
     rows = load_rows(config.problems, columns)
     if config.num_problems is not None:
@@ -166,6 +170,11 @@ def _problems(config: AccuracyConfig) -> tuple[list[str], list[str], dict[str, l
 
 def _prompts(config, names, questions, tokenizers) -> dict[str, Prompts]:
     """The same text for every model: a chat template is the first model's."""
+    from datasets import Dataset
+
+    from hf_proxy.tokens.prompts import read_prompts
+    from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
+
     rows = Dataset.from_dict({"prompt": questions, "example_id": names})
     first = tokenizers[config.models[0]]
     prompts = {}
@@ -185,6 +194,8 @@ def _prompts(config, names, questions, tokenizers) -> dict[str, Prompts]:
 
 
 def _item(spec, name, ids, ended, gold, tokenizer) -> dict[str, Any]:
+    from hf_proxy.answers.grading import grade
+
     text = tokenizer.decode(ids, skip_special_tokens=True)
     found = grade(text, gold)
     return {
@@ -201,6 +212,10 @@ def _item(spec, name, ids, ended, gold, tokenizer) -> dict[str, Any]:
 
 def _result(config, items: dict[str, list[dict[str, Any]]], prompts: Prompts) -> dict[str, Any]:
     """Accuracies and comparisons, with what was asked and what was counted."""
+    from hf_proxy.answers.pairs import compare_accuracy
+    from hf_proxy.intervals import wilson_interval
+    from hf_proxy.records.storage import fingerprint, provenance_of
+
     models = []
     for spec, own in items.items():
         num_correct = sum(item["correct"] for item in own)

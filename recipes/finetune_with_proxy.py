@@ -1,34 +1,21 @@
 """Fine-tune with TRL's SFTTrainer and watch the rBridge score beside the loss."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from accelerate import PartialState
-from datasets import Dataset
-from trl import ModelConfig, SFTConfig, SFTTrainer
-
-from hf_proxy.callbacks import ProxyScoreCallback
-from hf_proxy.models.parallel import stop_together
-from hf_proxy.recipes.library.rows import check_text, load_rows
-from hf_proxy.recipes.library.running import at_least, compile_pattern, newlines, run
+from hf_proxy.recipes.library.running import Host, at_least, compile_pattern, newlines, run
 from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.recipes.library.training import (
-    adapter_config,
-    check_evaluation,
-    check_flags,
-    check_world_size,
-    hold_out,
-    last_checkpoint,
-    load_trainable,
-    trace_sets,
-)
+from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
-from hf_proxy.records.scores import METRIC_NAMES
-from hf_proxy.scoring.forwards import TOKENS_PER_BATCH
-from hf_proxy.tokens.prompts import text_context
 from hf_proxy.traces.settings import TRACE_CONTEXT
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from trl import ModelConfig, SFTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +94,22 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
              --train_data train.jsonl --traces outputs/gsm8k-annotated --output_dir outputs/run
              --max_steps 200 --use_cpu
     """
+    from accelerate import PartialState
+    from trl import SFTTrainer
+
+    from hf_proxy.callbacks import ProxyScoreCallback
+    from hf_proxy.models.parallel import stop_together
+    from hf_proxy.recipes.library.training import (
+        adapter_config,
+        check_evaluation,
+        check_flags,
+        check_world_size,
+        hold_out,
+        last_checkpoint,
+        load_trainable,
+        trace_sets,
+    )
+
     check_flags(arguments, model_config)
     processes = PartialState()
     check_world_size(config.world_size, "finetune_with_proxy")
@@ -159,6 +162,9 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
 
 def _rows(config: FinetuneConfig) -> Dataset:
     """Prompt and completion, the prompt as it stands before a trace."""
+    from hf_proxy.recipes.library.rows import check_text, load_rows
+    from hf_proxy.tokens.prompts import text_context
+
     columns = {
         config.prompt_column: "prompt_column",
         config.completion_column: "completion_column",
@@ -185,6 +191,8 @@ def _print_scores(lines: list[dict]) -> None:
         + [f"{line['trace_nll']:.4f}", f"{line['bits_per_byte']:.4f}"]
         for line in lines
     ]
+    from hf_proxy.records.scores import METRIC_NAMES
+
     head = ["step", "set", METRIC_NAMES["value"], "90 % interval"]
     head += [METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"]]
     print_table(head, rows, words=("set",))
@@ -192,7 +200,8 @@ def _print_scores(lines: list[dict]) -> None:
 
 def cli(argv: list[str] | None = None) -> int:
     """`hf-proxy finetune`."""
-    return run((FinetuneConfig, SFTConfig, ModelConfig), main, argv, prog="hf-proxy finetune")
+    hosts = (Host("trl:SFTConfig"), Host("trl:ModelConfig"))
+    return run(FinetuneConfig, main, argv, prog="hf-proxy finetune", hosts=hosts)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,21 @@
 """The curve from proxy scores to a large model's accuracy."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from hf_proxy.prediction.curve import Y_UNITS, Curve
-from hf_proxy.prediction.fitting import fit_curve
-from hf_proxy.prediction.forms import FORMS
-from hf_proxy.recipes.library.one_curve import controls_of, facts_of, in_order, unit_of
-from hf_proxy.recipes.library.points import join_results, one_metric, read_points
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
 from hf_proxy.recipes.library.screen import print_table
+from hf_proxy.records.defaults import FORMS
 from hf_proxy.records.errors import InputError
-from hf_proxy.records.storage import file_hash, provenance_of, write_text
-from hf_proxy.report.figures.curves import plot_curve, plot_residuals
+
+if TYPE_CHECKING:
+    from hf_proxy.prediction.curve import Curve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +89,12 @@ def fit(config: FitConfig) -> dict[str, Any]:
              output_dir; the errors on points held out to the screen.
     Example: hf-proxy fit --points points.csv --output_dir outputs/curves
     """
+    from hf_proxy.prediction.fitting import fit_curve
+    from hf_proxy.recipes.library.one_curve import controls_of, facts_of, in_order, unit_of
+    from hf_proxy.recipes.library.points import join_results, one_metric, read_points
+    from hf_proxy.records.storage import file_hash, provenance_of, write_text
+    from hf_proxy.report.figures.curves import plot_curve, plot_residuals
+
     said: list[str] = []
     if config.points is not None:
         points = read_points(config.points)
@@ -167,6 +172,8 @@ def fit(config: FitConfig) -> dict[str, Any]:
 
 def _errors(curve: Curve) -> dict[str, Any]:
     """The figures of a fit beside those of its controls, errors in points of a percent."""
+    from hf_proxy.prediction.curve import Y_UNITS
+
     points = 100 / Y_UNITS[curve.y_unit]
     result: dict[str, Any] = {"fit_r2": curve.fits[0].r2, "left_out": curve.left_out}
     if curve.statistics is None:

@@ -9,21 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from accelerate import Accelerator
-from rich.console import Console
-
-from hf_proxy.mining.sets import load_soft_targets, mine_soft_targets
 from hf_proxy.mining.settings import MiningSettings
-from hf_proxy.mining.soft_targets import PUBLISHED_STATISTICS
-from hf_proxy.models.parallel import stop_together
-from hf_proxy.recipes.library.checkpoints import find_checkpoints, load_model, load_tokenizer
-from hf_proxy.recipes.library.rows import load_prompts
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, run_action
 from hf_proxy.recipes.library.screen import print_table
+from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
-from hf_proxy.report.figures.sets import plot_contrast
-from hf_proxy.report.trajectories import render_terminal, write_page
-from hf_proxy.tokens.prompts import SYSTEM_PROMPT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +120,13 @@ def mine(config: MineConfig) -> dict[str, Any]:
              --amateur Qwen/Qwen2.5-Coder-0.5B-Instruct --prompts gsm8k_train.jsonl
              --prompt_column question --num_prompts 100 --output_dir outputs/soft-targets
     """
+    from accelerate import Accelerator
+
+    from hf_proxy.mining.sets import mine_soft_targets
+    from hf_proxy.models.parallel import stop_together
+    from hf_proxy.recipes.library.checkpoints import find_checkpoints, load_model, load_tokenizer
+    from hf_proxy.recipes.library.rows import load_prompts
+
     accelerator = Accelerator()
     start = time.perf_counter()
     with stop_together(accelerator):
@@ -176,6 +173,13 @@ def show(config: ShowConfig) -> dict[str, Any]:
     Writes:  to the screen; instead the HTML page or the figure that is named.
     Example: hf-proxy contrast show --source outputs/soft-targets --num_rows 2
     """
+    from rich.console import Console
+
+    from hf_proxy.mining.sets import load_soft_targets
+    from hf_proxy.recipes.library.checkpoints import find_checkpoints, load_tokenizer
+    from hf_proxy.report.figures.sets import plot_contrast
+    from hf_proxy.report.trajectories import render_terminal, write_page
+
     rows = load_soft_targets(config.source)
     stamp = json.loads((Path(config.source) / "provenance.json").read_text())
     statistics = json.loads((Path(config.source) / "statistics.json").read_text())
@@ -217,6 +221,8 @@ def show(config: ShowConfig) -> dict[str, Any]:
 
 def _print_statistics(statistics: dict[str, Any]) -> None:
     """Beside the published figures, where there are such (arXiv 2510.07962, section 2.2)."""
+    from hf_proxy.mining.soft_targets import PUBLISHED_STATISTICS
+
     rows = [
         (name, _number(v), PUBLISHED_STATISTICS.get(name, "")) for name, v in statistics.items()
     ]

@@ -1,15 +1,18 @@
 """A large model's accuracy, read off curves at proxy scores."""
 
+from __future__ import annotations
+
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_proxy.intervals import LEVEL
-from hf_proxy.prediction.curve import Curve, Prediction
 from hf_proxy.recipes.library.running import RecipeConfig, run
-from hf_proxy.recipes.library.scores import read_scores, score_name
 from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.records.scores import ProxyScore
+
+if TYPE_CHECKING:
+    from hf_proxy.prediction.curve import Prediction
+    from hf_proxy.records.scores import ProxyScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,9 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     Writes:  to the screen only.
     Example: hf-proxy predict --curves outputs/curves/arc_challenge.json --scores 0.80
     """
+    from hf_proxy.prediction.curve import Curve
+    from hf_proxy.recipes.library.scores import read_scores, score_name
+
     curves = [Curve.load(path) for path in config.curves]
     scores: list[tuple[str, ProxyScore | float, str | None]] = []
     for text in config.scores:

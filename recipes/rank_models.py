@@ -1,21 +1,20 @@
 """Models or corpora in the order of their proxy scores, held against the large model's."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from hf_proxy.prediction.decisions import compute_saving
-from hf_proxy.prediction.ranking import Ranking, rank
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
-from hf_proxy.recipes.library.scores import read_scores, score_name
 from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.recipes.library.tables import read_table
 from hf_proxy.records.errors import InputError
-from hf_proxy.records.scores import METRIC_NAMES, ProxyScore
-from hf_proxy.records.storage import provenance_of, write_text
-from hf_proxy.report.figures.curves import plot_compute, plot_ranking
+
+if TYPE_CHECKING:
+    from hf_proxy.prediction.ranking import Ranking
+    from hf_proxy.records.scores import ProxyScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +57,13 @@ def rank_scores(config: RankConfig) -> dict[str, Any]:
     Writes:  the order to the screen; ranking.json and figures in output_dir, where given.
     Example: hf-proxy rank --scores a=outputs/a/scores.jsonl b=outputs/b/scores.jsonl
     """
+    from hf_proxy.prediction.decisions import compute_saving
+    from hf_proxy.prediction.ranking import rank
+    from hf_proxy.recipes.library.scores import read_scores, score_name
+    from hf_proxy.recipes.library.tables import read_table
+    from hf_proxy.records.storage import provenance_of, write_text
+    from hf_proxy.report.figures.curves import plot_compute, plot_ranking
+
     result: dict[str, Any] = {}
     folder = None if config.output_dir is None else Path(config.output_dir)
     if not config.scores and config.compute is None:
@@ -126,6 +132,8 @@ def _print_ranking(ranking: Ranking) -> None:
         + [f"{ranking.best_rank[i]} to {ranking.worst_rank[i]}"]
         for i, name in enumerate(ranking.order)
     ]
+    from hf_proxy.records.scores import METRIC_NAMES
+
     head = ("place", "name", METRIC_NAMES[ranking.metric], "90 % interval", "places")
     print_table(head, rows, words=("name",))
     print(

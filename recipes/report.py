@@ -1,15 +1,16 @@
 """One page of a run, live or finished: scores, losses, contrast, trajectories, accuracies."""
 
+from __future__ import annotations
+
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
-from hf_proxy.recipes.library.checkpoints import find_checkpoints, load_tokenizer
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
-from hf_proxy.report.page import write_report
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,11 @@ def main(config: ReportConfig) -> dict[str, Any]:
     Writes:  report.html there, or the page that --output names.
     Example: hf-proxy report --run_dir outputs/run
     """
+    from transformers import AutoTokenizer
+
+    from hf_proxy.recipes.library.checkpoints import find_checkpoints, load_tokenizer
+    from hf_proxy.report.page import write_report
+
     output = Path(config.output or Path(config.run_dir) / "report.html")
 
     def find_tokenizer(folder: str) -> PreTrainedTokenizerBase:

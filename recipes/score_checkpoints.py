@@ -1,33 +1,26 @@
 """Score models on reasoning traces: a table of rBridge with intervals, and paired comparisons."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-from accelerate import Accelerator
+from typing import TYPE_CHECKING, Any, Literal
 
 from hf_proxy import __version__
-from hf_proxy.models.parallel import from_main, stop_together
-from hf_proxy.recipes.library.checkpoints import (
-    Checkpoint,
-    find_checkpoints,
-    load_model,
-    load_tokenizer,
-    weights_fingerprint,
-)
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, run
 from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.records.scores import METRIC_NAMES, ProxyScore
-from hf_proxy.records.storage import cache_dir, fingerprint, provenance_of, write_text
-from hf_proxy.scoring.comparison import Comparison, compare
-from hf_proxy.scoring.forwards import TOKENS_PER_BATCH
-from hf_proxy.scoring.scoring import score_traces, setting_of
-from hf_proxy.traces.alignment import align_traces
-from hf_proxy.traces.reading import load_traces
+from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.traces.settings import TRACE_CONTEXT
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from hf_proxy.recipes.library.checkpoints import Checkpoint
+    from hf_proxy.records.scores import ProxyScore
+    from hf_proxy.scoring.comparison import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +110,13 @@ def main(config: ScoreConfig) -> dict[str, Any]:
     Example: hf-proxy score --models recipes/assets/expert recipes/assets/amateur
              --traces recipes/assets/traces.parquet
     """
+    from accelerate import Accelerator
+
+    from hf_proxy.models.parallel import stop_together
+    from hf_proxy.recipes.library.checkpoints import find_checkpoints
+    from hf_proxy.records.storage import provenance_of, write_text
+    from hf_proxy.traces.reading import load_traces
+
     accelerator = Accelerator()
     with stop_together(accelerator):
         traces = load_traces(
@@ -153,6 +153,18 @@ def _score(
     checkpoint: Checkpoint, traces: Any, config: ScoreConfig, accelerator: Accelerator
 ) -> tuple[ProxyScore, dict[str, Any]]:
     """The score of one checkpoint, from the cache where equal weights were scored before."""
+
+    from hf_proxy.models.parallel import from_main, stop_together
+    from hf_proxy.recipes.library.checkpoints import (
+        load_model,
+        load_tokenizer,
+        weights_fingerprint,
+    )
+    from hf_proxy.records.scores import ProxyScore
+    from hf_proxy.records.storage import cache_dir, fingerprint, write_text
+    from hf_proxy.scoring.scoring import score_traces, setting_of
+    from hf_proxy.traces.alignment import align_traces
+
     start = time.perf_counter()
     with stop_together(accelerator):
         aligned = align_traces(
@@ -202,6 +214,8 @@ def _score(
 
 def _comparisons(scores: list[ProxyScore]) -> list[tuple[tuple[int, int], Comparison]]:
     """Each model against the first: by rBridge, across tokenizers by bits per byte."""
+    from hf_proxy.scoring.comparison import compare
+
     found = []
     for b in range(1, len(scores)):
         same = not scores[0].setting.differing(scores[b].setting)
@@ -214,6 +228,8 @@ def _comparisons(scores: list[ProxyScore]) -> list[tuple[tuple[int, int], Compar
 
 
 def _print_scores(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
+    from hf_proxy.records.scores import METRIC_NAMES
+
     head = ["model", "step", METRIC_NAMES["value"], "90 % interval"]
     head += [METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"]]
     head += ["top-1", "rank", "traces", "labels", "setting", "seconds"]
@@ -230,6 +246,8 @@ def _print_scores(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None
 
 
 def _sentence(a: ProxyScore, b: ProxyScore, result: Comparison) -> str:
+    from hf_proxy.records.scores import METRIC_NAMES
+
     note = f" ({result.note})" if result.note else ""
     return (
         f"{a.model_id} - {b.model_id}: {METRIC_NAMES[result.metric]} {result.difference:+.4f} "

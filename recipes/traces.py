@@ -1,22 +1,12 @@
 """Trace sets: import from other formats, annotate with a local frontier's confidence, check."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from accelerate import Accelerator
-from datasets import Dataset
-
-from hf_proxy.building.annotation import annotate_traces
-from hf_proxy.models.parallel import stop_together
-from hf_proxy.recipes.library.checkpoints import (
-    find_checkpoints,
-    load_model,
-    load_tokenizer,
-    weights_fingerprint,
-)
 from hf_proxy.recipes.library.running import (
     RecipeConfig,
     at_least,
@@ -25,13 +15,12 @@ from hf_proxy.recipes.library.running import (
     run_action,
 )
 from hf_proxy.recipes.library.screen import print_table
+from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
-from hf_proxy.records.storage import save_dataset
-from hf_proxy.scoring.forwards import TOKENS_PER_BATCH
-from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
-from hf_proxy.traces.checks import check_trace, traces_fingerprint
-from hf_proxy.traces.reading import load_traces, read_traces
 from hf_proxy.traces.settings import TRACE_CONTEXT
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +112,8 @@ def import_traces(config: ImportConfig) -> dict[str, Any]:
     Example: hf-proxy traces import --source gsm8k.jsonl --columns prompt=question trace=answer
              --output_dir outputs/gsm8k
     """
+    from hf_proxy.traces.checks import check_trace
+
     traces, dropped = _read(config)
     num_read = len(traces)
     if config.num_traces is not None:
@@ -152,6 +143,19 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
     Example: hf-proxy traces annotate --source outputs/gsm8k
              --frontier Qwen/Qwen2.5-Coder-1.5B-Instruct --output_dir outputs/gsm8k-annotated
     """
+    from accelerate import Accelerator
+
+    from hf_proxy.building.annotation import annotate_traces
+    from hf_proxy.models.parallel import stop_together
+    from hf_proxy.recipes.library.checkpoints import (
+        find_checkpoints,
+        load_model,
+        load_tokenizer,
+        weights_fingerprint,
+    )
+    from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
+    from hf_proxy.traces.reading import load_traces
+
     accelerator = Accelerator()
     with stop_together(accelerator):
         traces = load_traces(config.source)
@@ -192,6 +196,10 @@ def check(config: ReadConfig) -> dict[str, Any]:
              probabilities, what was dropped and why, and the fingerprint of the content.
     Example: hf-proxy traces check --source outputs/gsm8k-annotated
     """
+    import numpy as np
+
+    from hf_proxy.traces.checks import traces_fingerprint
+
     traces, dropped = _read(config)
     num_tokens = num_letters = num_bare = 0
     histogram = np.zeros(10, dtype=np.int64)
@@ -232,6 +240,8 @@ def check(config: ReadConfig) -> dict[str, Any]:
 
 
 def _read(config: ReadConfig) -> tuple[Dataset, dict[str, int]]:
+    from hf_proxy.traces.reading import read_traces
+
     columns = {}
     for pair in config.columns:
         ours, equals, theirs = pair.partition("=")
@@ -252,6 +262,9 @@ def _read(config: ReadConfig) -> tuple[Dataset, dict[str, int]]:
 
 
 def _save(traces: Dataset, config: Any, counts: dict, **facts: Any) -> None:
+    from hf_proxy.records.storage import save_dataset
+    from hf_proxy.traces.checks import traces_fingerprint
+
     content = {
         "parameters": dataclasses.asdict(config),
         "counts": counts,

@@ -1,31 +1,21 @@
 """Train a model on its own soft targets (LightReasoner's second stage), resumably."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import PartialState
-from huggingface_hub import ModelCard, ModelCardData
-from trl import ModelConfig
-
-from hf_proxy.mining.sets import load_soft_targets
-from hf_proxy.models.parallel import stop_together
-from hf_proxy.recipes.library.running import at_least, run
-from hf_proxy.recipes.library.training import (
-    adapter_config,
-    check_evaluation,
-    check_flags,
-    hold_out,
-    is_quantized,
-    last_checkpoint,
-    load_trainable,
-)
+from hf_proxy.recipes.library.running import Host, at_least, run
 from hf_proxy.records.errors import InputError
-from hf_proxy.records.storage import provenance_of, write_text
-from hf_proxy.training.config import SelectiveSFTConfig
-from hf_proxy.training.trainer import SelectiveSFTTrainer
+from hf_proxy.training.fields import SelectiveFields
+
+if TYPE_CHECKING:
+    from trl import ModelConfig
+
+    from hf_proxy.training.config import SelectiveSFTConfig
 
 _CARD = """# {name}
 
@@ -80,6 +70,21 @@ def main(
              --soft_targets outputs/soft-targets --output_dir outputs/selective-sft
              --use_peft --lora_target_modules q_proj v_proj --max_steps 50 --use_cpu
     """
+    from accelerate import PartialState
+
+    from hf_proxy.mining.sets import load_soft_targets
+    from hf_proxy.models.parallel import stop_together
+    from hf_proxy.recipes.library.training import (
+        adapter_config,
+        check_evaluation,
+        check_flags,
+        hold_out,
+        is_quantized,
+        last_checkpoint,
+        load_trainable,
+    )
+    from hf_proxy.training.trainer import SelectiveSFTTrainer
+
     check_flags(arguments, model_config)
     if config.merge and is_quantized(model_config):
         raise InputError.at(
@@ -142,6 +147,10 @@ def _write_record(
     mined, statistics, arguments, model_config, folder: Path, facts: dict[str, Any]
 ) -> None:
     """Model card and provenance, beside the weights."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    from hf_proxy.records.storage import provenance_of, write_text
+
     stamp = provenance_of(
         soft_targets=mined,
         statistics=statistics,
@@ -175,7 +184,11 @@ def _write_record(
 
 def cli(argv: list[str] | None = None) -> int:
     """`hf-proxy train`."""
-    return run((TrainConfig, SelectiveSFTConfig, ModelConfig), main, argv, prog="hf-proxy train")
+    hosts = (
+        Host("hf_proxy.training.config:SelectiveSFTConfig", added=SelectiveFields),
+        Host("trl:ModelConfig"),
+    )
+    return run(TrainConfig, main, argv, prog="hf-proxy train", hosts=hosts)
 
 
 if __name__ == "__main__":

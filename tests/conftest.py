@@ -1,77 +1,84 @@
-"""Everything is made in place: no download, no GPU, nothing written outside a temporary home."""
+"""Everything is made in place: no download, no GPU, nothing written outside a temporary home.
 
+Libraries are imported inside fixtures: of pytest-xdist's three processes only two run tests.
+"""
+
+import json
 import os
 import tempfile
+
+import pytest
 
 # before any Hugging Face library is imported: they read these once
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# one thread each: workers share the cores, and sums keep their order
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# of this worker alone
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-proxy-tests-")
 
-import random
-
-import pytest
-import torch
-from datasets import Dataset
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from hf_proxy.recipes.library.small_world import problems, train_tokenizer
-from hf_proxy.records.rows import TRACE_FEATURES
+# files whose tests take longest, in this order: begun last, one would keep a worker busy alone
+LONGEST = ("test_closed_loop", "test_distributed", "test_packaging", "test_recipes", "test_sft")
+# what is done in the one start of so many processes
+DONE_BY = {2: ("distributed", "training", "sft", "feeding", "contrast")}
+DONE_BY[3] = ("distributed", "mining")
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the largest number of elements of any tensor that an operation gives."""
-
-    def __init__(self):
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for value in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(value, torch.Tensor):
-                self.numel = max(self.numel, value.numel())
-        return result
-
-
-def make_traces(num_traces: int, *, seed: int = 0) -> Dataset:
-    """Solutions of very different lengths, each word a frontier token of random confidence."""
-    rng = random.Random(seed)
-    texts = problems(rng)
-    rows = []
-    for number in range(num_traces):
-        row = next(texts)
-        # uneven: the longest is several times the shortest
-        trace = " ".join(next(texts)["trace"] for _ in range(rng.choice((1, 1, 2, 5))))
-        words = [word.encode() for word in trace.split(" ")]
-        ends = [sum(len(w) + 1 for w in words[: i + 1]) for i in range(len(words))]
-        ends[-1] -= 1
-        rows.append(
-            {
-                "example_id": f"t{number}",
-                "prompt": row["prompt"],
-                "trace": trace,
-                "weighting": "logprob",
-                "frontier_spans": list(zip([0, *ends[:-1]], ends, strict=True)),
-                "frontier_logprobs": [-2 * rng.random() for _ in words],
-            }
-        )
-    return Dataset.from_list(rows, features=TRACE_FEATURES)
+def pytest_collection_modifyitems(items):
+    """The longest files first, the others as they were found."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    texts = problems(random.Random(7))
-    return train_tokenizer([" ".join(next(texts).values()) for _ in range(300)], vocab_size=340)
+    from helpers.traces import make_tokenizer
+
+    return make_tokenizer(7, vocab_size=340)
 
 
 @pytest.fixture(scope="session")
 def other_tokenizer():
-    texts = problems(random.Random(8))
-    return train_tokenizer([" ".join(next(texts).values()) for _ in range(300)], vocab_size=280)
+    from helpers.traces import make_tokenizer
+
+    return make_tokenizer(8, vocab_size=280)
 
 
 @pytest.fixture(scope="session")
 def traces():
+    from helpers.traces import make_traces
+
     return make_traces(9)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory, tokenizer, traces):
+    """A folder that all workers share, with what several processes read in `inputs`."""
+    from filelock import FileLock
+    from helpers.processes import write_inputs
+
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    inputs = base / "inputs"
+    with FileLock(base / "inputs.lock"):
+        if not inputs.exists():
+            write_inputs(inputs, tokenizer, traces)
+    return base
+
+
+@pytest.fixture(scope="session")
+def of_ranks(shared):
+    """What `NAME_worker.py` found on so many processes: `of_ranks("sft", 2)`.
+
+    Each number of processes is started once in a session, for all that is asked of it.
+    """
+    from helpers.processes import ranks
+
+    def found(name, world_size):
+        folder = ranks(shared, world_size, DONE_BY[world_size])
+        return json.loads((folder / f"{name}-{world_size}.json").read_text())
+
+    return found

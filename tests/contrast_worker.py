@@ -1,40 +1,33 @@
-"""Training on one or two real processes with ContrastCallback attached; started by torchrun."""
+"""Training with ContrastCallback attached, on one process or several."""
 
-import json
-import sys
 from pathlib import Path
+from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from datasets import Dataset
-from mining_worker import sharp_pair
+from helpers.mining import PROMPTS, contrast_lines, make_callback
+from helpers.models import sharp_pair
+from helpers.trainers import plain_trainer, same, state_of
 from peft import LoraConfig
-from test_contrast_callback import lines_of, make_callback
-from test_mining import PROMPTS
-from test_proxy_score import make_trainer, same, state_of
 from transformers import AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from hf_proxy import load_soft_targets
-from hf_proxy.models.parallel import end_together
 
 
-def main():
-    folder = Path(sys.argv[1])
-    torch.set_num_threads(1)
+def work(folder: Path, out: Path) -> dict[str, Any]:
+    """What was found; inputs lie in `folder`, runs are left in `out`."""
     accelerator = Accelerator(cpu=True)
-    assert accelerator.num_processes == int(sys.argv[2])
     tokenizer = AutoTokenizer.from_pretrained(str(folder / "tokenizer"))
 
     def trained(name, attach):
-        output = folder / f"{name}-{sys.argv[2]}"
-        trainer = make_trainer(output, tokenizer, max_steps=4)
+        trainer = plain_trainer(out / name, tokenizer, max_steps=4)
         if attach:
             make_callback(tokenizer, num_prompts=5).attach(trainer)
         set_seed(11)
         trainer.train()
-        return output, trainer
+        return trainer
 
     def tuned(name, attach):
         """SFTTrainer with LoRA adapters."""
@@ -42,7 +35,7 @@ def main():
         trainer = SFTTrainer(
             model=sharp_pair(len(tokenizer))[0],
             args=SFTConfig(
-                output_dir=str(folder / f"{name}-{sys.argv[2]}" / "run"),
+                output_dir=str(out / name / "run"),
                 max_steps=3,
                 per_device_train_batch_size=2,
                 learning_rate=0.1,
@@ -63,23 +56,17 @@ def main():
         return trainer
 
     adapters = same(state_of(tuned("sft-plain", False)), state_of(tuned("sft", True)))
-    _, plain = trained("plain", attach=False)
-    without = state_of(plain)
-    output, watched = trained("watched", attach=True)
+    without = state_of(trained("plain", attach=False))
+    watched = trained("watched", attach=True)
     found = {
         "same weights": gather_object([same(without, state_of(watched))]),
         "same adapters": gather_object([adapters]),
     }
     if accelerator.is_main_process:
-        lines = lines_of(output)
-        first = output / "run" / "hf_proxy" / lines[0]["folder"]
-        found["adapter steps"] = [line["step"] for line in lines_of(folder / f"sft-{sys.argv[2]}")]
+        lines = contrast_lines(out / "watched")
+        first = out / "watched" / "run" / "hf_proxy" / lines[0]["folder"]
+        found["adapter steps"] = [line["step"] for line in contrast_lines(out / "sft")]
         found["steps"] = [line["step"] for line in lines]
         found["first set"] = load_soft_targets(first).to_dict()
         found["first row"] = watched.state.log_history[0]
-        (folder / f"found-{sys.argv[2]}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    with end_together():
-        main()
+    return found

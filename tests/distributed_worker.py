@@ -1,24 +1,21 @@
-"""What each of two or three real processes does; started by test_distributed.py through torchrun.
-
-Every scenario gives JSON that the main process writes; a failure is reported by every rank.
-"""
+"""What each of two or three real processes scores, whole and sharded, and how all stop together."""
 
 import json
-import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from conftest import make_traces
 from datasets import load_from_disk
-from tiny_models import make_model
+from helpers.models import make_model
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from transformers import AutoTokenizer
 
 from hf_proxy import load_traces, score_traces, token_logprobs
-from hf_proxy.models.parallel import end_together, from_main, stop_together
+from hf_proxy.models.parallel import from_main, stop_together
 
 
 def numbers(score):
@@ -127,24 +124,14 @@ def faults(aligned, accelerator, vocab_size, folder):
     return {"faults": found, "after": numbers(score)}
 
 
-def main():
-    folder = Path(sys.argv[1])
-    world_size = int(sys.argv[2])
+def work(folder: Path, out: Path) -> dict[str, Any]:
+    """What was found; inputs lie in `folder`, runs are left in `out`."""
     accelerator = Accelerator(cpu=True)
-    assert accelerator.num_processes == world_size, "this would test one process"
-    torch.set_num_threads(1)
     aligned = load_from_disk(str(folder / "aligned"))
-    vocab_size = int(sys.argv[3])
+    vocab_size = len(AutoTokenizer.from_pretrained(str(folder / "tokenizer")))
     found = scores(aligned, accelerator, vocab_size)
     found |= sharded(aligned, accelerator, vocab_size)
     found |= faults(aligned, accelerator, vocab_size, folder)
     everywhere = gather_object([json.dumps({k: v for k, v in found.items() if k != "alone"})])
     found["same on every rank"] = len(set(everywhere)) == 1
-    if accelerator.is_main_process:
-        (folder / f"found-{world_size}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    assert make_traces  # conftest has set the environment before anything else was imported
-    with end_together():
-        main()
+    return found

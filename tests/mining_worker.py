@@ -1,55 +1,50 @@
-"""One process of a mining that a test kills, resumes or spreads over ranks."""
+"""A mining that a test kills, resumes or spreads over ranks."""
 
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
-from tiny_models import make_model
+from helpers.models import sharp_pair
 from transformers import AutoTokenizer
 
 from hf_proxy import mine_soft_targets
 from hf_proxy.mining import sets
-from hf_proxy.models.parallel import end_together
 
 
-def sharp_pair(num_tokens: int):
-    """Two architectures of other depth, sure of themselves; the expert's head is padded."""
-    pair = (
-        make_model("llama", num_tokens + 7),
-        make_model("qwen2", num_tokens, num_hidden_layers=1, tie_word_embeddings=False),
-    )
-    for model in pair:
-        model.lm_head.weight.data *= 6
-    return pair
-
-
-def main(folder: Path, output: Path, seconds_per_batch: float) -> None:
-    """Mine twelve prompts in batches of two; slow enough to be killed in between."""
-    write = sets.write_arrow
-
-    def slow_write(*args):
-        write(*args)
-        time.sleep(seconds_per_batch)
-
-    sets.write_arrow = slow_write
+def work(folder: Path, out: Path) -> dict[str, Any]:
+    """Mine twelve prompts in batches of two, on all processes; nothing to tell but the set."""
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    prompts = (folder / "prompts.txt").read_text().splitlines()
-    state = PartialState()
     mine_soft_targets(
         *sharp_pair(len(tokenizer)),
-        prompts,
+        (folder / "prompts.txt").read_text().splitlines(),
         processing_class=tokenizer,
         amateur_processing_class=tokenizer,
-        output_dir=output,
-        accelerator=state,
+        output_dir=out,
+        accelerator=PartialState(),
         context="{prompt}\n",
         max_new_tokens=12,
         temperature=1.0,
         batch_size=2,
     )
+    return {}
+
+
+def main(folder: Path, out: Path, num_shards: int) -> None:
+    """On this process alone; after so many shards of its own it waits to be killed."""
+    write = sets.write_arrow
+    written = []
+
+    def counted_write(*args):
+        write(*args)
+        written.append(args)
+        if len(written) == num_shards:
+            time.sleep(600)
+
+    sets.write_arrow = counted_write
+    work(folder, out)
 
 
 if __name__ == "__main__":
-    with end_together():
-        main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

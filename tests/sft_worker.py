@@ -1,70 +1,44 @@
-"""One optimizer step on one or two real processes; started by torchrun."""
+"""One optimizer step on several processes."""
 
-import json
-import sys
 from pathlib import Path
+from typing import Any
 
-import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object
-from test_sft import (
+from helpers.selective import (
     TRAINERS,
-    make_online_trainer,
     make_rows,
-    make_trainer,
+    online_trainer,
+    selective_trainer,
     update_norm,
     weights_of,
 )
 from transformers import AutoTokenizer
 
-from hf_proxy.models.parallel import end_together
+# on two processes eight rows a step
+SHAPE = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
 
 
-def main():
-    folder, world_size, batch_size, accumulation = Path(sys.argv[1]), *map(int, sys.argv[2:5])
-    torch.set_num_threads(1)
-    accelerator = Accelerator(cpu=True)
-    assert accelerator.num_processes == world_size
+def work(folder: Path, out: Path) -> dict[str, Any]:
+    """What was found; inputs lie in `folder`, runs are left in `out`."""
     tokenizer = AutoTokenizer.from_pretrained(str(folder / "tokenizer"))
-    trainer = make_trainer(
-        folder / f"run-{world_size}",
-        tokenizer,
-        make_rows(tokenizer),
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulation,
-    )
+    rows = make_rows(tokenizer)
+    trainer = selective_trainer(out / "run", tokenizer, rows, **SHAPE)
     trainer.train()
-    trainer_evaluation = trainer.evaluate(make_rows(tokenizer))
+    evaluation = trainer.evaluate(rows)
     weights = weights_of(trainer.model)
-    shape = {
-        "per_device_train_batch_size": batch_size,
-        "gradient_accumulation_steps": accumulation,
-    }
-    norms = {
-        kind: update_norm(folder / f"{kind}-{world_size}", tokenizer, kind, **shape)
-        for kind in TRAINERS
-    }
-    both = make_trainer(
-        folder / f"both-{world_size}", tokenizer, make_rows(tokenizer), sft_weight=0.3, **shape
-    )
+    norms = {kind: update_norm(out / kind, tokenizer, kind, **SHAPE) for kind in TRAINERS}
+    both = selective_trainer(out / "both", tokenizer, rows, sft_weight=0.3, **SHAPE)
     both.train()
-    online = make_online_trainer(folder / f"online-{world_size}", tokenizer, **shape)
+    online = online_trainer(out / "online", tokenizer, **SHAPE)
     online.train()
     every = gather_object([weights.tolist()])
-    if accelerator.is_main_process:
-        found = {
-            "equal across ranks": all(w == every[0] for w in every),
-            "weights": every[0],
-            "norms": norms,
-            "online": weights_of(online.model).tolist(),
-            "online kept": [r["num_kept"] for r in online.state.log_history if "loss" in r],
-            "with sft_weight": weights_of(both.model).tolist(),
-            "eval_loss": trainer_evaluation["eval_loss"],
-            "eval_num_kept": trainer_evaluation["eval_num_kept"],
-        }
-        (folder / f"found-{world_size}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    with end_together():
-        main()
+    return {
+        "equal across ranks": all(w == every[0] for w in every),
+        "weights": every[0],
+        "norms": norms,
+        "online": weights_of(online.model).tolist(),
+        "online kept": [r["num_kept"] for r in online.state.log_history if "loss" in r],
+        "with sft_weight": weights_of(both.model).tolist(),
+        "eval_loss": evaluation["eval_loss"],
+        "eval_num_kept": evaluation["eval_num_kept"],
+    }

@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 import pytest
-import reference
-import tiny_tokenizers
 from datasets import Dataset, concatenate_datasets
+from helpers import reference
+from helpers import tokenizers as tiny_tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.models import make_model
+from helpers.processes import command, torchrun
 from scipy import stats
-from test_distributed import torchrun
-from test_recipes import command
-from tiny_models import make_model
 from transformers import AutoModelForCausalLM
 
 from hf_proxy import InputError

@@ -358,7 +358,7 @@ def test_every_recipe_has_a_yaml_that_parses_into_it():
     assert {name.removesuffix("_paper") for name in yamls} == recipes <= yamls
     for name, classes in CONFIGS.items():
         path = ROOT / "recipes" / f"{name}.yaml"
-        parser = RecipeParser(classes, prog=name, about="")
+        parser = RecipeParser(classes, prog=name)
         configs = parser.parse(["--config", str(path)])
         for key, value in yaml.safe_load(path.read_text()).items():
             (config,) = [config for config in configs if hasattr(config, key)]

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import make_traces
-from mining_worker import sharp_pair
+from helpers.models import sharp_pair
+from helpers.traces import make_traces
 
 from hf_proxy.report.page import write_report
 
@@ -51,8 +51,9 @@ CASES = {
     "contrast": "--expert {0}/expert --amateur {0}/amateur --prompts {0}/rows.jsonl "
     "--prompt_column question --num_prompts 3 --max_new_tokens 4 --repeats 1 --prefix_prompts 1",
     "coverage": "--draws 1",
+    "start": "--rounds 1",
 }
-BARS = {"scoring": 1, "callback": 0, "contrast": 4, "coverage": 0}
+BARS = {"scoring": 1, "callback": 0, "contrast": 4, "coverage": 0, "start": 1}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -5,12 +5,14 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
-from conftest import make_traces
 from datasets import DatasetDict
-from test_recipes import ROOT, command
-from tiny_models import make_model
+from helpers.models import make_model
+from helpers.processes import ROOT, command
+from helpers.traces import make_traces
 from trl import ModelConfig, SFTConfig
 
 from hf_proxy.cli import COMMANDS
@@ -112,7 +114,7 @@ def test_help_says_what_is_read_and_written_and_its_example_parses(name, capsys,
         assert word not in text
     assert max(map(len, text.splitlines())) <= 100
     assert "--config FILE.yaml" in text and "--json" in text and "--debug" in text
-    parser = RecipeParser(CLASSES[name], prog=f"hf-proxy {name}", about="")
+    parser = RecipeParser(CLASSES[name], prog=f"hf-proxy {name}")
     example = text.split("Example: ")[1].split("\n\n")[0]
     monkeypatch.chdir(ROOT)
     words = shlex.split(example.replace("\n", " "))
@@ -126,6 +128,29 @@ def test_help_says_what_is_read_and_written_and_its_example_parses(name, capsys,
         assert str(stopped.value).split(" missing")[0].split(", ") == needed
     undocumented = re.findall(r"^  --\w+ ?\S*$\n(?!\s{26})", text, re.M)
     assert undocumented == []
+
+
+# what takes most of a start, each of them half a second and more
+HEAVY = {"torch", "transformers", "trl", "datasets", "accelerate", "scipy.stats", "matplotlib"}
+
+
+def loaded_by(*lines):
+    """The heavy libraries that a process has loaded after these commands, one after the other."""
+    code = "import sys\nfrom hf_proxy.cli import main\n"
+    code += "".join(f"assert main({line.split()}) == 0\n" for line in lines)
+    code += "print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return HEAVY & set(done.stderr.split())
+
+
+def test_help_loads_no_torch():
+    groups = {name.split()[0] for name in CLASSES if " " in name}
+    assert loaded_by("--help", *(f"{name} --help" for name in [*CLASSES, *groups])) == set()
+
+
+def test_the_guard_of_help_can_fail(tmp_path):
+    (tmp_path / "traces.jsonl").write_text('{"prompt": "1+1?", "trace": "2"}\n')
+    assert "datasets" in loaded_by(f"traces check --source {tmp_path / 'traces.jsonl'}")
 
 
 @pytest.mark.parametrize("name", TRAINING)

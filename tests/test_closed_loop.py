@@ -1,5 +1,7 @@
 """The closed loop from end to end: its rows, its costs, one process and two, killed and resumed."""
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -12,14 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_traces
-from mining_worker import sharp_pair
+from helpers.models import sharp_pair
+from helpers.processes import command, torchrun
+from helpers.scores import curve_for
+from helpers.traces import make_traces
 from safetensors.torch import load_file
-from test_distributed import torchrun
-from test_proxy_score import curve_for
-from test_recipes import command
 
 from hf_proxy import load_soft_targets, load_traces
+from hf_proxy.cli import main
 from hf_proxy.recipes.library.small_world import problems
 
 ROOT = Path(__file__).parent.parent
@@ -82,14 +84,18 @@ def adapter_of(folder, out):
     return torch.cat([weights[name].flatten() for name in sorted(weights)])
 
 
+def looped(arguments):
+    """What the command says, and its last line read."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert main(["loop", *arguments, "--json"]) == 0
+    return said.getvalue(), json.loads(said.getvalue().splitlines()[-1])
+
+
 @pytest.fixture(scope="module")
 def whole(loop_folder):
-    """One run without a stop; a process of its own, with as many threads as the others."""
-    done = torchrun(
-        1, ROOT / "recipes" / "closed_loop.py", *arguments_of(loop_folder, "whole"), "--json"
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout, json.loads(done.stdout.splitlines()[-1])
+    """One run without a stop."""
+    return looped(arguments_of(loop_folder, "whole"))
 
 
 def test_score_and_prediction_stand_in_each_evaluation_row(loop_folder, whole):
@@ -133,9 +139,7 @@ def test_killed_and_resumed_nothing_is_lost(loop_folder, whole):
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert len(lines_of(loop_folder, "cut")) < 3
-    done = torchrun(1, ROOT / "recipes" / "closed_loop.py", *arguments, "--json")
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    _, found = looped(arguments)
 
     def timeless(lines):
         own = ("seconds", "run_id", "folder")

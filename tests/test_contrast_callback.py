@@ -1,55 +1,40 @@
 """ContrastCallback on real trainers: its figures, its sets, and a training left as it was."""
 
 import json
-from pathlib import Path
 
+import contrast_worker
 import pytest
 import torch
-from conftest import make_traces
 from datasets import Dataset
-from mining_worker import sharp_pair
+from helpers.mining import (
+    PROMPTS,
+    SETTINGS,
+    TEMPLATE,
+    contrast_lines,
+    make_callback,
+    with_controls,
+)
+from helpers.models import sharp_pair
+from helpers.traces import make_traces
+from helpers.trainers import plain_trainer, same, state_of
 from peft import LoraConfig, get_peft_model
-from test_distributed import torchrun
-from test_mining import PROMPTS, TEMPLATE, with_controls
-from test_proxy_score import make_trainer, same, state_of
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
 from hf_proxy import load_metric, load_soft_targets, mine_soft_targets
-from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
+from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.callbacks.contrast import KEYS
 from hf_proxy.models.access import adapters_off
-
-SETTINGS = {
-    "num_prompts": 3,
-    "context": "{prompt}\n",
-    "max_new_tokens": 6,
-    "batch_size": 2,
-    "temperature": 1.0,
-    "divergence_beta": 0.05,
-}
-
-
-def make_callback(tokenizer, **changes):
-    amateur = changes.pop("amateur", None) or sharp_pair(len(tokenizer))[1]
-    prompts = changes.pop("prompts", PROMPTS)
-    settings = SETTINGS | {"amateur_processing_class": tokenizer} | changes
-    return ContrastCallback(amateur, prompts, **settings)
-
-
-def lines_of(folder, name="run"):
-    text = (folder / name / "hf_proxy" / "contrast.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def test_figures_stand_beside_the_loss(tmp_path, tokenizer):
     callback = make_callback(tokenizer)
-    trainer = make_trainer(tmp_path, tokenizer)
+    trainer = plain_trainer(tmp_path, tokenizer)
     callback.attach(trainer)
     trainer.train()
     rows = [row for row in trainer.state.log_history if "eval_loss" in row]
     assert len(rows) == 3 and all(set(KEYS) <= set(row) for row in rows)
-    lines = lines_of(tmp_path)
+    lines = contrast_lines(tmp_path)
     assert [line["step"] for line in lines] == [0, 2, 4, 6]
     for row, line in zip(rows, lines[1:], strict=True):
         sets = load_soft_targets(tmp_path / "run" / "hf_proxy" / line["folder"])
@@ -67,9 +52,9 @@ def test_figures_stand_beside_the_loss(tmp_path, tokenizer):
 def test_the_set_is_the_one_that_mining_would_give(tmp_path, tokenizer):
     """The last weights, mined on their own: the same rows."""
     callback = make_callback(tokenizer, strategy="steps", steps=6, temperature=0.0)
-    trainer = make_trainer(tmp_path, tokenizer, callbacks=[callback])
+    trainer = plain_trainer(tmp_path, tokenizer, callbacks=[callback])
     trainer.train()
-    (line,) = lines_of(tmp_path)
+    (line,) = contrast_lines(tmp_path)
     theirs = load_soft_targets(tmp_path / "run" / "hf_proxy" / line["folder"])
     settings = {k: v for k, v in SETTINGS.items() if k != "num_prompts"} | {"temperature": 0.0}
     mine = mine_soft_targets(
@@ -87,7 +72,7 @@ def test_the_set_is_the_one_that_mining_would_give(tmp_path, tokenizer):
 @pytest.mark.parametrize("attached", [True, False])
 def test_training_is_bit_for_bit_the_same(tmp_path, tokenizer, attached):
     def trained(name, with_callback):
-        trainer = make_trainer(tmp_path / name, tokenizer)
+        trainer = plain_trainer(tmp_path / name, tokenizer)
         if with_callback:
             callback = make_callback(tokenizer)
             callback.attach(trainer) if attached else trainer.add_callback(callback)
@@ -139,7 +124,7 @@ def test_sft_with_adapters_live_and_base(tmp_path, tokenizer):
         )
         callback.attach(trainer)
         trainer.train()
-        lines = lines_of(tmp_path / expert)
+        lines = contrast_lines(tmp_path / expert)
         assert [line["step"] for line in lines] == [0, 4]
         kl[expert] = [line["kl_mean"] for line in lines]
         assert lines[0]["expert_is"] == expert
@@ -150,7 +135,7 @@ def test_sft_with_adapters_live_and_base(tmp_path, tokenizer):
 def test_both_callbacks_on_one_trainer(tmp_path, tokenizer):
     """Each keeps its numbers, whichever is detached first."""
     contrast, proxy = make_callback(tokenizer), ProxyScoreCallback(make_traces(3))
-    trainer = make_trainer(tmp_path, tokenizer)
+    trainer = plain_trainer(tmp_path, tokenizer)
     contrast.attach(trainer)
     proxy.attach(trainer)
     trainer.evaluate()
@@ -168,24 +153,24 @@ def test_both_callbacks_on_one_trainer(tmp_path, tokenizer):
 
 
 def test_resume_leaves_no_gap_and_no_double(tmp_path, tokenizer):
-    trainer = make_trainer(tmp_path, tokenizer)
+    trainer = plain_trainer(tmp_path, tokenizer)
     make_callback(tokenizer).attach(trainer)
     trainer.train()
-    before = lines_of(tmp_path)
+    before = contrast_lines(tmp_path)
     folder = tmp_path / "run" / "hf_proxy" / "soft_targets"
     sets = {p.name: load_soft_targets(p).to_dict() for p in folder.iterdir()}
     assert len(sets) == 4
     (folder / "step-00000004" / "shards" / "000001.arrow").unlink()  # as if killed there
 
-    trainer = make_trainer(tmp_path, tokenizer)
+    trainer = plain_trainer(tmp_path, tokenizer)
     make_callback(tokenizer).attach(trainer)
     trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
-    after = lines_of(tmp_path)
+    after = contrast_lines(tmp_path)
     timeless = [{k: v for k, v in line.items() if k != "seconds"} for line in after]
     assert timeless == [{k: v for k, v in line.items() if k != "seconds"} for line in before]
     assert {p.name: load_soft_targets(p).to_dict() for p in folder.iterdir()} == sets
 
-    fresh = make_trainer(tmp_path, tokenizer)
+    fresh = plain_trainer(tmp_path, tokenizer)
     make_callback(tokenizer).attach(fresh)
     fresh.train()
     assert {p.name: load_soft_targets(p).to_dict() for p in folder.iterdir()} == sets
@@ -197,10 +182,10 @@ def test_errors_raise_or_warn(tmp_path, tokenizer, caplog):
     amateur = sharp_pair(len(tokenizer))[1]
     amateur.lm_head.weight.data[5] = float("nan")
     with pytest.raises(ValueError, match="the amateur has a logit that is not finite"):
-        trainer = make_trainer(tmp_path / "a", tokenizer)
+        trainer = plain_trainer(tmp_path / "a", tokenizer)
         make_callback(tokenizer, amateur=amateur).attach(trainer)
         trainer.train()
-    trainer = make_trainer(tmp_path / "b", tokenizer)
+    trainer = plain_trainer(tmp_path / "b", tokenizer)
     make_callback(tokenizer, amateur=amateur, on_error="warn").attach(trainer)
     trainer.train()
     assert trainer.state.global_step == 6
@@ -216,12 +201,12 @@ def test_what_cannot_work_stops_the_run_before_its_first_step(tmp_path, tokenize
         "has no chat template": {"context": "chat"},
     }
     for number, (message, changes) in enumerate(cases.items()):
-        trainer = make_trainer(tmp_path / str(number), tokenizer)
+        trainer = plain_trainer(tmp_path / str(number), tokenizer)
         make_callback(tokenizer, **changes).attach(trainer)
         with pytest.raises(ValueError, match=message):
             trainer.train()
         assert trainer.state.global_step == 0
-    trainer = make_trainer(
+    trainer = plain_trainer(
         tmp_path / "best",
         tokenizer,
         load_best_model_at_end=True,
@@ -242,14 +227,8 @@ def test_what_cannot_work_stops_the_run_before_its_first_step(tmp_path, tokenize
 
 
 @pytest.mark.distributed
-def test_two_processes_mine_what_one_mines(tmp_path, tokenizer):
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    worker = Path(__file__).parent / "contrast_worker.py"
-    found = {}
-    for world_size in (1, 2):
-        done = torchrun(world_size, worker, tmp_path, world_size)
-        assert done.returncode == 0, done.stderr[-3000:]
-        found[world_size] = json.loads((tmp_path / f"found-{world_size}.json").read_text())
+def test_two_processes_mine_what_one_mines(tmp_path, shared, of_ranks):
+    found = {1: contrast_worker.work(shared / "inputs", tmp_path), 2: of_ranks("contrast", 2)}
     assert found[2]["same weights"] == [True, True]
     assert found[1]["first set"] == found[2]["first set"]  # before the first step: equal weights
     for key in KEYS:
@@ -260,7 +239,7 @@ def test_two_processes_mine_what_one_mines(tmp_path, tokenizer):
 
 
 def test_best_weights_measured_at_the_last_step_get_a_set_of_their_own(tmp_path, tokenizer):
-    trainer = make_trainer(
+    trainer = plain_trainer(
         tmp_path,
         tokenizer,
         load_best_model_at_end=True,

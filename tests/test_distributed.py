@@ -1,55 +1,24 @@
 """Two and three real processes on gloo give the score of one, and stop together."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_traces
-from tiny_models import make_model
+from helpers.models import make_model
+from helpers.processes import ROOT, torchrun
+from helpers.traces import make_traces
 from transformers import AutoModelForCausalLM
 
 from hf_proxy import align_traces, load_traces, score_traces, token_logprobs
 from hf_proxy.models.parallel import balanced_shards, from_main
 
 pytestmark = pytest.mark.distributed
-HERE = Path(__file__).parent
 SCORES = ("value", "low", "high", "pooled", "trace_nll", "bits_per_byte", "mean_rank")
 
 
-def torchrun(world_size, *arguments, timeout=300):
-    """Start real processes; a hang fails the test instead of the suite."""
-    environment = os.environ | {
-        "ACCELERATE_USE_CPU": "true",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(HERE),
-    }
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(world_size)]
-    # a free port of its own, so that two suites on one machine do not meet
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", *map(str, arguments)]
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, traces, tokenizer):
-    folder = tmp_path_factory.mktemp("distributed")
-    align_traces(traces, tokenizer).save_to_disk(str(folder / "aligned"))
-    traces.to_json(str(folder / "traces.jsonl"))
-    return folder
-
-
 @pytest.fixture(scope="module", params=[2, 3])
-def found(request, folder, tokenizer):
-    done = torchrun(
-        request.param, HERE / "distributed_worker.py", folder, request.param, len(tokenizer)
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads((folder / f"found-{request.param}.json").read_text())
+def found(request, of_ranks):
+    return of_ranks("distributed", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -143,12 +112,8 @@ def test_after_a_fault_the_processes_still_score(found, aligned, tokenizer):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, tokenizer):
-    folder = tmp_path_factory.mktemp("training")
-    tokenizer.save_pretrained(str(folder / "tokenizer"))
-    done = torchrun(2, HERE / "training_worker.py", folder, 2)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return folder, json.loads((folder / "trained.json").read_text())
+def trained(shared, of_ranks):
+    return shared / "inputs" / "training-2", of_ranks("training", 2)
 
 
 def test_training_on_two_processes_is_bit_for_bit_the_same(trained):
@@ -193,11 +158,12 @@ def test_shards_are_balanced_and_complete():
         assert max(loads) <= max(max(costs), sum(costs) / num_shards * 4 / 3)
 
 
-def test_the_command_on_two_processes(folder, tokenizer, tmp_path):
+def test_the_command_on_two_processes(shared, tokenizer, tmp_path):
+    folder = shared / "inputs"
     model = make_model("llama", len(tokenizer))
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    recipe = HERE.parent / "recipes" / "score_checkpoints.py"
+    recipe = ROOT / "recipes" / "score_checkpoints.py"
     arguments = ["--models", tmp_path / "model", "--traces", folder / "traces.jsonl", "--json"]
     done = torchrun(2, recipe, *arguments)
     assert done.returncode == 0, done.stderr[-4000:]

@@ -2,10 +2,10 @@
 
 import math
 
-import divergence_reference as reference
 import pytest
 import torch
-from conftest import LargestTensor
+from helpers import divergence_reference as reference
+from helpers.memory import LargestTensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

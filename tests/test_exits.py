@@ -8,12 +8,12 @@ import sys
 
 import pytest
 import torch.distributed as dist
-from test_distributed import HERE, torchrun
+from helpers.processes import TESTS, torchrun
 
 from hf_proxy.models.parallel import end_processes, end_together
 from hf_proxy.records.errors import InputError
 
-WORKER = HERE / "exit_worker.py"
+WORKER = TESTS / "exit_worker.py"
 
 
 @pytest.mark.distributed

@@ -1,59 +1,21 @@
 """Rows that a run mines for itself: what is drawn, when, and what a resumed run draws."""
 
 import copy
-import json
 import shutil
-from pathlib import Path
 
+import feeding_worker
 import pytest
 import torch
 from datasets import Dataset
-from mining_worker import sharp_pair
-from test_contrast_callback import lines_of, make_callback
-from test_distributed import torchrun
-from test_proxy_score import make_trainer as make_plain_trainer
-from test_sft import make_trainer as make_selective_trainer
-from test_sft import weights_of
+from helpers.feeding import FEED, Watch, feeding_trainer
+from helpers.mining import contrast_lines, make_callback
+from helpers.models import sharp_pair
+from helpers.selective import weights_of
+from helpers.trainers import plain_trainer
 from transformers import TrainerCallback
 
 from hf_proxy import InputError, load_soft_targets
 from hf_proxy.training.feeding import FedRows
-
-FEED = {"feed": True, "strategy": "steps", "steps": 3, "num_prompts": 5, "temperature": 0.0}
-
-
-def make_trainer(folder, tokenizer, callbacks, **changes):
-    settings = {
-        "max_steps": 8,
-        "per_device_train_batch_size": 2,
-        "learning_rate": 0.05,
-        "save_strategy": "steps",
-        "save_steps": 2,
-        "model": sharp_pair(len(tokenizer))[0],
-    }
-    rows = changes.pop("rows", None)
-    return make_selective_trainer(
-        folder / "run", tokenizer, rows, callbacks=callbacks, **settings | changes
-    )
-
-
-class Watch(TrainerCallback):
-    """Notes which rows each optimizer step learns from."""
-
-    def __init__(self, trainer, stop_at=None):
-        self.steps, self.stop_at = [], stop_at
-        collate = trainer._collate
-
-        def noted(rows):
-            self.steps.append((trainer.state.global_step, [row["example_id"] for row in rows]))
-            return collate(rows)
-
-        trainer._collate = noted
-        trainer.add_callback(self)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.stop_at:
-            raise KeyboardInterrupt
 
 
 def rows_of(names):
@@ -83,15 +45,15 @@ def test_each_row_once_then_each_once_more():
 
 def test_a_run_learns_from_its_newest_mining(tmp_path, tokenizer):
     callback = make_callback(tokenizer, **FEED)
-    trainer = make_trainer(tmp_path, tokenizer, [callback], data_seed=5)
+    trainer = feeding_trainer(tmp_path, tokenizer, [callback], data_seed=5)
     watch = Watch(trainer)
     before = weights_of(trainer.model).clone()
     trainer.train()
-    assert [line["step"] for line in lines_of(tmp_path)] == [0, 3, 6]
+    assert [line["step"] for line in contrast_lines(tmp_path)] == [0, 3, 6]
     assert [step for step, _ in watch.steps] == list(range(8))
     for step, names in watch.steps:
         number = step // 3
-        folder = tmp_path / "run" / "hf_proxy" / lines_of(tmp_path)[number]["folder"]
+        folder = tmp_path / "run" / "hf_proxy" / contrast_lines(tmp_path)[number]["folder"]
         rows = load_soft_targets(folder)
         kept = rows.select([i for i, row in enumerate(rows) if len(row["position"])])
         expected = FedRows(kept, number, 3 * number).draw(step, 2, seed=5)
@@ -104,12 +66,14 @@ def test_a_run_learns_from_its_newest_mining(tmp_path, tokenizer):
 def test_the_update_is_that_of_a_set_mined_beforehand(tmp_path, tokenizer):
     """One step of all five rows: the same weights as training on the set the run mined."""
     callback = make_callback(tokenizer, **FEED | {"divergence_beta": 0.0})
-    fed = make_trainer(tmp_path, tokenizer, [callback], max_steps=3, per_device_train_batch_size=5)
+    fed = feeding_trainer(
+        tmp_path, tokenizer, [callback], max_steps=3, per_device_train_batch_size=5
+    )
     Watch(fed, stop_at=1)
     with pytest.raises(KeyboardInterrupt):
         fed.train()
-    rows = load_soft_targets(tmp_path / "run" / "hf_proxy" / lines_of(tmp_path)[0]["folder"])
-    offline = make_trainer(
+    rows = load_soft_targets(tmp_path / "run" / "hf_proxy" / contrast_lines(tmp_path)[0]["folder"])
+    offline = feeding_trainer(
         tmp_path / "offline",
         tokenizer,
         None,
@@ -127,19 +91,19 @@ def test_with_plain_cross_entropy_rows_without_kept_steps_are_fed_too(tmp_path, 
     """At a threshold that some rows never reach: way (c) trains what way (a) trains."""
     settings = FEED | {"steps": 9, "strategy": "steps", "num_prompts": 5}
     look = make_callback(tokenizer, **settings | {"steps": 1})
-    make_trainer(tmp_path / "look", tokenizer, [look], max_steps=1).train()
+    feeding_trainer(tmp_path / "look", tokenizer, [look], max_steps=1).train()
     rows = load_soft_targets(
-        tmp_path / "look/run/hf_proxy" / lines_of(tmp_path / "look")[0]["folder"]
+        tmp_path / "look/run/hf_proxy" / contrast_lines(tmp_path / "look")[0]["folder"]
     )
     highest = sorted(max(row["kl"]) for row in rows)
     beta = float(highest[1] + highest[2]) / 2
     step = {"max_steps": 1, "per_device_train_batch_size": 5, "sft_weight": 0.5}
     callback = make_callback(tokenizer, **settings | {"steps": 1, "divergence_beta": beta})
-    fed = make_trainer(tmp_path, tokenizer, [callback], **step)
+    fed = feeding_trainer(tmp_path, tokenizer, [callback], **step)
     fed.train()
-    rows = load_soft_targets(tmp_path / "run" / "hf_proxy" / lines_of(tmp_path)[0]["folder"])
+    rows = load_soft_targets(tmp_path / "run" / "hf_proxy" / contrast_lines(tmp_path)[0]["folder"])
     assert sum(bool(len(row["position"])) for row in rows) == 3
-    offline = make_trainer(tmp_path / "offline", tokenizer, None, rows=rows, **step)
+    offline = feeding_trainer(tmp_path / "offline", tokenizer, None, rows=rows, **step)
     offline.train()
     torch.testing.assert_close(weights_of(fed.model), weights_of(offline.model), atol=1e-6, rtol=0)
 
@@ -147,7 +111,7 @@ def test_with_plain_cross_entropy_rows_without_kept_steps_are_fed_too(tmp_path, 
 @pytest.mark.parametrize("stop_at", [5, 6], ids=["between minings", "at a mining"])
 def test_a_killed_run_draws_what_it_would_have_drawn(tmp_path, tokenizer, stop_at):
     def trained(folder, **arguments):
-        trainer = make_trainer(folder, tokenizer, [make_callback(tokenizer, **FEED)])
+        trainer = feeding_trainer(folder, tokenizer, [make_callback(tokenizer, **FEED)])
         watch = Watch(trainer, stop_at=arguments.pop("stop_at", None))
         try:
             trainer.train(**arguments)
@@ -164,16 +128,16 @@ def test_a_killed_run_draws_what_it_would_have_drawn(tmp_path, tokenizer, stop_a
 
     def timeless(folder):
         own = ("seconds", "run_id")
-        return [{k: v for k, v in x.items() if k not in own} for x in lines_of(folder)]
+        return [{k: v for k, v in x.items() if k not in own} for x in contrast_lines(folder)]
 
     assert timeless(tmp_path / "cut") == timeless(tmp_path / "whole")
 
 
 def test_a_resumed_run_needs_the_rows_it_had(tmp_path, tokenizer):
-    trainer = make_trainer(tmp_path, tokenizer, [make_callback(tokenizer, **FEED)], max_steps=4)
+    trainer = feeding_trainer(tmp_path, tokenizer, [make_callback(tokenizer, **FEED)], max_steps=4)
     trainer.train()
     shutil.rmtree(tmp_path / "run" / "hf_proxy" / "soft_targets" / "step-00000003")
-    trainer = make_trainer(tmp_path, tokenizer, [make_callback(tokenizer, **FEED)])
+    trainer = feeding_trainer(tmp_path, tokenizer, [make_callback(tokenizer, **FEED)])
     with pytest.raises(InputError, match="step-00000003: this is no folder of soft targets"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
 
@@ -190,10 +154,10 @@ def test_a_mining_that_keeps_nothing_leaves_the_rows_as_they_were(tmp_path, toke
             if state.global_step >= 3:
                 callback.amateur.load_state_dict(model.state_dict())
 
-    trainer = make_trainer(tmp_path, tokenizer, [Copy(), callback], max_steps=6)
+    trainer = feeding_trainer(tmp_path, tokenizer, [Copy(), callback], max_steps=6)
     watch = Watch(trainer)
     trainer.train()
-    lines = lines_of(tmp_path)
+    lines = contrast_lines(tmp_path)
     assert [bool(line["num_kept"]) for line in lines] == [True, False, False]
     rows = load_soft_targets(tmp_path / "run" / "hf_proxy" / lines[0]["folder"])
     kept = rows.select([i for i, row in enumerate(rows) if len(row["position"])])
@@ -201,21 +165,15 @@ def test_a_mining_that_keeps_nothing_leaves_the_rows_as_they_were(tmp_path, toke
         expected = FedRows(kept, 0, 0).draw(step, 2, seed=trainer.args.seed)
         assert names == [row["example_id"] for row in expected]
     # and so does a run resumed after it
-    again = make_trainer(tmp_path, tokenizer, [callback], max_steps=6)
+    again = feeding_trainer(tmp_path, tokenizer, [callback], max_steps=6)
     rest = Watch(again)
     again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-4"))
     assert rest.steps == watch.steps[4:]
 
 
 @pytest.mark.distributed
-def test_two_processes_learn_from_the_rows_of_one(tmp_path, tokenizer):
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    worker = Path(__file__).parent / "feeding_worker.py"
-    found = {}
-    for world_size in (1, 2):
-        done = torchrun(world_size, worker, tmp_path, world_size)
-        assert done.returncode == 0, done.stderr[-3000:]
-        found[world_size] = json.loads((tmp_path / f"found-{world_size}.json").read_text())
+def test_two_processes_learn_from_the_rows_of_one(tmp_path, shared, of_ranks):
+    found = {1: feeding_worker.work(shared / "inputs", tmp_path), 2: of_ranks("feeding", 2)}
     assert found[2]["equal across ranks"]
     assert found[1]["rows"] == found[2]["rows"]
     one, two = (torch.tensor(found[n]["weights"]) for n in (1, 2))
@@ -228,11 +186,11 @@ def test_two_processes_learn_from_the_rows_of_one(tmp_path, tokenizer):
 
 def test_what_cannot_be_fed_is_refused_before_the_first_step(tmp_path, tokenizer):
     feeder = make_callback(tokenizer, **FEED)
-    plain = make_plain_trainer(tmp_path / "plain", tokenizer, callbacks=[feeder])
+    plain = plain_trainer(tmp_path / "plain", tokenizer, callbacks=[feeder])
     with pytest.raises(ValueError, match=r"feed=True\) gives rows to a SelectiveSFTTrainer only"):
         plain.train()
     with pytest.raises(ValueError, match="without a train_dataset, max_steps says how long"):
-        make_trainer(tmp_path / "endless", tokenizer, [feeder], max_steps=-1)
+        feeding_trainer(tmp_path / "endless", tokenizer, [feeder], max_steps=-1)
     rows = load_rows(tmp_path, tokenizer)
     amateur = sharp_pair(len(tokenizer))[1]
     cases = {
@@ -245,7 +203,7 @@ def test_what_cannot_be_fed_is_refused_before_the_first_step(tmp_path, tokenizer
         ),
     }
     for number, (message, (callbacks, changes)) in enumerate(cases.items()):
-        trainer = make_trainer(tmp_path / str(number), tokenizer, callbacks, **changes)
+        trainer = feeding_trainer(tmp_path / str(number), tokenizer, callbacks, **changes)
         with pytest.raises(ValueError, match=message):
             trainer.train()
         assert trainer.state.global_step == 0
@@ -253,9 +211,9 @@ def test_what_cannot_be_fed_is_refused_before_the_first_step(tmp_path, tokenizer
     own.chat_template = "{{ messages[0]['content'] }}"
     other = make_callback(tokenizer, **FEED, processing_class=own)
     with pytest.raises(ValueError, match="processing_class is not the trainer's"):
-        make_trainer(tmp_path / "other", tokenizer, [other]).train()
+        feeding_trainer(tmp_path / "other", tokenizer, [other]).train()
     nothing = make_callback(tokenizer, **FEED | {"divergence_beta": 99.0})
-    trainer = make_trainer(tmp_path / "nothing", tokenizer, [nothing])
+    trainer = feeding_trainer(tmp_path / "nothing", tokenizer, [nothing])
     with pytest.raises(InputError, match="no mining of this run has kept a step yet"):
         trainer.train()
 
@@ -263,6 +221,6 @@ def test_what_cannot_be_fed_is_refused_before_the_first_step(tmp_path, tokenizer
 def load_rows(folder, tokenizer):
     """A small set, mined by a run."""
     callback = make_callback(tokenizer, **FEED)
-    make_trainer(folder / "small", tokenizer, [callback], max_steps=3).train()
-    lines = lines_of(folder / "small")
+    feeding_trainer(folder / "small", tokenizer, [callback], max_steps=3).train()
+    lines = contrast_lines(folder / "small")
     return load_soft_targets(folder / "small" / "run" / "hf_proxy" / lines[0]["folder"])

@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 import pytest
-from published import ARC_X, ARC_Y, BASELINE_FRONTIER, RBRIDGE_FRONTIER, TOKENS
-from test_ranking import make_score
+from helpers.published import ARC_X, ARC_Y, BASELINE_FRONTIER, RBRIDGE_FRONTIER, TOKENS
+from helpers.scores import make_score
 
 from hf_proxy import Curve, InputError, fit_curve
 from hf_proxy.cli import main

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import Dataset
-from test_sft import make_rows, make_trainer, plain_loss
-from tiny_models import make_model
+from helpers.models import make_model
+from helpers.selective import make_rows, plain_loss, selective_trainer
 from transformers import AutoModelForCausalLM
 from transformers.trainer_pt_utils import AcceleratorConfig
 from trl import ModelConfig, SFTConfig, SFTTrainer
@@ -272,7 +272,7 @@ def test_arguments_of_the_host_that_do_nothing_are_refused(tmp_path, tokenizer, 
 
 def test_a_model_that_is_there_takes_no_settings_of_loading(tmp_path, tokenizer):
     with pytest.raises(InputError, match="^field model_init_kwargs: it would change nothing"):
-        make_trainer(
+        selective_trainer(
             tmp_path, tokenizer, make_rows(tokenizer), model_init_kwargs={"dtype": "float16"}
         )
 
@@ -294,11 +294,11 @@ def test_settings_of_mining_are_read_or_refused(tmp_path, tokenizer):
         ("expert", "live"),
     ):
         with pytest.raises(InputError, match=f"field {name}: .* would change nothing"):
-            make_trainer(tmp_path, tokenizer, rows, **{name: value})
+            selective_trainer(tmp_path, tokenizer, rows, **{name: value})
     with pytest.raises(InputError, match="field max_length: it would change nothing without a"):
-        make_trainer(tmp_path, tokenizer, None, max_length=9)
+        selective_trainer(tmp_path, tokenizer, None, max_length=9)
     with pytest.raises(InputError, match="field train_sampling_strategy: it would change"):
-        make_trainer(tmp_path, tokenizer, None, train_sampling_strategy="sequential")
+        selective_trainer(tmp_path, tokenizer, None, train_sampling_strategy="sequential")
 
 
 # sets of rows
@@ -308,15 +308,15 @@ def test_no_row_is_cut(tmp_path, tokenizer):
     rows = make_rows(tokenizer)
     longest = max(map(len, rows["input_ids"]))
     number = list(map(len, rows["input_ids"])).index(longest)
-    make_trainer(tmp_path, tokenizer, rows, max_length=longest)
+    selective_trainer(tmp_path, tokenizer, rows, max_length=longest)
     said = f"row {number}, field input_ids: {longest} tokens are more than "
     with pytest.raises(InputError, match=f"{said}max_length of {longest - 1}; drop the row"):
-        make_trainer(tmp_path, tokenizer, rows, max_length=longest - 1)
+        selective_trainer(tmp_path, tokenizer, rows, max_length=longest - 1)
     model = make_model("llama", len(tokenizer), max_position_embeddings=longest - 1)
     with pytest.raises(InputError, match=f"{said}the model's window of {longest - 1}"):
-        make_trainer(tmp_path, tokenizer, rows, model=model)
+        selective_trainer(tmp_path, tokenizer, rows, model=model)
     shorter = rows.select([place for place in range(len(rows)) if place != number])
-    trainer = make_trainer(tmp_path, tokenizer, shorter, model=model)
+    trainer = selective_trainer(tmp_path, tokenizer, shorter, model=model)
     for give in (trainer.evaluate, trainer.predict):
         with pytest.raises(InputError, match=f"{said}the model's window of {longest - 1}"):
             give(rows)
@@ -325,7 +325,7 @@ def test_no_row_is_cut(tmp_path, tokenizer):
 def test_several_evaluation_sets_and_predict(tmp_path, tokenizer):
     rows = make_rows(tokenizer)
     sets = {"a": rows.select(range(3)), "b": rows.select(range(3, 8))}
-    trainer = make_trainer(
+    trainer = selective_trainer(
         tmp_path,
         tokenizer,
         rows,
@@ -347,7 +347,7 @@ def test_several_evaluation_sets_and_predict(tmp_path, tokenizer):
     again = trainer.evaluate({"c": sets["a"]})
     assert again["eval_c_loss"] == pytest.approx(logged["eval_a_loss"], rel=1e-6)
     with pytest.raises(InputError, match=r"eval_dataset 'b': columns \['example_id'"):
-        make_trainer(
+        selective_trainer(
             tmp_path, tokenizer, rows, eval_dataset=sets | {"b": Dataset.from_dict({"t": ["a"]})}
         )
     twice = rows.select([0, 0])
@@ -360,10 +360,10 @@ def test_sets_that_are_not_in_memory_are_refused(tmp_path, tokenizer):
     rows = make_rows(tokenizer)
     said = "expected a datasets.Dataset, found IterableDataset; rows are checked before"
     with pytest.raises(InputError, match=f"train_dataset: {said}"):
-        make_trainer(tmp_path, tokenizer, rows.to_iterable_dataset())
+        selective_trainer(tmp_path, tokenizer, rows.to_iterable_dataset())
     with pytest.raises(InputError, match=f"eval_dataset 'a': {said}"):
-        make_trainer(tmp_path, tokenizer, rows, eval_dataset={"a": rows.to_iterable_dataset()})
-    trainer = make_trainer(tmp_path, tokenizer, rows)
+        selective_trainer(tmp_path, tokenizer, rows, eval_dataset={"a": rows.to_iterable_dataset()})
+    trainer = selective_trainer(tmp_path, tokenizer, rows)
     with pytest.raises(InputError, match=f"test_dataset: {said}"):
         trainer.predict(rows.to_iterable_dataset())
     with pytest.raises(InputError, match="eval_dataset: expected a datasets.Dataset, found list"):

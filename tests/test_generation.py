@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
+from helpers.models import make_model
 from peft import LoraConfig, get_peft_model
-from tiny_models import make_model
 
 from hf_proxy.models.access import scoring_mode
 from hf_proxy.models.generation import end_ids_of, generate, window_of

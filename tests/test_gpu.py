@@ -3,14 +3,11 @@
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import make_traces
-from mining_worker import sharp_pair
-from test_contrast_callback import lines_of, make_callback
-from test_feeding import FEED
-from test_feeding import make_trainer as make_feeding_trainer
-from test_mining import mine
-from test_sft import make_trainer
-from tiny_models import make_model
+from helpers.feeding import FEED, feeding_trainer
+from helpers.mining import contrast_lines, make_callback, mine
+from helpers.models import make_model, sharp_pair
+from helpers.selective import selective_trainer
+from helpers.traces import make_traces
 
 from hf_proxy import align_traces, contrast, score_traces
 from hf_proxy.models.access import prefers_padding_free
@@ -112,7 +109,7 @@ def test_mining_and_training_on_the_device(tokenizer, tmp_path):
     rows = mine(pair, tokenizer, tmp_path / "a", **settings)
     assert mine(pair, tokenizer, tmp_path / "b", **settings).to_dict() == rows.to_dict()
     assert all(map(torch.equal, torch.cuda.get_rng_state_all(), states))
-    trainer = make_trainer(
+    trainer = selective_trainer(
         tmp_path / "run", tokenizer, rows, model=pair[0], use_cpu=False, learning_rate=0.01
     )
     before = trainer.evaluate(rows)["eval_loss"]
@@ -122,11 +119,11 @@ def test_mining_and_training_on_the_device(tokenizer, tmp_path):
 
 def test_a_run_feeds_itself_on_the_device(tokenizer, tmp_path):
     callback = make_callback(tokenizer, **FEED)
-    trainer = make_feeding_trainer(
+    trainer = feeding_trainer(
         tmp_path, tokenizer, [callback], use_cpu=False, bf16=True, sft_weight=0.1
     )
     trainer.train()
     assert next(trainer.model.parameters()).device.type == "cuda"
     rows = [row for row in trainer.state.log_history if "loss" in row]
     assert len(rows) == 8 and all(0 < row["loss"] < 100 and row["num_kept"] > 0 for row in rows)
-    assert [line["step"] for line in lines_of(tmp_path)] == [0, 3, 6]
+    assert [line["step"] for line in contrast_lines(tmp_path)] == [0, 3, 6]

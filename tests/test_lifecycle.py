@@ -7,13 +7,12 @@ import shutil
 
 import pytest
 import torch
-from conftest import make_traces
 from datasets import Dataset
-from test_contrast_callback import make_callback
-from test_proxy_score import lines_of, make_trainer
-from test_sft import make_rows
-from test_sft import make_trainer as make_selective_trainer
-from tiny_models import make_model
+from helpers.mining import make_callback
+from helpers.models import make_model
+from helpers.selective import make_rows, selective_trainer
+from helpers.traces import make_traces
+from helpers.trainers import lines_of, plain_trainer
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from transformers.trainer_utils import default_compute_objective
 from trl import (
@@ -128,7 +127,7 @@ def test_all_of_our_wrapped_code_is_guarded(
     def broken(*args):
         raise RuntimeError("no such thing")
 
-    trainer = make_trainer(tmp_path, tokenizer, max_steps=2)
+    trainer = plain_trainer(tmp_path, tokenizer, max_steps=2)
     callback = ProxyScoreCallback(make_traces(2), on_error=on_error)
     callback.attach(trainer)
     if part == "count":
@@ -148,14 +147,14 @@ def test_all_of_our_wrapped_code_is_guarded(
 
 
 def test_a_checkpoint_evaluated_elsewhere_adds_no_line(tmp_path, tokenizer):
-    trainer = make_trainer(tmp_path, tokenizer)
+    trainer = plain_trainer(tmp_path, tokenizer)
     for callback in (ProxyScoreCallback(make_traces(2)), make_callback(tokenizer)):
         callback.attach(trainer)
     trainer.train()
     files = [tmp_path / "run" / "hf_proxy" / f for f in ("predictions.jsonl", "contrast.jsonl")]
     before = [file.read_text() for file in files]
     value = json.loads(before[0].splitlines()[-1])["value"]
-    again = make_trainer(tmp_path, tokenizer)  # as a new process makes it
+    again = plain_trainer(tmp_path, tokenizer)  # as a new process makes it
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "checkpoint-6")
     again.model.load_state_dict(model.state_dict())
     for callback in (ProxyScoreCallback(make_traces(2)), make_callback(tokenizer)):
@@ -173,8 +172,8 @@ def test_a_checkpoint_evaluated_elsewhere_adds_no_line(tmp_path, tokenizer):
 def test_a_search_does_not_add_our_numbers_up(tmp_path, tokenizer, monkeypatch):
     # a trial of no backend: what Trainer makes of it is what it makes of theirs
     monkeypatch.setattr("transformers.integrations.hp_params", dict)
-    plain = make_trainer(tmp_path / "plain", tokenizer, max_steps=2)
-    attached = make_trainer(tmp_path / "attached", tokenizer, max_steps=2)
+    plain = plain_trainer(tmp_path / "plain", tokenizer, max_steps=2)
+    attached = plain_trainer(tmp_path / "attached", tokenizer, max_steps=2)
     callback = ProxyScoreCallback(make_traces(2)).attach(attached)
     sums = [default_compute_objective(dict(t.evaluate())) for t in (plain, attached)]
     assert sums[1] > sums[0] + 1  # why it is refused
@@ -190,7 +189,7 @@ def test_a_search_does_not_add_our_numbers_up(tmp_path, tokenizer, monkeypatch):
     with pytest.raises(InputError, match="field compute_objective"):  # it cannot be seen from here
         attached.train(trial={})
     watching = ProxyScoreCallback(make_traces(2), strategy="steps", steps=1)
-    alone = make_trainer(tmp_path / "alone", tokenizer, max_steps=2, callbacks=[watching])
+    alone = plain_trainer(tmp_path / "alone", tokenizer, max_steps=2, callbacks=[watching])
     alone.train(trial={})  # its numbers stand in no evaluation
 
 
@@ -203,13 +202,11 @@ def test_learnt_steps_are_counted_whatever_is_logged(tmp_path, tokenizer):
         "save_steps": 3,
         "learning_rate": 0.01,
     }
-    trainer = make_selective_trainer(tmp_path / "all", tokenizer, rows, **settings)
+    trainer = selective_trainer(tmp_path / "all", tokenizer, rows, **settings)
     result = trainer.train()
     every = sum(row["num_kept"] for row in trainer.state.log_history if "num_kept" in row)
     assert result.metrics["train_num_kept"] == every > 0
-    trainer = make_selective_trainer(
-        tmp_path / "some", tokenizer, rows, **settings, logging_steps=5
-    )
+    trainer = selective_trainer(tmp_path / "some", tokenizer, rows, **settings, logging_steps=5)
     assert trainer.train().metrics["train_num_kept"] == every
     logged = sum(row["num_kept"] for row in trainer.state.log_history if "num_kept" in row)
     assert logged < every  # what was stated before
@@ -217,7 +214,7 @@ def test_learnt_steps_are_counted_whatever_is_logged(tmp_path, tokenizer):
     for restore in (False, True):
         shutil.rmtree(tmp_path / "some" / "checkpoint-7", ignore_errors=True)
         shutil.rmtree(tmp_path / "some" / "checkpoint-6", ignore_errors=True)
-        trainer = make_selective_trainer(
+        trainer = selective_trainer(
             tmp_path / "some",
             tokenizer,
             rows,
@@ -231,6 +228,6 @@ def test_learnt_steps_are_counted_whatever_is_logged(tmp_path, tokenizer):
     state = json.loads(file.read_text())
     del state["stateful_callbacks"]["LearntSteps"]
     file.write_text(json.dumps(state))
-    trainer = make_selective_trainer(tmp_path / "some", tokenizer, rows, **settings)
+    trainer = selective_trainer(tmp_path / "some", tokenizer, rows, **settings)
     found = trainer.train(resume_from_checkpoint=str(tmp_path / "some" / "checkpoint-3"))
     assert "train_num_kept" not in found.metrics

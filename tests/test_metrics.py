@@ -5,7 +5,7 @@ from pathlib import Path
 import evaluate
 import pytest
 import torch
-from tiny_models import make_model
+from helpers.models import make_model
 
 from hf_proxy import InputError, align_traces, load_metric, score_traces, token_logprobs
 

@@ -6,46 +6,28 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import mining_worker
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from mining_worker import sharp_pair
+from helpers.mining import PROMPTS, TEMPLATE, mine, with_controls
+from helpers.models import make_model, sharp_pair
+from helpers.processes import TESTS
 from peft import LoraConfig, get_peft_model
-from test_distributed import torchrun
-from tiny_models import make_model
 from transformers import GenerationConfig
 
-from hf_proxy import InputError, contrast, load_soft_targets, mine_soft_targets
-from hf_proxy.tokens.prompts import SYSTEM_PROMPT, read_prompts
+from hf_proxy import InputError, contrast, load_soft_targets
+from hf_proxy.records.defaults import SYSTEM_PROMPT
+from hf_proxy.tokens.prompts import read_prompts
 from hf_proxy.tokens.vocabulary import match_vocabularies
-
-HERE = Path(__file__).parent
-PROMPTS = ["What is 2 + 3?", "Tom has 4 apples and eats one.", "12 - 7 =", "Add 5 and 6.", "9?"]
-TEMPLATE = (
-    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
 
 
 @pytest.fixture
 def pair(tokenizer):
     """Two architectures of other depth; the expert's head is padded beyond the vocabulary."""
     return sharp_pair(len(tokenizer))
-
-
-def mine(pair, tokenizer, folder, prompts=PROMPTS, **changes):
-    settings = {
-        "processing_class": tokenizer,
-        "amateur_processing_class": tokenizer,
-        "output_dir": folder,
-        "context": "{prompt}\n",
-        "max_new_tokens": 10,
-        "batch_size": 2,
-    }
-    return mine_soft_targets(*pair, prompts, **settings | changes)
 
 
 def test_rows_against_the_plain_way(pair, tokenizer, tmp_path):
@@ -216,61 +198,43 @@ def test_the_chat_template_is_used_and_recorded(pair, tokenizer, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tokenizer):
-    folder = tmp_path_factory.mktemp("mining")
-    tokenizer.save_pretrained(folder / "tokenizer")
-    (folder / "prompts.txt").write_text("\n".join(f"{i} + {i * i} = ?" for i in range(12)))
-    return folder
-
-
-def worker(folder, output, seconds=0.0):
-    return [sys.executable, str(HERE / "mining_worker.py"), str(folder), str(output), str(seconds)]
-
-
-# equal thread counts: matrix products are summed in another order on two threads
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-def run(command):
-    done = subprocess.run(
-        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(folder):
-    run(worker(folder, folder / "whole"))
-    return load_soft_targets(folder / "whole").to_dict()
+def uninterrupted(shared, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole") / "set"
+    mining_worker.work(shared / "inputs", output)
+    return load_soft_targets(output).to_dict()
 
 
 @pytest.mark.distributed
-def test_killed_and_started_again_it_is_the_same_set(folder, uninterrupted):
-    output = folder / "killed"
-    for number in (1, 3):
+def test_killed_and_started_again_it_is_the_same_set(shared, uninterrupted, tmp_path):
+    output = tmp_path / "killed"
+    for number, more in ((1, 1), (3, 2)):
+        arguments = [mining_worker.__file__, shared / "inputs", output, more]
         process = subprocess.Popen(
-            worker(folder, output, 5.0), env=ENVIRONMENT, stderr=subprocess.DEVNULL
+            [sys.executable, *map(str, arguments)],
+            # equal thread counts: matrix products are summed in another order on two threads
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},
+            stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 120
-        while len(list(output.glob("shards/*.arrow"))) < number:
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        try:
+            deadline = time.monotonic() + 120
+            while len(list(output.glob("shards/*.arrow"))) < number:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.02)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
         with pytest.raises(InputError, match="of 6 batches are missing"):
             load_soft_targets(output)
     first = (output / "shards" / "000000.arrow").stat().st_mtime_ns
-    run(worker(folder, output))
+    mining_worker.work(shared / "inputs", output)
     assert load_soft_targets(output).to_dict() == uninterrupted
     assert (output / "shards" / "000000.arrow").stat().st_mtime_ns == first  # not mined again
 
 
 @pytest.mark.distributed
-def test_ranks_give_the_set_of_one_process(folder, uninterrupted):
-    output = folder / "ranks"
-    done = torchrun(3, *worker(folder, output)[1:])
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert load_soft_targets(output).to_dict() == uninterrupted
+def test_ranks_give_the_set_of_one_process(shared, of_ranks, uninterrupted):
+    of_ranks("mining", 3)
+    assert load_soft_targets(shared / "inputs" / "mining-3").to_dict() == uninterrupted
 
 
 # refused
@@ -380,12 +344,6 @@ def test_families_that_do_not_match_are_refused(pair, tokenizer, other_tokenizer
         InputError, match=r"of 339 tokens of the expert are others.* the first is '"
     ):
         mine(pair, tokenizer, tmp_path / "set", amateur_processing_class=other_tokenizer)
-
-
-def with_controls(tokenizer, names):
-    copy = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, eos_token="<|end|>")
-    copy.add_special_tokens({"additional_special_tokens": list(names)})
-    return copy
 
 
 def test_control_tokens_are_matched_by_name(tokenizer, tmp_path):

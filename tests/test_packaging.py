@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_small_world import short
+from helpers.processes import short
 
 ROOT = Path(__file__).parent.parent
 

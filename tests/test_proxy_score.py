@@ -1,118 +1,37 @@
 """The callback on real trainers: every number in its place, the training as it would be without."""
 
 import json
-import random
 from dataclasses import asdict
 
-import numpy as np
 import pytest
-import torch
-from conftest import make_traces
 from datasets import Dataset
+from helpers.models import make_model
+from helpers.scores import curve_for
+from helpers.traces import make_traces
+from helpers.trainers import Careless, lines_of, plain_trainer, same, state_of, texts
 from peft import LoraConfig
-from tiny_models import make_model
 from transformers import (
     AutoModelForCausalLM,
     EarlyStoppingCallback,
-    Trainer,
     TrainerCallback,
-    TrainingArguments,
-    default_data_collator,
     set_seed,
 )
 from trl import SFTConfig, SFTTrainer
 
-from hf_proxy import align_traces, fit_curve, score_traces
+from hf_proxy import align_traces, score_traces
 from hf_proxy.callbacks import ProxyScoreCallback
-from hf_proxy.recipes.library.small_world import problems
-from hf_proxy.scoring.scoring import setting_of
 
 KEYS = [
     f"eval_rbridge_{end}" for end in ("nll", "nll_low", "nll_high", "trace_nll", "bits_per_byte")
 ]
 
 
-def texts(count, seed=5):
-    rows = problems(random.Random(seed))
-    return [" ".join(next(rows).values()) for _ in range(count)]
-
-
-def make_trainer(tmp_path, tokenizer, *, callbacks=(), streaming=False, datasets=None, **arguments):
-    """Six steps of a tiny Llama with dropout, evaluated and saved every two."""
-    set_seed(3)
-    model = make_model("llama", len(tokenizer), attention_dropout=0.2)
-
-    def rows(count, seed):
-        ids = tokenizer(texts(count, seed))["input_ids"]
-        return Dataset.from_list([{"input_ids": row[:24], "labels": row[:24]} for row in ids])
-
-    train = rows(24, 5)
-    settings = {
-        "output_dir": str(tmp_path / "run"),
-        "max_steps": 6,
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
-        "learning_rate": 1e-3,
-        "eval_strategy": "steps",
-        "eval_steps": 2,
-        "save_steps": 2,
-        "logging_steps": 1,
-        "report_to": "none",
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-    } | arguments
-    return Trainer(
-        model=model,
-        args=TrainingArguments(**settings),
-        train_dataset=train.to_iterable_dataset() if streaming else train,
-        eval_dataset=rows(4, 6) if datasets is None else datasets(rows),
-        processing_class=tokenizer,
-        data_collator=default_data_collator,
-        callbacks=list(callbacks),
-    )
-
-
-def lines_of(tmp_path, name="run"):
-    path = tmp_path / name / "hf_proxy" / "predictions.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def state_of(trainer):
-    """Everything that training has changed, bit for bit."""
-    optimizer = trainer.optimizer
-    optimizer = getattr(optimizer, "optimizer", optimizer).state_dict()["state"]
-    return {
-        "weights": [p.detach().clone() for p in trainer.model.parameters()],
-        "optimizer": [value.clone() for entry in optimizer.values() for value in entry.values()],
-        "torch": [torch.get_rng_state()],
-        "python": [torch.tensor(random.getstate()[1])],
-        "numpy": [torch.from_numpy(np.random.get_state()[1].astype(np.int64))],
-    }
-
-
-def same(a, b):
-    return [
-        name
-        for name in a
-        if len(a[name]) == len(b[name])
-        and all(torch.equal(x, y) for x, y in zip(a[name], b[name], strict=True))
-    ] == list(a)
-
-
 # neutrality
-
-
-class Careless(TrainerCallback):
-    """Draws one number from the global stream, as making a DataLoader iterator does."""
-
-    def on_evaluate(self, args, state, control, **kwargs):
-        torch.rand(1)
 
 
 def test_training_is_bit_for_bit_the_same(tmp_path, tokenizer):
     def trained(name, attach=False, callbacks=()):
-        trainer = make_trainer(tmp_path / name, tokenizer, callbacks=callbacks)
+        trainer = plain_trainer(tmp_path / name, tokenizer, callbacks=callbacks)
         if attach:
             callbacks[0].attach(trainer)
         set_seed(11)
@@ -145,7 +64,7 @@ def test_modules_come_back_as_they_were(tmp_path, tokenizer):
             seen.append([module.training for module in model.modules()])
 
     callback = ProxyScoreCallback(make_traces(3), strategy="steps", steps=1)
-    trainer = make_trainer(
+    trainer = plain_trainer(
         tmp_path, tokenizer, callbacks=[callback, Watch()], activation_checkpointing=True
     )
     callback.attach(trainer)
@@ -170,7 +89,7 @@ def test_numbers_stand_in_every_place(attach, tmp_path, tokenizer):
             reported.append(dict(logs))
 
     callback = ProxyScoreCallback(make_traces(4))
-    trainer = make_trainer(tmp_path, tokenizer, callbacks=[Reporter(), callback])
+    trainer = plain_trainer(tmp_path, tokenizer, callbacks=[Reporter(), callback])
     if attach:
         assert callback.attach(trainer) is callback
         wrapped = trainer.log
@@ -205,7 +124,7 @@ def test_numbers_stand_in_every_place(attach, tmp_path, tokenizer):
 
 def test_metrics_of_evaluate_alone_and_of_predict(tmp_path, tokenizer):
     callback = ProxyScoreCallback(make_traces(3))
-    trainer = make_trainer(tmp_path, tokenizer)
+    trainer = plain_trainer(tmp_path, tokenizer)
     callback.attach(trainer)
     metrics = trainer.evaluate()
     expected = score_traces(trainer.model, align_traces(make_traces(3), tokenizer))
@@ -223,7 +142,7 @@ def test_several_trace_sets_and_evaluation_sets(tmp_path, tokenizer, monkeypatch
     monkeypatch.setattr("hf_proxy.callbacks.proxy_score.score_traces", counted)
     aligned = align_traces(make_traces(3, seed=4), tokenizer, unit="byte")
     callback = ProxyScoreCallback({"short": make_traces(2), "own": aligned})
-    trainer = make_trainer(
+    trainer = plain_trainer(
         tmp_path,
         tokenizer,
         callbacks=[callback],
@@ -248,7 +167,7 @@ def test_several_trace_sets_and_evaluation_sets(tmp_path, tokenizer, monkeypatch
 @pytest.mark.parametrize("attach", [False, True])
 def test_the_best_checkpoint_is_the_one_with_the_lowest_score(attach, tmp_path, tokenizer):
     callback = ProxyScoreCallback(make_traces(4))
-    trainer = make_trainer(
+    trainer = plain_trainer(
         tmp_path,
         tokenizer,
         callbacks=[callback],
@@ -276,7 +195,7 @@ def test_the_best_checkpoint_is_the_one_with_the_lowest_score(attach, tmp_path, 
 def test_early_stopping_reads_our_number(ours_first, tmp_path, tokenizer):
     callback = ProxyScoreCallback(make_traces(4))
     stop = EarlyStoppingCallback(early_stopping_patience=1)
-    trainer = make_trainer(
+    trainer = plain_trainer(
         tmp_path,
         tokenizer,
         callbacks=[callback, stop] if ours_first else [stop, callback],
@@ -290,19 +209,11 @@ def test_early_stopping_reads_our_number(ours_first, tmp_path, tokenizer):
     assert trainer.state.global_step == 4
 
 
-def curve_for(traces, tokenizer, target="13b_gsm8k", **changes):
-    """A curve over the scores that tiny models have on these traces."""
-    x = np.linspace(1.0, 7.0, 12)
-    y = 0.8 - 0.1 * x + 0.01 * np.sin(5 * x)
-    setting = setting_of(align_traces(traces, tokenizer))
-    return fit_curve(x, y, **{"setting": setting, "target": target} | changes)
-
-
 def test_curves_stand_in_the_same_row(tmp_path, tokenizer):
     curve = curve_for(make_traces(3), tokenizer)
     curve.save(tmp_path / "curve.json")
     callback = ProxyScoreCallback(make_traces(3), curves=[tmp_path / "curve.json"])
-    trainer = make_trainer(
+    trainer = plain_trainer(
         tmp_path,
         tokenizer,
         callbacks=[callback],
@@ -326,7 +237,7 @@ def test_each_trace_set_has_its_own_curves(tmp_path, tokenizer):
     sets = {"three": make_traces(3), "four": make_traces(4)}
     curves = [curve_for(sets[name], tokenizer, f"target_{name}") for name in sets]
     callback = ProxyScoreCallback(sets, curves=curves)
-    trainer = make_trainer(tmp_path, tokenizer, callbacks=[callback])
+    trainer = plain_trainer(tmp_path, tokenizer, callbacks=[callback])
     callback.attach(trainer)
     metrics = trainer.evaluate()
     found = {key for key in metrics if key.endswith("_accuracy")}
@@ -341,7 +252,7 @@ def test_a_curve_of_another_setting_stops_the_run_before_its_first_step(tmp_path
     }
     for number, (message, curves) in enumerate(cases.items()):
         callback = ProxyScoreCallback(make_traces(3), curves=curves, on_error="warn")
-        trainer = make_trainer(tmp_path / str(number), tokenizer, callbacks=[callback])
+        trainer = plain_trainer(tmp_path / str(number), tokenizer, callbacks=[callback])
         with pytest.raises(ValueError, match=message):
             trainer.train()
         assert trainer.state.global_step == 0
@@ -367,7 +278,7 @@ def test_a_curve_of_another_setting_stops_the_run_before_its_first_step(tmp_path
 @pytest.mark.parametrize("attach", [False, True])
 def test_schedules(callback, arguments, steps, attach, tmp_path, tokenizer):
     ours = ProxyScoreCallback(make_traces(2), **callback)
-    trainer = make_trainer(tmp_path, tokenizer, callbacks=[ours], **arguments)
+    trainer = plain_trainer(tmp_path, tokenizer, callbacks=[ours], **arguments)
     if attach:
         ours.attach(trainer)
     trainer.train()
@@ -399,7 +310,7 @@ def test_a_run_that_would_go_wrong_does_not_start(
     callback, arguments, message, tmp_path, tokenizer
 ):
     ours = ProxyScoreCallback(make_traces(2), **callback)
-    trainer = make_trainer(tmp_path, tokenizer, callbacks=[ours], **arguments)
+    trainer = plain_trainer(tmp_path, tokenizer, callbacks=[ours], **arguments)
     with pytest.raises(ValueError, match=message):
         trainer.train()
     assert trainer.state.global_step == 0
@@ -421,11 +332,11 @@ def test_wrong_arguments_are_refused():
 def test_errors_raise_or_warn(tmp_path, tokenizer, caplog):
     bad = align_traces(make_traces(2), tokenizer)
     bad = bad.map(lambda row: {"input_ids": [9999] * len(row["input_ids"])})
-    trainer = make_trainer(tmp_path, tokenizer, callbacks=[ProxyScoreCallback(bad)])
+    trainer = plain_trainer(tmp_path, tokenizer, callbacks=[ProxyScoreCallback(bad)])
     with pytest.raises(ValueError, match="token id 9999 is beyond"):
         trainer.train()
     quiet = ProxyScoreCallback(bad, on_error="warn")
-    trainer = make_trainer(tmp_path / "warn", tokenizer, callbacks=[quiet])
+    trainer = plain_trainer(tmp_path / "warn", tokenizer, callbacks=[quiet])
     trainer.train()
     assert trainer.state.global_step == 6
     assert "ProxyScoreCallback: nothing at step 4: row t" in caplog.text
@@ -433,7 +344,7 @@ def test_errors_raise_or_warn(tmp_path, tokenizer, caplog):
 
 
 def test_a_trainer_without_tokenizer_is_told(tmp_path, tokenizer):
-    trainer = make_trainer(tmp_path, tokenizer, callbacks=[ProxyScoreCallback(make_traces(2))])
+    trainer = plain_trainer(tmp_path, tokenizer, callbacks=[ProxyScoreCallback(make_traces(2))])
     trainer.processing_class = None
     trainer.callback_handler.processing_class = None
     with pytest.raises(ValueError, match=r"pass ProxyScoreCallback\( ?processing_class=tokenizer"):
@@ -446,7 +357,7 @@ def test_a_trainer_without_tokenizer_is_told(tmp_path, tokenizer):
 def test_resume_has_no_gap_and_no_double(tmp_path, tokenizer):
     def run(resume=None, **arguments):
         callback = ProxyScoreCallback(make_traces(3))
-        trainer = make_trainer(tmp_path, tokenizer, callbacks=[callback], **arguments)
+        trainer = plain_trainer(tmp_path, tokenizer, callbacks=[callback], **arguments)
         callback.attach(trainer)
         trainer.train(resume_from_checkpoint=resume)
         return trainer
@@ -478,7 +389,7 @@ def test_resume_of_a_run_evaluated_by_epoch(tmp_path, tokenizer):
     def run(resume=None):
         epochs = {"eval_strategy": "epoch", "save_strategy": "epoch", "num_train_epochs": 2}
         callback = ProxyScoreCallback(make_traces(2))
-        trainer = make_trainer(tmp_path, tokenizer, callbacks=[callback], max_steps=-1, **epochs)
+        trainer = plain_trainer(tmp_path, tokenizer, callbacks=[callback], max_steps=-1, **epochs)
         callback.attach(trainer)
         trainer.train(resume_from_checkpoint=resume)
 
@@ -537,6 +448,6 @@ def test_sft_trainer(peft, tmp_path, tokenizer):
 
 def test_streaming_data(tmp_path, tokenizer):
     callback = ProxyScoreCallback(make_traces(2))
-    trainer = make_trainer(tmp_path, tokenizer, callbacks=[callback], streaming=True)
+    trainer = plain_trainer(tmp_path, tokenizer, callbacks=[callback], streaming=True)
     trainer.train()
     assert [line["step"] for line in lines_of(tmp_path)] == [0, 2, 4, 6]

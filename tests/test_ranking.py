@@ -4,52 +4,16 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from datasets import Dataset
-from published import BASELINE_FRONTIER, RBRIDGE_FRONTIER, SAVINGS
+from helpers.published import BASELINE_FRONTIER, RBRIDGE_FRONTIER, SAVINGS
+from helpers.scores import make_score
 
 from hf_proxy import (
     InputError,
-    ProxyScore,
-    Setting,
     compute_saving,
     decision_accuracy,
     kendall_tau,
     rank,
 )
-
-PARTS = {"traces": "t", "context": "c", "tokenizer": "k", "divisor": "tokens"}
-
-
-def make_score(nll, *, num_labels=None, parts=None, model_id="m", step=None):
-    """A score with these weighted NLLs per trace; the scalars as `score_traces` defines them."""
-    nll = np.asarray(nll, float)
-    num_labels = np.full(len(nll), 10) if num_labels is None else np.asarray(num_labels)
-    rows = {
-        "example_id": [f"e{i:04d}" for i in range(len(nll))],
-        "weighted_nll_sum": nll,
-        "nll_sum": 2 * nll,
-        "weight_sum": np.full(len(nll), 5.0),
-        "num_labels": num_labels,
-        "num_bytes": 4 * num_labels,
-    }
-    return ProxyScore(
-        value=float((nll / num_labels).mean()),
-        low=None,
-        high=None,
-        pooled=float(nll.sum() / num_labels.sum()),
-        trace_nll=float((2 * nll / num_labels).mean()),
-        bits_per_byte=float(2 * nll.sum() / np.log(2) / (4 * num_labels).sum()),
-        top1_agreement=0.5,
-        mean_rank=2.0,
-        num_traces=len(nll),
-        num_labels=int(num_labels.sum()),
-        setting=Setting(PARTS | (parts or {})),
-        model_id=model_id,
-        num_parameters=1000,
-        step=step,
-        rows=Dataset.from_dict(rows),
-    )
-
 
 # decisions
 

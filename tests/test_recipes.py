@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.models import make_model
+from helpers.processes import command
 from peft import LoraConfig, get_peft_model
-from tiny_models import make_model
 
 from hf_proxy import align_traces, load_traces, score_traces
-from hf_proxy.cli import main
-from hf_proxy.recipes import score_checkpoints
 from hf_proxy.recipes.library.small_world import problems
 from hf_proxy.recipes.library.training import last_checkpoint
 
@@ -27,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def own_score_cache(monkeypatch, tmp_path):
     """No test finds what another has scored."""
-    monkeypatch.setattr(score_checkpoints, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr("hf_proxy.records.storage.cache_dir", lambda: tmp_path / "cache")
 
 
 @pytest.fixture
@@ -51,14 +50,6 @@ def folder(tmp_path, traces, tokenizer):
     tuned.save_pretrained(tmp_path / "adapter")
     traces.to_json(str(tmp_path / "traces.jsonl"))
     return tmp_path
-
-
-def command(capsys, *arguments):
-    """Exit code, table and last JSON line."""
-    code = main([str(argument) for argument in arguments])
-    said = capsys.readouterr()
-    last = said.out.splitlines()[-1] if said.out else ""
-    return code, said, json.loads(last) if last.startswith("{") else None
 
 
 def test_score_gives_what_the_function_gives(folder, capsys, traces, tokenizer):
@@ -98,7 +89,7 @@ def test_equal_weights_are_not_scored_again(folder, capsys, monkeypatch):
     def scored(*args, **kwargs):
         raise AssertionError("scored again")
 
-    monkeypatch.setattr(score_checkpoints, "score_traces", scored)
+    monkeypatch.setattr("hf_proxy.scoring.scoring.score_traces", scored)
     arguments[2] = folder / "copy"  # another path, the same weights
     code, said, found = command(capsys, *arguments, "--json")
     assert code == 0 and "cached" in said.out

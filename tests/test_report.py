@@ -9,12 +9,12 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
-from conftest import make_traces
 from datasets import Dataset
-from mining_worker import sharp_pair
-from test_contrast_callback import make_callback
-from test_proxy_score import curve_for, make_trainer
-from tiny_models import make_model
+from helpers.mining import make_callback
+from helpers.models import make_model, sharp_pair
+from helpers.scores import curve_for
+from helpers.traces import make_traces
+from helpers.trainers import plain_trainer
 
 from hf_proxy import align_traces, mine_soft_targets, score_traces
 from hf_proxy.callbacks import ProxyScoreCallback
@@ -78,7 +78,7 @@ def trained(tmp_path_factory, tokenizer):
     """A run of both callbacks with a curve, its output folder."""
     folder = tmp_path_factory.mktemp("trained")
     traces = make_traces(3)
-    trainer = make_trainer(
+    trainer = plain_trainer(
         folder,
         tokenizer,
         load_best_model_at_end=True,
@@ -163,8 +163,22 @@ def load(tokenizer):
     return lambda where: tokenizer
 
 
-def test_every_section_holds_the_numbers_of_the_files(everything, tokenizer):
+@pytest.fixture(scope="module")
+def whole(everything, tokenizer):
+    """The page of everything, what was found, and its text; written once, three seconds each."""
     page, found = page_of(everything, find_tokenizer=load(tokenizer))
+    return page, found, (everything.parent / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def without_tokenizer(everything):
+    """The same where no tokenizer is looked for: the page, and its text."""
+    page, _ = page_of(everything)
+    return page, (everything.parent / "page.html").read_text(encoding="utf-8")
+
+
+def test_every_section_holds_the_numbers_of_the_files(everything, whole):
+    page, found, _ = whole
     assert tuple(found["sections"]) == SECTIONS and found["absent"] == []
     assert tuple(page.sections) == (*SECTIONS, "downloads")
     text = (everything / "hf_proxy" / "predictions.jsonl").read_text()
@@ -200,11 +214,13 @@ def test_every_section_holds_the_numbers_of_the_files(everything, tokenizer):
     assert f"lowest {lowest['value']:.4f} at step {lowest['step']}" in page.alts[0]
 
 
-def test_a_curve_is_drawn_with_its_points_and_a_set_in_four_panels(everything, tmp_path):
+def test_a_curve_is_drawn_with_its_points_and_a_set_in_four_panels(
+    everything, without_tokenizer, tmp_path
+):
     curve, statistics = (
         json.loads((everything / name).read_text()) for name in ("curve.json", "statistics.json")
     )
-    page, _ = page_of(everything)
+    page, text = without_tokenizer
     (alt,) = [alt for alt in page.alts if "curve of accuracy" in alt]
     assert alt.startswith(f"{curve['form']} curve of accuracy with {len(curve['points'])} points: ")
     light, dark = page.figures[alt]
@@ -212,7 +228,7 @@ def test_a_curve_is_drawn_with_its_points_and_a_set_in_four_panels(everything, t
     assert light.count("<use ") == dark.count("<use ")
     assert "rBridge, nats per token" in light
     kept = f"{statistics['num_kept']:,} of {statistics['num_steps']:,} steps of 1 rows"
-    assert f"kept: {kept}" in (everything.parent / "page.html").read_text(encoding="utf-8")
+    assert f"kept: {kept}" in text
     alts = [alt for alt in page.alts if alt.startswith(("KL of", "kept by", "kept steps by"))]
     assert len(alts) == 4
     assert f"{statistics['num_kept']:,} kept, from 0.05 on" in alts[0]
@@ -230,8 +246,8 @@ def test_a_curve_is_drawn_with_its_points_and_a_set_in_four_panels(everything, t
     assert "pale beyond the points, which its record does not hold" in text
 
 
-def test_the_numbers_can_be_taken_away(everything, tokenizer):
-    page, _ = page_of(everything)
+def test_the_numbers_can_be_taken_away(everything, without_tokenizer):
+    page, _ = without_tokenizer
     header, *rows = page.files["scores.csv"].splitlines()
     text = (everything / "hf_proxy" / "predictions.jsonl").read_text()
     values = [str(json.loads(line)["value"]) for line in text.splitlines()]
@@ -241,19 +257,18 @@ def test_the_numbers_can_be_taken_away(everything, tokenizer):
     assert json.loads(page.files["ranking.json"])["ranking"]["value"] == [1.25, 2.5]
 
 
-def test_hostile_text_stays_text(everything, tokenizer):
-    page, _ = page_of(everything, find_tokenizer=load(tokenizer))
+def test_hostile_text_stays_text(whole):
+    page, _, text = whole
     assert not {"script", "svg", "iframe", "object", "form"} & set(page.tags)
     assert not {name for name in page.attributes if name.startswith("on")}
-    text = (everything.parent / "page.html").read_text(encoding="utf-8")
     assert "{{7*7}}" in text and "49" not in re.findall(r"img&gt;(\d+)", text)
     assert "\u202e" not in text and "&lt;U+202E&gt;" in text
     assert not re.search(r"(src|href|srcset)=\"(?!data:|#)", text)
     assert text.count("<section ") == text.count("</section>")
 
 
-def test_it_reads_well_without_eyes(everything, tokenizer):
-    page, _ = page_of(everything, find_tokenizer=load(tokenizer))
+def test_it_reads_well_without_eyes(whole):
+    page, _, _ = whole
     assert page.tags.count("h1") == 1 and page.tags.count("h2") == len(page.sections)
     assert page.tags.count("caption") == page.tags.count("thead") > 8
     assert page.tags.count("main") == page.tags.count("nav") == 1

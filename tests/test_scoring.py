@@ -7,16 +7,11 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import LargestTensor, make_traces
 from datasets import Dataset, concatenate_datasets
+from helpers.memory import LargestTensor
+from helpers.models import ATTENTION_FAMILIES, FAMILIES, FLOAT64_FAMILIES, Bigram, make_model
+from helpers.traces import make_traces
 from peft import LoraConfig, get_peft_model
-from tiny_models import (
-    ATTENTION_FAMILIES,
-    FAMILIES,
-    FLOAT64_FAMILIES,
-    Bigram,
-    make_model,
-)
 
 from hf_proxy import (
     InputError,

@@ -1,15 +1,22 @@
 """Selective SFT: the loss of one record per step, from one forward per trajectory."""
 
 import json
-import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
+from helpers.models import make_model
+from helpers.selective import (
+    TRAINERS,
+    make_rows,
+    online_trainer,
+    plain_loss,
+    selective_trainer,
+    update_norm,
+    weights_of,
+)
 from peft import LoraConfig, PeftModel, PromptTuningConfig
-from tiny_models import make_model
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig
 
@@ -26,116 +33,6 @@ from hf_proxy.training.collators import SoftTargetCollator
 from hf_proxy.training.loss import selective_loss
 
 
-class MeanTrainer(SelectiveSFTTrainer):
-    """What a plain mean over the micro-batch's own steps would train, for comparison."""
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        return super().compute_loss(model, inputs, return_outputs, None)
-
-
-class MeanOfMeansTrainer(MeanTrainer):
-    loss_is_scaled_for_ga = False
-
-
-TRAINERS = {
-    "ours": SelectiveSFTTrainer,
-    "mean": MeanTrainer,
-    "mean of means": MeanOfMeansTrainer,
-}
-
-
-def make_rows(tokenizer, num_rows=8, seed=3):
-    """Uneven trajectories with an uneven number of kept steps, targets of 1 to 4 tokens."""
-    rng = random.Random(seed)
-    size = len(tokenizer)
-    rows = []
-    for number in range(num_rows):
-        start, steps = rng.randint(2, 9), rng.randint(3, 14)
-        kept = sorted(rng.sample(range(steps), rng.randint(1, min(5, steps))))
-        widths = [rng.randint(1, 4) for _ in kept]
-        prob = [np.random.default_rng(number).dirichlet(np.ones(w)) for w in widths]
-        rows.append(
-            {
-                "example_id": str(number),
-                "input_ids": [rng.randrange(size) for _ in range(start + steps)],
-                "prompt_length": start,
-                "kl": [1.0] * steps,
-                "top1_agree": [True] * steps,
-                "expert_entropy": [1.0] * steps,
-                "amateur_entropy": [1.0] * steps,
-                "support_size": [1] * steps,
-                "position": [start + step for step in kept],
-                "offset": [0, *np.cumsum(widths).tolist()],
-                "token_id": [t for w in widths for t in sorted(rng.sample(range(size), w))],
-                "prob": np.concatenate(prob).tolist(),
-                "expert_logprob": [-1.0] * sum(widths),
-                "amateur_logprob": [-1.0] * sum(widths),
-            }
-        )
-    return Dataset.from_list(rows, features=SOFT_TARGET_FEATURES)
-
-
-def make_trainer(
-    folder,
-    tokenizer,
-    rows,
-    *,
-    model=None,
-    peft_config=None,
-    amateur=None,
-    eval_dataset=None,
-    kind="ours",
-    callbacks=None,
-    **changes,
-):
-    settings = {
-        "output_dir": str(folder),
-        "max_steps": 1,
-        "per_device_train_batch_size": 8,
-        "learning_rate": 1.0,
-        "lr_scheduler_type": "constant",
-        "optim": "sgd",
-        "max_grad_norm": 1e9,
-        "bf16": False,
-        "use_cpu": True,
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "report_to": "none",
-    }
-    return TRAINERS[kind](
-        model=model or make_model("llama", len(tokenizer)),
-        args=SelectiveSFTConfig(**settings | changes),
-        train_dataset=rows,
-        eval_dataset=eval_dataset,
-        processing_class=tokenizer,
-        peft_config=peft_config,
-        amateur=amateur,
-        amateur_processing_class=tokenizer if amateur is not None else None,
-        callbacks=callbacks,
-    )
-
-
-def plain_loss(model, rows, sft_weight=0.0):
-    """One record per step: its own prefix, full logits, dense target; the mean over all records.
-    And, weighted, the mean over all completion tokens of -ln p, one row at a time."""
-    losses, nlls = [], []
-    for row in rows:
-        for m, position in enumerate(row["position"]):
-            own = slice(row["offset"][m], row["offset"][m + 1])
-            prefix = torch.tensor([row["input_ids"][:position]])
-            logprob = torch.log_softmax(model(prefix).logits[0, -1].double(), -1)
-            target = torch.zeros(logprob.shape, dtype=torch.float64)
-            target[row["token_id"][own]] = torch.tensor(row["prob"][own], dtype=torch.float64)
-            losses.append(torch.nn.functional.kl_div(logprob, target, reduction="sum"))
-        if sft_weight:
-            ids = torch.tensor(row["input_ids"])
-            logprobs = torch.log_softmax(model(ids[None]).logits[0].double(), -1)
-            places = torch.arange(row["prompt_length"], len(ids))
-            nlls += list(-logprobs[places - 1, ids[places]])
-    loss = torch.stack(losses).mean()
-    return loss + sft_weight * torch.stack(nlls).mean() if sft_weight else loss
-
-
 def plain_update(tokenizer, rows, sft_weight=0.0):
     """Weights after one SGD step of the plain loss."""
     model = make_model("llama", len(tokenizer))
@@ -143,10 +40,6 @@ def plain_update(tokenizer, rows, sft_weight=0.0):
     loss.backward()
     parts = [(p.detach() - p.grad).flatten() for p in model.parameters()]
     return torch.cat(parts), loss.item()
-
-
-def weights_of(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 # parts
@@ -243,7 +136,7 @@ def test_the_papers_vectors():
 def test_the_update_is_that_of_one_record_per_step(tmp_path, tokenizer, changes):
     rows = make_rows(tokenizer)
     expected, loss = plain_update(tokenizer, rows)
-    trainer = make_trainer(tmp_path, tokenizer, rows, **changes)
+    trainer = selective_trainer(tmp_path, tokenizer, rows, **changes)
     trainer.train()
     torch.testing.assert_close(weights_of(trainer.model), expected, atol=1e-6, rtol=0)
     (row,) = [row for row in trainer.state.log_history if "loss" in row]
@@ -264,7 +157,7 @@ def test_the_update_is_that_of_one_record_per_step(tmp_path, tokenizer, changes)
 def test_plain_cross_entropy_has_a_count_of_its_own(tmp_path, tokenizer, changes):
     rows = make_rows(tokenizer)
     expected, loss = plain_update(tokenizer, rows, sft_weight=0.3)
-    trainer = make_trainer(tmp_path, tokenizer, rows, sft_weight=0.3, **changes)
+    trainer = selective_trainer(tmp_path, tokenizer, rows, sft_weight=0.3, **changes)
     trainer.train()
     torch.testing.assert_close(weights_of(trainer.model), expected, atol=1e-6, rtol=0)
     (row,) = [row for row in trainer.state.log_history if "loss" in row]
@@ -279,25 +172,16 @@ def test_plain_cross_entropy_learns_from_rows_without_kept_steps(tmp_path, token
     none = {name: [] for name in ("position", "token_id", "prob", "expert_logprob")}
     none |= {"amateur_logprob": [], "offset": [0]}
     rows = Dataset.from_list([rows[0] | none, *rows[1:]], features=SOFT_TARGET_FEATURES)
-    assert len(make_trainer(tmp_path / "a", tokenizer, rows).train_dataset) == 7
-    trainer = make_trainer(tmp_path / "b", tokenizer, rows, sft_weight=1.0)
+    assert len(selective_trainer(tmp_path / "a", tokenizer, rows).train_dataset) == 7
+    trainer = selective_trainer(tmp_path / "b", tokenizer, rows, sft_weight=1.0)
     expected, _ = plain_update(tokenizer, rows, sft_weight=1.0)
     trainer.train()
     torch.testing.assert_close(weights_of(trainer.model), expected, atol=1e-6, rtol=0)
 
 
-def update_norm(folder, tokenizer, kind, **changes):
-    """Length of one SGD update."""
-    trainer = make_trainer(folder, tokenizer, make_rows(tokenizer), kind=kind, **changes)
-    before = weights_of(trainer.model).clone()
-    trainer.train()
-    return (weights_of(trainer.model) - before).norm().item()
-
-
 @pytest.mark.distributed
-def test_one_update_by_loss_batch_accumulation_and_ranks(tmp_path, tokenizer):
+def test_one_update_by_loss_batch_accumulation_and_ranks(tmp_path, tokenizer, of_ranks):
     """The table of an update's size: only one division by the count of the whole step holds."""
-    from test_distributed import torchrun
 
     shapes = {"8 x 1": (8, 1), "2 x 4": (2, 4)}
     norms = {
@@ -311,10 +195,7 @@ def test_one_update_by_loss_batch_accumulation_and_ranks(tmp_path, tokenizer):
         for kind in TRAINERS
         for name, (batch, accumulation) in shapes.items()
     }
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    done = torchrun(2, Path(__file__).parent / "sft_worker.py", tmp_path, 2, 2, 2)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads((tmp_path / "found-2.json").read_text())
+    found = of_ranks("sft", 2)
     norms |= {(kind, "2 ranks"): norm for kind, norm in found["norms"].items()}
     true = norms["ours", "8 x 1"]
     for kind in ("ours", "mean", "mean of means"):
@@ -332,48 +213,17 @@ def test_one_update_by_loss_batch_accumulation_and_ranks(tmp_path, tokenizer):
     check_two_ranks(tmp_path, tokenizer, found, expected)
 
 
-def make_online_trainer(folder, tokenizer, **changes):
-    """Targets made in the step, at a threshold that leaves kept steps in one row of eight."""
-    from mining_worker import sharp_pair
-
-    from hf_proxy.mining.miner import Miner
-    from hf_proxy.mining.settings import MiningSettings
-
-    expert, amateur = sharp_pair(len(tokenizer))
-    rows = make_rows(tokenizer)
-    miner = Miner(
-        expert,
-        amateur,
-        processing_class=tokenizer,
-        amateur_processing_class=tokenizer,
-        settings=MiningSettings(),
-    )
-    prompts = [row["input_ids"][: row["prompt_length"]] for row in rows]
-    texts = [row["input_ids"][row["prompt_length"] :] for row in rows]
-    highest = sorted(max(row["kl"]) for row in miner.rows(rows["example_id"], prompts, texts))
-    return make_trainer(
-        folder,
-        tokenizer,
-        rows,
-        model=expert,
-        amateur=amateur,
-        divergence_beta=float(highest[-1] + highest[-2]) / 2,
-        learning_rate=0.1,
-        **changes,
-    )
-
-
 def check_two_ranks(folder, tokenizer, found, expected):
     """Equal across ranks, the update of one record per step, the evaluation of one process."""
     assert found["equal across ranks"]
     torch.testing.assert_close(torch.tensor(found["weights"]), expected, atol=1e-6, rtol=0)
     rows = make_rows(tokenizer)
     assert found["eval_num_kept"] == sum(map(len, rows["position"]))
-    alone = make_trainer(folder / "alone", tokenizer, rows)
+    alone = selective_trainer(folder / "alone", tokenizer, rows)
     alone.train()
     assert found["eval_loss"] == pytest.approx(alone.evaluate(rows)["eval_loss"], rel=1e-5)
     # one rank without any kept step: it waits for nobody, and has a part in the one update
-    one = make_online_trainer(folder / "one", tokenizer)
+    one = online_trainer(folder / "one", tokenizer)
     one.train()
     online = torch.tensor(found["online"])
     assert found["online kept"] == [r["num_kept"] for r in one.state.log_history if "loss" in r]
@@ -386,7 +236,7 @@ def check_two_ranks(folder, tokenizer, found, expected):
 def test_evaluation_is_the_mean_over_all_kept_steps(tmp_path, tokenizer, batch_size):
     rows = make_rows(tokenizer)
     model = make_model("llama", len(tokenizer))
-    trainer = make_trainer(
+    trainer = selective_trainer(
         tmp_path, tokenizer, rows, model=model, per_device_eval_batch_size=batch_size
     )
     found = trainer.evaluate(rows)
@@ -396,7 +246,7 @@ def test_evaluation_is_the_mean_over_all_kept_steps(tmp_path, tokenizer, batch_s
 
 def test_a_batch_without_kept_steps_is_a_loss_of_zero_with_a_graph(tmp_path, tokenizer):
     rows = make_rows(tokenizer)
-    trainer = make_trainer(tmp_path, tokenizer, rows)
+    trainer = selective_trainer(tmp_path, tokenizer, rows)
     empty = {"position": [], "offset": [0], "token_id": [], "prob": []}
     batch = trainer.data_collator([rows[0] | empty, rows[1] | empty])
     loss = trainer.compute_loss(trainer.model, batch, num_items_in_batch=torch.tensor([0, 0]))
@@ -408,7 +258,7 @@ def test_a_batch_without_kept_steps_is_a_loss_of_zero_with_a_graph(tmp_path, tok
 def test_only_what_is_needed_is_computed(tmp_path, tokenizer):
     """The forward ends at the last kept step, the head meets kept steps only."""
     rows = make_rows(tokenizer)
-    trainer = make_trainer(tmp_path, tokenizer, rows)
+    trainer = selective_trainer(tmp_path, tokenizer, rows)
     seen = {}
     model = trainer.model
 
@@ -429,7 +279,7 @@ def test_an_adapter_learns_and_the_base_stays(tmp_path, tokenizer):
     rows = make_rows(tokenizer)
     model = make_model("llama", len(tokenizer))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    trainer = make_trainer(
+    trainer = selective_trainer(
         tmp_path,
         tokenizer,
         rows,
@@ -450,7 +300,7 @@ def test_an_adapter_learns_and_the_base_stays(tmp_path, tokenizer):
 
 def test_low_precision_trains(tmp_path, tokenizer):
     model = make_model("llama", len(tokenizer)).bfloat16()
-    trainer = make_trainer(tmp_path, tokenizer, make_rows(tokenizer), model=model, max_steps=3)
+    trainer = selective_trainer(tmp_path, tokenizer, make_rows(tokenizer), model=model, max_steps=3)
     trainer.train()
     assert all(np.isfinite(row["loss"]) for row in trainer.state.log_history if "loss" in row)
 
@@ -472,7 +322,7 @@ def test_mined_rows_are_learnt(tmp_path, tokenizer):
         batch_size=2,
     )
     rows = load_soft_targets(tmp_path / "set")
-    trainer = make_trainer(
+    trainer = selective_trainer(
         tmp_path / "run", tokenizer, rows, model=expert, max_steps=20, learning_rate=0.01
     )
     before = trainer.evaluate(rows)["eval_loss"]
@@ -518,7 +368,7 @@ def test_online_targets_give_the_update_of_mined_ones(
     for name in ("mined", "online"):
         arguments = {} if name == "mined" else {"amateur": amateur, "divergence_beta": 1.0}
         torch.manual_seed(0)
-        trainer = make_trainer(
+        trainer = selective_trainer(
             tmp_path / name,
             tokenizer,
             rows,
@@ -545,7 +395,7 @@ def test_the_base_stays_and_the_live_expert_moves(tmp_path, tokenizer, online):
     beta = float(np.median(np.concatenate(rows["kl"])))
     kept = {}
     for name in ("base", "live"):
-        trainer = make_trainer(
+        trainer = selective_trainer(
             tmp_path / name,
             tokenizer,
             rows,
@@ -567,7 +417,7 @@ def test_weights_that_are_sharded_after_the_start_are_refused(
     tmp_path, tokenizer, online, monkeypatch
 ):
     expert, amateur, rows = online
-    trainer = make_trainer(tmp_path, tokenizer, rows, model=expert(), amateur=amateur)
+    trainer = selective_trainer(tmp_path, tokenizer, rows, model=expert(), amateur=amateur)
     # as FSDP2 leaves them
     monkeypatch.setattr("hf_proxy.mining.miner.is_sharded", lambda model: True)
     with pytest.raises(ValueError, match="weights are sharded"):
@@ -576,8 +426,8 @@ def test_weights_that_are_sharded_after_the_start_are_refused(
 
 def test_online_evaluation_equals_that_of_mined_rows(tmp_path, tokenizer, online):
     expert, amateur, rows = online
-    mined = make_trainer(tmp_path / "a", tokenizer, rows, model=expert()).evaluate(rows)
-    trainer = make_trainer(
+    mined = selective_trainer(tmp_path / "a", tokenizer, rows, model=expert()).evaluate(rows)
+    trainer = selective_trainer(
         tmp_path / "b", tokenizer, rows, model=expert(), amateur=amateur, divergence_beta=1.0
     )
     found = trainer.evaluate(rows)
@@ -595,7 +445,7 @@ def test_rows_that_do_not_fit_are_named(tmp_path, tokenizer, other_tokenizer):
         changed = [rows[0] | changes, *rows[1:]]
         data = Dataset.from_list(changed, features=SOFT_TARGET_FEATURES)
         with pytest.raises(InputError, match=message):
-            make_trainer(tmp_path, tokenizer, data)
+            selective_trainer(tmp_path, tokenizer, data)
 
     far = [*rows[0]["token_id"][:-1], 999]
     refused("row 0, field token_id: an id is beyond the model's vocabulary of 340", token_id=far)
@@ -609,7 +459,7 @@ def test_rows_that_do_not_fit_are_named(tmp_path, tokenizer, other_tokenizer):
     refused("row 0, field position: does not ascend", position=same)
     refused("row 0, field position: does not ascend", position=rows[0]["position"][::-1])
     with pytest.raises(InputError, match=r"train_dataset: columns \['example_id', 'input_ids'"):
-        make_trainer(tmp_path, tokenizer, Dataset.from_dict({"text": ["a"]}))
+        selective_trainer(tmp_path, tokenizer, Dataset.from_dict({"text": ["a"]}))
     none = make_rows(tokenizer).map(
         lambda row: (
             {"position": [], "offset": [0], "token_id": [], "prob": []}
@@ -618,14 +468,14 @@ def test_rows_that_do_not_fit_are_named(tmp_path, tokenizer, other_tokenizer):
         features=SOFT_TARGET_FEATURES,
     )
     with pytest.raises(InputError, match="no row has a kept step"):
-        make_trainer(tmp_path, tokenizer, none)
+        selective_trainer(tmp_path, tokenizer, none)
     mined = make_rows(tokenizer)
     mined.info.description = json.dumps({"tokenizer": "another"})
     with pytest.raises(InputError, match="train_dataset: it was mined with another tokenizer"):
-        make_trainer(tmp_path, tokenizer, mined)
+        selective_trainer(tmp_path, tokenizer, mined)
     mined.info.description = json.dumps({"chat_template": "another"})
     with pytest.raises(InputError, match="train_dataset: it was mined with another chat template"):
-        make_trainer(tmp_path, tokenizer, mined)
+        selective_trainer(tmp_path, tokenizer, mined)
 
 
 def test_settings_that_cannot_work_are_refused(tmp_path, tokenizer):
@@ -633,33 +483,33 @@ def test_settings_that_cannot_work_are_refused(tmp_path, tokenizer):
     with pytest.raises(ValueError, match="packing=True would cut"):
         SelectiveSFTConfig(output_dir=str(tmp_path), packing=True, bf16=False)
     with pytest.raises(ValueError, match="adapter"):
-        make_trainer(
+        selective_trainer(
             tmp_path,
             tokenizer,
             rows,
             peft_config=LoraConfig(r=4, target_modules=["q_proj", "lm_head"]),
         )
     with pytest.raises(ValueError, match="cannot tell packed rows apart"):
-        make_trainer(
+        selective_trainer(
             tmp_path, tokenizer, rows, model=make_model("mamba", len(tokenizer)), padding_free=True
         )
     with pytest.raises(ValueError, match="sft_weight must be a number from 0 on, not -1"):
         SelectiveSFTConfig(output_dir=str(tmp_path), sft_weight=-1.0, bf16=False)
     amateur = make_model("llama", len(tokenizer))
     with pytest.raises(ValueError, match="expert='base' needs a model with adapters"):
-        make_trainer(tmp_path, tokenizer, rows, amateur=amateur, expert="base")
+        selective_trainer(tmp_path, tokenizer, rows, amateur=amateur, expert="base")
     with pytest.raises(ValueError, match="expert must be 'base', 'live' or None"):
-        make_trainer(tmp_path, tokenizer, rows, amateur=amateur, expert="frozen")
+        selective_trainer(tmp_path, tokenizer, rows, amateur=amateur, expert="frozen")
     with pytest.raises(InputError, match="row 0, field prompt_length: 0 of"):
         wrong = Dataset.from_list([rows[0] | {"prompt_length": 0}], features=SOFT_TARGET_FEATURES)
-        make_trainer(tmp_path, tokenizer, wrong, amateur=amateur)
+        selective_trainer(tmp_path, tokenizer, wrong, amateur=amateur)
     for wrong, message in (
         ([400, *rows[0]["input_ids"][1:]], "row 0, field input_ids: an id is beyond the models'"),
         ([1] * 700, "row 0, field input_ids: 700 tokens are more than the models' window of 640"),
     ):
         data = Dataset.from_list([rows[0] | {"input_ids": wrong}], features=SOFT_TARGET_FEATURES)
         with pytest.raises(InputError, match=message):
-            make_trainer(tmp_path, tokenizer, data, amateur=amateur)
+            selective_trainer(tmp_path, tokenizer, data, amateur=amateur)
     with pytest.raises(ValueError, match="must be a SelectiveSFTConfig, not SFTConfig"):
         SelectiveSFTTrainer(
             model=make_model("llama", len(tokenizer)),
@@ -721,8 +571,8 @@ def test_evaluation_sets_keep_their_sums_by_name(tmp_path, tokenizer, online):
     expert, amateur, rows = online
     twice = concatenate_datasets([rows, rows])
     with pytest.raises(InputError, match="eval_dataset"):
-        make_trainer(tmp_path, tokenizer, rows, model=expert(), eval_dataset=twice)
-    trainer = make_trainer(
+        selective_trainer(tmp_path, tokenizer, rows, model=expert(), eval_dataset=twice)
+    trainer = selective_trainer(
         tmp_path, tokenizer, rows, model=expert(), amateur=amateur, divergence_beta=99.0
     )
     found = trainer.evaluate(rows)
@@ -732,7 +582,7 @@ def test_evaluation_sets_keep_their_sums_by_name(tmp_path, tokenizer, online):
 def test_prompt_tuning_is_refused(tmp_path, tokenizer):
     """Virtual tokens move every position: the steps could not be told."""
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
-    trainer = make_trainer(tmp_path, tokenizer, make_rows(tokenizer), peft_config=config)
+    trainer = selective_trainer(tmp_path, tokenizer, make_rows(tokenizer), peft_config=config)
     with pytest.raises(ValueError, match="positions reach the output head"):
         trainer.train()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from helpers.processes import short
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_proxy import Curve, align_traces, fit_curve, load_traces, score_traces
@@ -26,11 +27,6 @@ from hf_proxy.records.errors import InputError
 
 ASSETS = Path(demo.__file__).parent / "assets"
 SIGNS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
-SHORT = {"num_steps": 2, "mine_steps": 2, "num_prompts": 4, "num_problems": 4}
-
-
-def short(**flags):
-    return [part for name, value in (SHORT | flags).items() for part in (f"--{name}", str(value))]
 
 
 def test_each_solution_leads_to_its_answer():

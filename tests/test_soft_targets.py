@@ -5,8 +5,8 @@ import json
 import evaluate
 import numpy as np
 import pytest
-from mining_worker import sharp_pair
-from test_mining import PROMPTS, mine
+from helpers.mining import PROMPTS, mine
+from helpers.models import sharp_pair
 
 from hf_proxy import InputError, load_metric
 from hf_proxy.cli import main

@@ -5,8 +5,8 @@ import unicodedata
 
 import numpy as np
 import pytest
-import tiny_tokenizers
 from datasets import Dataset
+from helpers import tokenizers as tiny_tokenizers
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import (

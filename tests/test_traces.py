@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_traces
 from datasets import DatasetDict
+from helpers.traces import make_traces
 
 from hf_proxy import InputError, load_traces
 from hf_proxy.records.rows import TRACE_FEATURES

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import tiny_tokenizers
+from helpers import tokenizers as tiny_tokenizers
 from rich.console import Console
 
 from hf_proxy.mining.soft_targets import target_outcome

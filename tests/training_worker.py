@@ -1,27 +1,24 @@
-"""Training on several real processes with and without the callback; started by torchrun."""
+"""Training on several real processes with and without the callback."""
 
-import json
-import sys
 from pathlib import Path
+from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from conftest import make_traces
-from test_proxy_score import Careless, lines_of, make_trainer, same, state_of
-from tiny_models import make_model
+from helpers.models import make_model
+from helpers.traces import make_traces
+from helpers.trainers import Careless, lines_of, plain_trainer, same, state_of
 from transformers import AutoTokenizer, set_seed
 
 from hf_proxy import align_traces, load_metric, score_traces, token_logprobs
 from hf_proxy.callbacks import ProxyScoreCallback
-from hf_proxy.models.parallel import end_together
 
 
-def training(folder, tokenizer):
+def training(out, tokenizer):
     """Final state of each way to train; True where all of it is equal on every rank."""
 
     def trained(name, callbacks=(), attach=False):
-        trainer = make_trainer(folder / name, tokenizer, callbacks=callbacks)
+        trainer = plain_trainer(out / name, tokenizer, callbacks=callbacks)
         if attach:
             callbacks[0].attach(trainer)
         set_seed(11)
@@ -40,13 +37,13 @@ def training(folder, tokenizer):
     return {name: gather_object([equal]) for name, equal in found.items()}
 
 
-def resumed(folder, tokenizer):
-    """The lines after a resume from step 4 of the attached run."""
+def resume(out, tokenizer):
+    """Go on from step 4 of the attached run."""
     callback = ProxyScoreCallback(make_traces(5))
-    trainer = make_trainer(folder / "attached", tokenizer, callbacks=[callback])
+    trainer = plain_trainer(out / "attached", tokenizer, callbacks=[callback])
     callback.attach(trainer)
     set_seed(11)  # the order of the rows is drawn from it
-    trainer.train(resume_from_checkpoint=str(folder / "attached" / "run" / "checkpoint-4"))
+    trainer.train(resume_from_checkpoint=str(out / "attached" / "run" / "checkpoint-4"))
 
 
 def plain_loop(tokenizer):
@@ -65,21 +62,13 @@ def plain_loop(tokenizer):
     return {"metric": result["value"], "score_traces": expected, "rows": len(rows)}
 
 
-def main():
-    folder = Path(sys.argv[1])
-    torch.set_num_threads(1)
-    assert Accelerator(cpu=True).num_processes == int(sys.argv[2])
+def work(folder: Path, out: Path) -> dict[str, Any]:
+    """What was found; inputs lie in `folder`, runs are left in `out`."""
+    accelerator = Accelerator(cpu=True)
     tokenizer = AutoTokenizer.from_pretrained(str(folder / "tokenizer"))
-    found = {"neutral": training(folder, tokenizer), "loop": plain_loop(tokenizer)}
-    main_process = Accelerator(cpu=True).is_main_process
-    if main_process:
-        found["lines"] = lines_of(folder / "attached")
-    resumed(folder, tokenizer)
-    if main_process:
-        found["lines after resume"] = lines_of(folder / "attached")
-        (folder / "trained.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    with end_together():
-        main()
+    found = {"neutral": training(out, tokenizer), "loop": plain_loop(tokenizer)}
+    found["lines"] = lines_of(out / "attached")
+    accelerator.wait_for_everyone()  # all have read them
+    resume(out, tokenizer)
+    found["lines after resume"] = lines_of(out / "attached")
+    return found

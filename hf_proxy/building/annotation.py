@@ -8,8 +8,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from hf_proxy.models.parallel import Processes
+from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.rows import TRACE_FEATURES, ZERO_PROBABILITY_LOGPROB
-from hf_proxy.scoring.forwards import TOKENS_PER_BATCH
 from hf_proxy.scoring.scoring import token_logprobs
 from hf_proxy.traces.alignment import align_traces
 from hf_proxy.traces.settings import TRACE_CONTEXT, AlignmentSettings

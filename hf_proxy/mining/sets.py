@@ -26,10 +26,11 @@ from hf_proxy.models.parallel import (
     stop_together,
     sum_over_ranks,
 )
+from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.rows import SOFT_TARGET_FEATURES
 from hf_proxy.records.storage import fingerprint, provenance_of, write_arrow, write_text
-from hf_proxy.tokens.prompts import SYSTEM_PROMPT, Prompts, read_prompts
+from hf_proxy.tokens.prompts import Prompts, read_prompts
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,9 @@ from scipy import optimize, stats
 from sklearn.model_selection import GroupKFold, KFold, TimeSeriesSplit
 
 from hf_proxy.intervals import LEVEL, NUM_RESAMPLES
-from hf_proxy.prediction.forms import FORMS, fit_forms, predict
+from hf_proxy.prediction.forms import fit_forms, predict
 from hf_proxy.prediction.points import LEAST_POINTS, Points, check_forms, check_points
+from hf_proxy.records.defaults import FORMS
 from hf_proxy.records.errors import InputError
 
 PROTOCOLS = ("sound", "paper")

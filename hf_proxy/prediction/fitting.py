@@ -7,8 +7,9 @@ import numpy as np
 
 from hf_proxy.prediction.cross_validation import cross_validate
 from hf_proxy.prediction.curve import Y_UNITS, Curve
-from hf_proxy.prediction.forms import FORMS, fit_forms
+from hf_proxy.prediction.forms import fit_forms
 from hf_proxy.prediction.points import FEW_POINTS, LEAST_POINTS, check_forms, check_points
+from hf_proxy.records.defaults import FORMS
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.scores import METRICS, Setting
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg, optimize, stats
 
-FORMS = ("linear", "quadratic", "exponential", "logarithmic", "sigmoid")
 NUM_PARAMETERS = {
     "linear": 2,
     "quadratic": 3,

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_proxy.prediction.forms import FORMS, NUM_PARAMETERS, Scale
+from hf_proxy.prediction.forms import NUM_PARAMETERS, Scale
+from hf_proxy.records.defaults import FORMS
 from hf_proxy.records.errors import InputError
 
 LEAST_POINTS = min(NUM_PARAMETERS.values()) + 3  # below, AICc of the simplest form is undefined

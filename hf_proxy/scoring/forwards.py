@@ -26,8 +26,6 @@ from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.records.scores import Setting
 from hf_proxy.records.storage import fingerprint
 
-TOKENS_PER_BATCH = 4096  # chosen here, not tuned
-
 
 class Rows(NamedTuple):
     """What every rank knows of all rows before the first forward, sorted by `example_id`."""

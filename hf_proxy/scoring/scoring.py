@@ -12,9 +12,10 @@ from torch import nn
 
 from hf_proxy.models.access import unwrapped
 from hf_proxy.models.parallel import Processes, stop_together, sum_over_ranks
+from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.rows import LABEL_LOGPROB_FEATURES
 from hf_proxy.records.scores import ProxyScore, Setting
-from hf_proxy.scoring.forwards import TOKENS_PER_BATCH, forwards, read_rows
+from hf_proxy.scoring.forwards import forwards, read_rows
 from hf_proxy.scoring.summary import DIVISORS, TraceSums, summarise
 
 

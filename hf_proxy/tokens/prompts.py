@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.records.storage import fingerprint
 from hf_proxy.tokens.tokenizers import encode_contexts
-
-# paper, appendix H.3.3: one prompt for expert, amateur and training
-SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def check_fed(args: Any) -> None:
     """
     if args.max_steps <= 0:
         raise InputError.at(
-            "without a train_dataset nothing else says how long to train",
+            "without a train_dataset, max_steps says how long to train",
             remedy="set it to the number of optimizer steps",
             field="max_steps",
         )

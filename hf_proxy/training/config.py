@@ -1,12 +1,12 @@
 """Settings of training on soft targets, and those of the host that would do nothing here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from trl import SFTConfig
 
-from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.records.errors import InputError
+from hf_proxy.training.fields import SelectiveFields
 
 _READY = "the rows are token ids already: leave it out"
 _NO_LOGITS = "an evaluation gives the loss and no logits: leave it out"
@@ -41,14 +41,13 @@ _UNREAD: dict[str, tuple[tuple[Any, ...], str]] = {
 
 
 @dataclass
-class SelectiveSFTConfig(SFTConfig):
-    """`SFTConfig` of TRL with the defaults that this trainer needs.
+class SelectiveSFTConfig(SelectiveFields, SFTConfig):
+    """`SFTConfig` of TRL with the defaults that this trainer needs, and `SelectiveFields`.
 
     `remove_unused_columns` is False, since rows are `SoftTargets`; `max_length` is None, since rows
-    are as long as they were mined: a longer one is refused, never cut, as is one
-    beyond a `max_length` that is set. No load-balancing loss of
-    experts is added, whatever the model's config declares. The other fields are read where the
-    trainer has an amateur.
+    are as long as they were mined: a longer one is refused, never cut. No load-balancing loss of
+    experts is added, whatever the model's config declares. `expert`, `divergence_beta`,
+    `plausibility_alpha` and `contrast_temperature` are read where the trainer has an amateur.
 
     Raises:
         InputError: a field of `SFTConfig` is set that this trainer would not read.
@@ -56,35 +55,6 @@ class SelectiveSFTConfig(SFTConfig):
 
     remove_unused_columns: bool = False
     max_length: int | None = None
-    sft_weight: float = field(
-        default=0.0,
-        metadata={
-            "help": "Weight of the plain cross-entropy over all completion tokens (0: none). Above "
-            "0 the forward ends at the last token and the head meets every completion token."
-        },
-    )
-    expert: str | None = field(
-        default=None,
-        metadata={
-            "help": "With an amateur: who is held against it, 'base' (adapters off) or 'live' (the "
-            "model as it stands). Unset: live in hf-proxy loop; else base under PEFT, else live."
-        },
-    )
-    divergence_beta: float = field(
-        default=MiningSettings.divergence_beta,
-        metadata={
-            "help": "With an amateur (hf-proxy loop): keep steps with KL of at least so many nats "
-            "(paper: 0.4)."
-        },
-    )
-    plausibility_alpha: float = field(
-        default=MiningSettings.plausibility_alpha,
-        metadata={"help": "With an amateur: targets are tokens of p >= alpha * largest p (0.2)."},
-    )
-    contrast_temperature: float = field(
-        default=MiningSettings.contrast_temperature,
-        metadata={"help": "With an amateur: divides the log-ratio before the softmax (paper: 1)."},
-    )
 
     def __post_init__(self) -> None:
         if self.packing:

@@ -1,26 +1,26 @@
 """Models on disk: finding them, naming their weights, loading them."""
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from huggingface_hub import snapshot_download
-from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import file_hash, fingerprint
+
+# their libraries take seconds: what is wrong with a path is said before
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 # config entries that say where a model came from, not what it computes; dtype is named separately
@@ -169,6 +169,8 @@ def loading(what: str, source: str | Path) -> Iterator[None]:
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     """The tokenizer beside the weights, for an adapter without one that of its base."""
+    from transformers import AutoTokenizer
+
     has_own = (checkpoint.folder / "tokenizer_config.json").exists()
     folder = checkpoint.folder if has_own or checkpoint.base is None else checkpoint.base
     with loading("tokenizer", folder):
@@ -183,6 +185,9 @@ def load_model(
     attn_implementation: str | None = None,
 ) -> PreTrainedModel | PeftModel:
     """The weights in `dtype` ("auto": as they were saved) on `device`, in eval mode."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     with loading("model", checkpoint.base or checkpoint.folder):
         model: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint.base or checkpoint.folder,
@@ -191,6 +196,8 @@ def load_model(
             use_safetensors=True,
         )
     if checkpoint.base is not None:
+        from peft import PeftModel
+
         with loading("adapter", checkpoint.folder):
             model = PeftModel.from_pretrained(model, checkpoint.folder, use_safetensors=True)
     return model.to(device).eval()

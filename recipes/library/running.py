@@ -17,10 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import datasets
-import transformers
-
-from hf_proxy.recipes.library.flags import RecipeParser, did_you_mean
+from hf_proxy.recipes.library.help_text import Host, did_you_mean, help_text
 from hf_proxy.records.errors import InputError
 
 
@@ -37,31 +34,39 @@ def run(
     argv: Sequence[str] | None = None,
     *,
     prog: str | None = None,
+    hosts: Sequence[Host] = (),
 ) -> int:
     """Parse flags and `--config`, run `main`, and give the exit code.
 
     Args:
-        config_class: dataclass of the recipe's fields, or several, the recipe's own first; flags
-            and YAML keys are these and no others.
+        config_class: dataclass of the recipe's fields; flags and YAML keys are these, those of
+            `hosts` and no others.
         main: does the work, taking one config for each class, and returns what `--json` prints.
         argv: arguments, `sys.argv[1:]` by default.
+        hosts: dataclasses of the trainer's.
 
     Returns:
         0; 2 on bad arguments or input, with one line that says what to do; 1 on any other failure.
     """
     argv, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
+    prog = prog or Path(sys.argv[0]).name
+    about = main.__doc__ or ""
+    if {"-h", "--help", "--help_all"} & set(argv):
+        every_flag = "--help_all" in argv
+        print(help_text(config_class, hosts, prog=prog, about=about, every_flag=every_flag), end="")
+        return 0
+    # here, so that help needs none of them
+    import datasets
+    import transformers
+
+    from hf_proxy.recipes.library.flags import RecipeParser
+
     failure: Exception | None = None
-    classes = config_class if isinstance(config_class, tuple) else (config_class,)
     # one progress bar, our own: not one for each file that is loaded or saved
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     try:
-        parser = RecipeParser(
-            classes, prog=prog or Path(sys.argv[0]).name, about=main.__doc__ or ""
-        )
-        if {"-h", "--help", "--help_all"} & set(argv):
-            print(parser.format_help(every_flag="--help_all" in argv), end="")
-            return 0
+        parser = RecipeParser((config_class, *(host.load() for host in hosts)), prog=prog)
         configs = parser.parse(argv)
         for config in configs:
             _check_folder(getattr(config, "output_dir", None))

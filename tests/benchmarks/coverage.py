@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from published import ARC_X, ARC_Y
+from helpers.published import ARC_X, ARC_Y
 from results import add, begin, table  # beside this one
 
-from hf_proxy.prediction.forms import FORMS, fit_form, fit_forms, predict
+from hf_proxy.prediction.forms import fit_form, fit_forms, predict
+from hf_proxy.records.defaults import FORMS
 
 
 def noise(rng, correlation):

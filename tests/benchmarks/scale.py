@@ -30,7 +30,7 @@ def one_size(size, folder):
     """Seconds of each part and the highest resident memory of this process."""
     sys.path.insert(0, str(HERE.parent))
     os.environ["HF_HOME"] = str(folder)
-    from tiny_models import make_model
+    from helpers.models import make_model
 
     from hf_proxy import align_traces, load_traces, score_traces
     from hf_proxy.recipes.library.small_world import problems, train_tokenizer

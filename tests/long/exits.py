@@ -38,22 +38,14 @@ class Item:
     says: str = ""  # on stderr
 
 
-def items(vocab_size: int) -> dict[str, Item]:
+def items() -> dict[str, Item]:
     """All that is started, by name."""
     minimal = str(HERE / "exit_worker.py")
     found = {"minimal": Item((minimal, "{out}", "well"))}
     for how in RAISING:
         found[how] = Item((minimal, "{out}", how), 1, SAID.get(how, "KeyError: 'lost here'"))
-    own = {
-        "distributed": ("{folder}", "2", str(vocab_size)),
-        "training": ("{out}", "2"),
-        "sft": ("{out}", "2", "2", "2"),
-        "feeding": ("{out}", "2"),
-        "contrast": ("{out}", "2"),
-        "mining": ("{folder}", "{out}/set", "0"),
-    }
     for name in WORKERS:
-        found[f"{name}_worker"] = Item((str(HERE / f"{name}_worker.py"), *own[name]))
+        found[f"{name}_worker"] = Item((str(HERE / "ranks_worker.py"), "2", "{out}", name))
     expert, amateur, traces, questions = (
         str(ASSETS / name) for name in ("expert", "amateur", "traces.parquet", "questions.jsonl")
     )
@@ -83,23 +75,16 @@ def items(vocab_size: int) -> dict[str, Item]:
     return found
 
 
-def prepare(folder: Path) -> int:
-    """What the workers read; the size of their vocabulary."""
+def prepare(folder: Path) -> None:
+    """What the workers and recipes read."""
     sys.path.insert(0, str(HERE))
-    import conftest
-    from test_mining import PROMPTS
+    import conftest  # noqa: F401 (a Hugging Face home of its own, here and in what is started)
+    from helpers.processes import write_inputs
+    from helpers.traces import make_tokenizer, make_traces
 
-    from hf_proxy import align_traces
-
-    tokenizer = conftest.tokenizer.__wrapped__()
-    tokenizer.save_pretrained(folder / "tokenizer")
-    traces = conftest.make_traces(9)
-    traces.to_json(str(folder / "traces.jsonl"))
-    align_traces(traces, tokenizer).save_to_disk(str(folder / "aligned"))
-    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
+    write_inputs(folder, make_tokenizer(7, vocab_size=340), make_traces(9))
     rows = [{"prompt": f"How much is {i} and 2?", "completion": f" {i + 2}."} for i in range(8)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return len(tokenizer)
 
 
 def start(item: Item, folder: Path, timeout_s: float) -> dict:
@@ -112,7 +97,8 @@ def start(item: Item, folder: Path, timeout_s: float) -> dict:
         "PYTHONPATH": str(HERE),
     }
     with tempfile.TemporaryDirectory() as out:
-        (Path(out) / "tokenizer").symlink_to(folder / "tokenizer")
+        for path in folder.iterdir():
+            (Path(out) / path.name).symlink_to(path)
         command += [part.format(folder=folder, out=out) for part in item.arguments]
         begin = time.monotonic()
         process = subprocess.Popen(
@@ -163,7 +149,8 @@ def main() -> int:
     done = [json.loads(line) for line in lines]
     busy = []
     with tempfile.TemporaryDirectory() as folder, args.output.open("a") as file:
-        every = items(prepare(Path(folder)))
+        prepare(Path(folder))
+        every = items()
         names = args.items or [name for name in every if name != "bare"]
         try:
             for _ in range(args.busy):

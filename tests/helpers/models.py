@@ -66,6 +66,17 @@ def _norms_in_own_dtype(model: nn.Module) -> None:
                 setattr(module, name, norm)
 
 
+def sharp_pair(num_tokens: int):
+    """Two architectures of other depth, sure of themselves; the expert's head is padded."""
+    pair = (
+        make_model("llama", num_tokens + 7),
+        make_model("qwen2", num_tokens, num_hidden_layers=1, tie_word_embeddings=False),
+    )
+    for model in pair:
+        model.lm_head.weight.data *= 6
+    return pair
+
+
 class BigramConfig(PretrainedConfig):
     model_type = "bigram"
 

@@ -1,0 +1,6 @@
+"""Defaults that functions and flags share; here `--help` reads them and loads no library."""
+
+TOKENS_PER_BATCH = 4096  # of one forward pass of scoring; chosen here, not tuned
+# paper, appendix H.3.3: one prompt for expert, amateur and training
+SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
+FORMS = ("linear", "quadratic", "exponential", "logarithmic", "sigmoid")
