@@ -70,6 +70,10 @@ class PredictionLog:
         """How many lines stand before `step`; the same on every process."""
         return from_main(PartialState(), lambda: sum(line["step"] < step for line in self.lines()))
 
+    def has_others(self) -> bool:
+        """Whether lines of another run stand here; for the main process."""
+        return any(line.get("run_id") != self.run_id for line in self.lines())
+
     def append(self, line: dict[str, Any]) -> None:
         """Add a line, on the disk before this returns, unless its name and step have one."""
         if not is_main(PartialState()):

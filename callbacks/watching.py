@@ -295,15 +295,20 @@ class WatchingCallback(TrainerCallback, ABC):
             )
 
     def _write(self, args, line: dict[str, Any]) -> None:
-        """Add a line to the file, unless no run of this process says how far the weights are."""
-        if self._run_began:
-            self._open_log(args).append(line)
-        elif is_main(PartialState()):
+        """Add a line to the file.
+
+        An evaluation before any training of this process stands at step 0; beside the lines of
+        another run, whose weights these may be, that would be a false one, and is left out.
+        """
+        log = self._open_log(args)
+        if self._run_began or not is_main(PartialState()) or not log.has_others():
+            log.append(line)
+        else:
             logger.info(
                 "%s: no line in %s: no training has begun here, so the step of these weights is "
                 "not known",
                 type(self).__name__,
-                self._file_name,
+                log.path,
             )
 
     def _tokens_seen(self, state) -> int | None:

@@ -169,6 +169,14 @@ def test_a_checkpoint_evaluated_elsewhere_adds_no_line(tmp_path, tokenizer):
     assert [line["step"] for line in lines_of(tmp_path)] == [0, 2, 4, 6, 8]
 
 
+def test_an_evaluation_where_nothing_was_run_stands_at_step_0(tmp_path, tokenizer):
+    trainer = plain_trainer(tmp_path, tokenizer)
+    ProxyScoreCallback({"a": make_traces(2), "b": make_traces(3)}).attach(trainer)
+    for _ in range(2):
+        trainer.evaluate()
+        assert [(line["name"], line["step"]) for line in lines_of(tmp_path)] == [("a", 0), ("b", 0)]
+
+
 def test_a_search_does_not_add_our_numbers_up(tmp_path, tokenizer, monkeypatch):
     # a trial of no backend: what Trainer makes of it is what it makes of theirs
     monkeypatch.setattr("transformers.integrations.hp_params", dict)
