@@ -1,7 +1,6 @@
 """The model in training held against an amateur: what it would learn from, while it trains."""
 
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -16,13 +15,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_proxy.callbacks.watching import WatchingCallback
 from hf_proxy.mining.miner import Miner
+from hf_proxy.mining.mining_record import MiningRecord
 from hf_proxy.mining.sets import mine_folder
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.access import adapters_off, unwrapped, weights_checksum
 from hf_proxy.models.parallel import from_main, is_main, stop_together
 from hf_proxy.records.defaults import SYSTEM_PROMPT
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.lines import FedLine, read_log
+from hf_proxy.records.record import read_record
 from hf_proxy.records.run_folders import step_of
 from hf_proxy.tokens.prompts import Prompts, read_prompts
+from hf_proxy.tokens.tokenizers import tokenizer_of
 from hf_proxy.training.feeding import Feeding
 
 # logged key: statistic of the set
@@ -99,9 +103,9 @@ class ContrastCallback(WatchingCallback):
             on_error=on_error,
         )
         if expert not in EXPERTS:
-            raise ValueError(f"expert must be one of {EXPERTS}, not {expert!r}")
+            raise InputError(f"expert must be one of {EXPERTS}, not {expert!r}")
         if not 1 <= num_prompts <= len(prompts):
-            raise ValueError(
+            raise InputError(
                 f"num_prompts must be between 1 and the number of prompts, {len(prompts)}, not "
                 f"{num_prompts}"
             )
@@ -124,7 +128,9 @@ class ContrastCallback(WatchingCallback):
                     amateur, dtype="auto", use_safetensors=True
                 )
         self.amateur = amateur.eval().requires_grad_(False)
-        self.amateur_processing_class = amateur_processing_class
+        self.amateur_processing_class = (
+            None if amateur_processing_class is None else tokenizer_of(amateur_processing_class)
+        )
         self.prompts, self.num_prompts, self.expert = prompts, num_prompts, expert
         self._context: dict[str, Any] = {"context": context, "system_prompt": system_prompt}
         self._ready: tuple[Any, Miner, Prompts] | None = None
@@ -141,7 +147,7 @@ class ContrastCallback(WatchingCallback):
         super()._check_schedule(args, state)
         wanted = (args.metric_for_best_model or "").removeprefix("eval_")
         if wanted in KEYS:
-            raise ValueError(
+            raise InputError(
                 f"metric_for_best_model={args.metric_for_best_model!r} is no measure of quality, "
                 "so it cannot choose the best model; choose a loss or a proxy score"
             )
@@ -170,11 +176,11 @@ class ContrastCallback(WatchingCallback):
         assert log is not None
 
         def newest() -> tuple[str, int, int] | None:
-            lines = [line for line in log.lines() if line["step"] <= step]
+            lines = [line.record for line in read_log(log.path, FedLine)[0]]
             kept = [
-                (line["folder"], number, line["step"])
+                (line.folder, number, line.step)
                 for number, line in enumerate(lines)
-                if line["num_kept"]
+                if line.num_kept and line.step <= step
             ]
             return kept[-1] if kept else None
 
@@ -199,7 +205,7 @@ class ContrastCallback(WatchingCallback):
                     "processing_class=tokenizer)"
                 )
             if self.expert == "base" and not hasattr(unwrapped(model), "disable_adapter"):
-                raise ValueError("expert='base' needs a model with adapters (PEFT)")
+                raise InputError("expert='base' needs a model with adapters (PEFT)")
             self.amateur.to(unwrapped(model).device)
             miner = Miner(
                 model,
@@ -241,7 +247,7 @@ class ContrastCallback(WatchingCallback):
 
         def name() -> str:
             if (folder / "mining.json").exists():
-                theirs = json.loads((folder / "mining.json").read_text())["expert"][0]
+                theirs = read_record(folder / "mining.json", MiningRecord).expert[0]
                 checksum = weights_checksum(model)
                 if theirs != checksum:
                     return f"{folder.name}-{checksum:010x}"

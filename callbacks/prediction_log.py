@@ -3,7 +3,6 @@
 Only the main process reads and writes it; what it finds is told to the others, on whatever node.
 """
 
-import json
 import os
 import uuid
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from typing import Any
 from accelerate import PartialState
 
 from hf_proxy.models.parallel import from_main, is_main
-from hf_proxy.records.storage import write_text
+from hf_proxy.records.lines import Line, RunLine, append_line, keep_lines, read_log
 
 
 class PredictionLog:
@@ -23,12 +22,13 @@ class PredictionLog:
         self.path = path
         self.run_id = uuid.uuid4().hex
 
-    def lines(self) -> list[dict[str, Any]]:
-        """All lines; one that was being written when the machine died is none."""
-        if not self.path.exists():
-            return []
-        lines = self.path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+    def lines(self) -> list[Line[RunLine]]:
+        """All lines; one that was being written when the machine died is none.
+
+        Raises:
+            InputError: a line is not one of ours.
+        """
+        return read_log(self.path, RunLine)[0]
 
     def open(self, step: int) -> int | None:
         """Make the file ready for a run that stands at `step`.
@@ -51,38 +51,38 @@ class PredictionLog:
                     number += 1
                 os.replace(self.path, aside)
             return uuid.uuid4().hex, 0
-        kept = [line for line in lines if line["step"] <= step]
+        kept = [line for line in lines if line.record.step <= step]
         if self.path.exists():
-            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        here = [line["tokens_seen"] for line in kept if line["step"] == step]
-        return lines[-1]["run_id"] if lines else self.run_id, here[-1] if here else None
+            keep_lines(self.path, (line.number for line in kept))
+        here = [line.record.tokens_seen for line in kept if line.record.step == step]
+        return lines[-1].record.run_id if lines else self.run_id, here[-1] if here else None
 
     def missing(self, names: Iterable[str], step: int) -> bool:
         """Whether one of `names` has no line at `step`; the same on every process."""
 
         def look() -> bool:
-            there = {(line["name"], line["step"]) for line in self.lines()}
+            there = {(line.record.name, line.record.step) for line in self.lines()}
             return any((name, step) not in there for name in names)
 
         return from_main(PartialState(), look)
 
     def count_before(self, step: int) -> int:
         """How many lines stand before `step`; the same on every process."""
-        return from_main(PartialState(), lambda: sum(line["step"] < step for line in self.lines()))
+
+        def count() -> int:
+            return sum(line.record.step < step for line in self.lines())
+
+        return from_main(PartialState(), count)
 
     def has_others(self) -> bool:
         """Whether lines of another run stand here; for the main process."""
-        return any(line.get("run_id") != self.run_id for line in self.lines())
+        return any(line.record.run_id != self.run_id for line in self.lines())
 
     def append(self, line: dict[str, Any]) -> None:
         """Add a line, on the disk before this returns, unless its name and step have one."""
         if not is_main(PartialState()):
             return
         here = (line["name"], line["step"])
-        if any((old["name"], old["step"]) == here for old in self.lines()):
+        if any((old.record.name, old.record.step) == here for old in self.lines()):
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps({"run_id": self.run_id} | line, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.path, {"run_id": self.run_id} | line)

@@ -175,7 +175,7 @@ class ProxyScoreCallback(WatchingCallback):
                     refused.append(error)
                     continue
                 if curve.target in [other.target for other in found[name]]:
-                    raise ValueError(f"two curves of {name!r} are named {curve.target!r}")
+                    raise InputError(f"two curves of {name!r} are named {curve.target!r}")
                 found[name].append(curve)
             if len(refused) == len(found):
                 raise refused[0]

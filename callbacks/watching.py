@@ -6,7 +6,7 @@ Attached to a trainer, their numbers stand in the evaluation's own row, see `att
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from hf_proxy.callbacks.prediction_log import PredictionLog
 from hf_proxy.models.access import weights_checksum
 from hf_proxy.models.parallel import is_main, sum_over_ranks
 from hf_proxy.records.errors import InputError
+from hf_proxy.tokens.tokenizers import tokenizer_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class WatchingCallback(TrainerCallback, ABC):
             )
         if on_error not in ("raise", "warn"):
             raise ValueError(f"on_error must be 'raise' or 'warn', not {on_error!r}")
-        self.processing_class = processing_class
+        self.processing_class = None if processing_class is None else tokenizer_of(processing_class)
         self.strategy, self.steps, self.on_error = strategy, steps, on_error
         self.output_dir = output_dir
         self._file_name = file_name
@@ -203,17 +204,17 @@ class WatchingCallback(TrainerCallback, ABC):
 
     def _check_schedule(self, args, state) -> None:
         if self.strategy == "evaluate" and args.eval_strategy == "no" and not args.eval_on_start:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__}(strategy='evaluate') never fires, because the trainer does "
                 "not evaluate; set eval_strategy, or use strategy='steps' or 'save'"
             )
         if self.strategy == "save" and args.save_strategy == "no":
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__}(strategy='save') never fires, because the trainer does not "
                 "save; set save_strategy, or use strategy='steps' or 'evaluate'"
             )
         if self.strategy == "steps" and self.steps > state.max_steps:
-            raise ValueError(
+            raise InputError(
                 f"{type(self).__name__}(steps={self.steps}) never fires in {state.max_steps} steps"
             )
         wanted = args.metric_for_best_model
@@ -225,12 +226,12 @@ class WatchingCallback(TrainerCallback, ABC):
             return
         better = key in higher
         if args.greater_is_better is not better:
-            raise ValueError(
+            raise InputError(
                 f"metric_for_best_model={wanted!r} gets {'better' if better else 'worse'} as it "
                 f"grows; set TrainingArguments(greater_is_better={better})"
             )
         if not self._with_evaluations():
-            raise ValueError(
+            raise InputError(
                 f"metric_for_best_model={wanted!r} is read at every evaluation, but strategy="
                 f"{self.strategy!r} leaves evaluations out; use strategy='evaluate' or None"
             )
@@ -256,7 +257,10 @@ class WatchingCallback(TrainerCallback, ABC):
     # measuring
 
     def _take(self, processing_class: Any) -> None:
-        self.processing_class = self.processing_class or processing_class
+        if self.processing_class is None:
+            # a trainer's image processor holds no tokenizer: then one is missing, if one is needed
+            with suppress(InputError):
+                self.processing_class = tokenizer_of(processing_class)
 
     def _measure_and_log(self, args, state, control, model) -> None:
         """A row of its own, outside an evaluation."""

@@ -28,6 +28,8 @@ from hf_proxy.recipes.library.small_world import (
     train_tokenizer,
 )
 from hf_proxy.records.errors import InputError
+from hf_proxy.records.lines import JoinedLine, read_lines, write_lines
+from hf_proxy.records.record import Positive, Record, read_record
 from hf_proxy.records.rows import TRACE_FEATURES
 from hf_proxy.records.scores import Setting
 from hf_proxy.records.storage import provenance_of, write_text
@@ -68,7 +70,7 @@ class BuildConfig(RecipeConfig):
 
     def __post_init__(self) -> None:
         if self.expert_step % self.save_steps or not 0 < self.expert_step <= self.num_steps:
-            raise ValueError("expert_step must be one of the steps that are saved")
+            raise InputError("expert_step must be one of the steps that are saved")
 
 
 def main(config: BuildConfig) -> dict[str, Any]:
@@ -130,8 +132,8 @@ def main(config: BuildConfig) -> dict[str, Any]:
     traces.to_parquet(assets / "traces.parquet")
     traces = load_traces(assets / "traces.parquet")  # a score is of the file, not of the memory
     for name, rows in {"problems": tests, "questions": take_rows(unseen, NUM_QUESTIONS)}.items():
-        lines = (json.dumps({key: row[key] for key in ("prompt", "answer")}) for row in rows)
-        write_text(assets / f"{name}.jsonl", "\n".join(lines) + "\n")
+        lines = ({key: row[key] for key in ("prompt", "answer")} for row in rows)
+        write_lines(assets / f"{name}.jsonl", lines)
     score = ProxyScoreCallback(traces)
     proxy = train("proxy", config.proxy, own, config.seed, attach=[score])
     train("target", config.target, own, config.seed)
@@ -191,7 +193,7 @@ def write_curve(points: list[dict[str, Any]], folder: Path, num_parameters: int)
         | {name: row[name] for name in ("target_accuracy", "trace_nll", "proxy_accuracy")}
         for row in points
     )
-    write_text(folder / "points.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_lines(folder / "points.jsonl", lines)
 
 
 def _unseen(source: Iterator[dict[str, str]], seen: set[str]) -> Iterator[dict[str, str]]:
@@ -232,10 +234,9 @@ def _points(
     folder: Path, right: dict[str, dict[int, int]], config: BuildConfig
 ) -> list[dict[str, Any]]:
     """One row for each checkpoint: the proxy's score and both accuracies, with their intervals."""
-    text = (folder / "hf_proxy" / "predictions.jsonl").read_text()
     points = []
-    for line in map(json.loads, text.splitlines()):
-        if line["step"] < config.first_point:
+    for _, record, line in read_lines(folder / "hf_proxy" / "predictions.jsonl", JoinedLine):
+        if record.step < config.first_point:
             continue
         row = {key: line[key] for key in ("step", "value", "low", "high", "trace_nll")}
         row |= {"tokens": line["tokens_seen"], "setting_parts": line["setting_parts"]}
@@ -260,25 +261,38 @@ def _print_points(points: list[dict]) -> None:
     print_table(head, rows)
 
 
+class BuildRecord(Record):
+    """`provenance.json` of a build, as far as another is held against it."""
+
+    settings: dict[str, Any]
+    losses: dict[str, Positive]
+    scores: dict[str, Positive]
+
+
 def compare_builds(stamp: dict[str, Any], path: Path) -> None:
     """Hold the numbers of two builds against each other.
 
     Raises:
         InputError: one is further from the other than `TOLERANCE`, or the settings differ.
     """
-    earlier = json.loads(path.read_text())
+    earlier = read_record(path, BuildRecord)
     for name, value in stamp["settings"].items():
-        if earlier["settings"].get(name) != value:
+        if earlier.settings.get(name) != value:
             raise InputError.at(
-                f"it was built with {earlier['settings'].get(name)}, this one with {value}",
+                f"it was built with {earlier.settings.get(name)}, this one with {value}",
                 remedy="compare builds of the same settings",
                 source=path,
                 field=name,
             )
     for kind, word in {"losses": "loss", "scores": "score"}.items():
         for name, value in stamp[kind].items():
-            off = value / earlier[kind][name] - 1
-            print(f"{name}'s {word}: {value:.5f}, before {earlier[kind][name]:.5f} ({off:+.2%})")
+            before = getattr(earlier, kind).get(name)
+            if before is None:
+                raise InputError.at(
+                    "it is missing", remedy="name a build", source=path, field=f"{kind}.{name}"
+                )
+            off = value / before - 1
+            print(f"{name}'s {word}: {value:.5f}, before {before:.5f} ({off:+.2%})")
             if not abs(off) <= TOLERANCE:
                 raise InputError.at(
                     f"{off:+.2%} off, beyond {TOLERANCE:.0%}",

@@ -12,6 +12,7 @@ from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.recipes.library.running import Host, at_least, newlines, run
 from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import SYSTEM_PROMPT
+from hf_proxy.records.errors import InputError
 from hf_proxy.traces.settings import TRACE_CONTEXT
 from hf_proxy.training.fields import SelectiveFields
 
@@ -133,7 +134,7 @@ def main(
     processes = PartialState()
     check_world_size(config.world_size, "closed_loop")
     if config.num_eval < 1:
-        raise ValueError("num_eval must be at least 1: the score stands in evaluation rows")
+        raise InputError("num_eval must be at least 1: the score stands in evaluation rows")
     folder = Path(str(arguments.output_dir))
     # a count that checkpoints keep, so that the lines know it after a resume too
     if arguments.include_num_input_tokens_seen == "no":
@@ -224,29 +225,27 @@ def main(
     return facts | {"output_dir": str(folder), "num_processes": processes.num_processes}
 
 
+_OF_MINING = ("step", "num_kept", "kept_share", "kl_mean", "seconds")
+
+
 def _facts(history: list[dict], folder: Path, seconds: float) -> dict[str, Any]:
     """Evaluation rows with the mining that each followed, and where the time went."""
+    from hf_proxy.records.lines import ContrastLine, ScoreLine, read_lines
 
-    def lines_of(name: str) -> list[dict[str, Any]]:
-        text = (folder / "hf_proxy" / name).read_text()
-        return [json.loads(line) for line in text.splitlines()]
-
-    minings, scores = lines_of("contrast.jsonl"), lines_of("predictions.jsonl")
+    minings = list(read_lines(folder / "hf_proxy" / "contrast.jsonl", ContrastLine))
+    scores = read_lines(folder / "hf_proxy" / "predictions.jsonl", ScoreLine)
     rows = []
     for row in history:
         if "eval_loss" in row:
-            mined = [line for line in minings if line["step"] <= row["step"]][-1]
-            rows.append(row | {"mined_at": mined["step"], "kept_share": mined["kept_share"]})
+            mined = [line.record for line in minings if line.record.step <= row["step"]][-1]
+            rows.append(row | {"mined_at": mined.step, "kept_share": mined.kept_share})
     return {
         "rows": rows,
-        "minings": [
-            {key: line[key] for key in ("step", "num_kept", "kept_share", "kl_mean", "seconds")}
-            for line in minings
-        ],
+        "minings": [{key: getattr(line.record, key) for key in _OF_MINING} for line in minings],
         "seconds": {
             "train_runtime": seconds,  # of this start; the others are of the whole run
-            "mining": sum(line["seconds"] for line in minings),
-            "scoring": sum(line["seconds"] for line in scores),
+            "mining": sum(line.record.seconds for line in minings),
+            "scoring": sum(line.record.seconds for line in scores),
             # Trainer takes it before our row is scored
             "evaluation": sum(row["eval_runtime"] for row in rows),
         },

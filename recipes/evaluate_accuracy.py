@@ -96,6 +96,7 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
         load_tokenizer,
         weights_fingerprint,
     )
+    from hf_proxy.records.lines import write_lines
     from hf_proxy.records.storage import write_text
     from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 
@@ -133,16 +134,16 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
         )
         with stop_together(accelerator):
             if is_main(accelerator):
+                given = dict(zip(names, prompts[spec].input_ids, strict=True))
                 items[spec] = [
-                    _item(spec, name, ids, ended, gold[name], tokenizers[spec])
+                    _item(spec, name, given[name], ids, ended, gold[name], tokenizers[spec])
                     for name, (ids, ended) in answers.items()
                 ]
     result: dict[str, Any] = {}  # the main process's to tell
     with stop_together(accelerator):
         if is_main(accelerator):
             result = _result(config, items, prompts[config.models[0]])
-            lines = (json.dumps(item) + "\n" for own in items.values() for item in own)
-            write_text(folder / "items.jsonl", "".join(lines))
+            write_lines(folder / "items.jsonl", (item for own in items.values() for item in own))
             write_text(folder / "results.json", json.dumps(result, indent=2))
             _print_result(result)
             print(f"{len(names)} problems, {len(items)} models, every answer in {folder}")
@@ -193,11 +194,12 @@ def _prompts(config, names, questions, tokenizers) -> dict[str, Prompts]:
     return prompts
 
 
-def _item(spec, name, ids, ended, gold, tokenizer) -> dict[str, Any]:
+def _item(spec, name, prompt, ids, ended, gold, tokenizer) -> dict[str, Any]:
     from hf_proxy.answers.grading import grade
+    from hf_proxy.recipes.library.answering import text_to_grade
 
     text = tokenizer.decode(ids, skip_special_tokens=True)
-    found = grade(text, gold)
+    found = grade(text_to_grade(tokenizer, prompt, ids), gold)
     return {
         "model": spec,
         "example_id": name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -109,6 +108,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
         load_trainable,
         trace_sets,
     )
+    from hf_proxy.records.lines import ScoreLine, read_lines
 
     check_flags(arguments, model_config)
     processes = PartialState()
@@ -141,7 +141,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
     result = trainer.train(resume_from_checkpoint=last_checkpoint(folder, resume=config.resume))
     trainer.save_model()
     file = folder / "hf_proxy" / "predictions.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = [line.content for line in read_lines(file, ScoreLine)]
     if trainer.is_world_process_zero():
         _print_scores(lines)
         if trainer.state.best_model_checkpoint is not None:

@@ -125,19 +125,22 @@ def fit(config: FitConfig) -> dict[str, Any]:
         facts = facts_of(own, str(source))
         notes = [*said, *order, *reading, *absent]
         x, runs = [point.score for point in own], [point.run for point in own]
-        curve = fit_curve(
-            x,
-            accuracy,
-            forms=config.forms,
-            y_unit=unit,
-            metric=one_metric(own),
-            setting=facts.get("setting"),
-            proxy=facts.get("proxy"),
-            num_parameters=facts.get("num_parameters"),
-            target=target,
-            groups=runs,
-            controls=controls,
-        )
+        try:
+            curve = fit_curve(
+                x,
+                accuracy,
+                forms=config.forms,
+                y_unit=unit,
+                metric=one_metric(own),
+                setting=facts.get("setting"),
+                proxy=facts.get("proxy"),
+                num_parameters=facts.get("num_parameters"),
+                target=target,
+                groups=runs,
+                controls=controls,
+            )
+        except InputError as error:  # it knows the numbers, not the file
+            raise InputError(f"{source}, target {target}: {error}") from error
         file_name = re.sub(r"[^\w.+-]+", "-", target)
         if (folder / f"{file_name}.json") in written:
             raise InputError.at(

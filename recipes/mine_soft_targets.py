@@ -1,7 +1,6 @@
 """Soft targets from an expert and an amateur (LightReasoner): mine a set, look at it."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -122,6 +121,7 @@ def mine(config: MineConfig) -> dict[str, Any]:
     """
     from accelerate import Accelerator
 
+    from hf_proxy.mining.mining_record import read_statistics
     from hf_proxy.mining.sets import mine_soft_targets
     from hf_proxy.models.parallel import stop_together
     from hf_proxy.recipes.library.checkpoints import find_checkpoints, load_model, load_tokenizer
@@ -158,7 +158,7 @@ def mine(config: MineConfig) -> dict[str, Any]:
         parity=None if config.parity == "none" else config.parity,
         facts=dataclasses.asdict(config),
     )
-    statistics = json.loads((Path(config.output_dir) / "statistics.json").read_text())
+    statistics = read_statistics(Path(config.output_dir) / "statistics.json")
     seconds = time.perf_counter() - start
     if accelerator.is_main_process:
         _print_statistics(statistics)
@@ -175,15 +175,15 @@ def show(config: ShowConfig) -> dict[str, Any]:
     """
     from rich.console import Console
 
+    from hf_proxy.mining.mining_record import read_facts
     from hf_proxy.mining.sets import load_soft_targets
     from hf_proxy.recipes.library.checkpoints import find_checkpoints, load_tokenizer
     from hf_proxy.report.figures.sets import plot_contrast
     from hf_proxy.report.trajectories import render_terminal, write_page
 
     rows = load_soft_targets(config.source)
-    stamp = json.loads((Path(config.source) / "provenance.json").read_text())
-    statistics = json.loads((Path(config.source) / "statistics.json").read_text())
-    where = config.tokenizer or stamp["facts"].get("expert")
+    stamp, mined, statistics = read_facts(Path(config.source))
+    where = config.tokenizer or mined.facts.expert
     if where is None:
         raise InputError.at(
             "the set does not say where its tokenizer is", remedy="name it with --tokenizer"
@@ -203,7 +203,7 @@ def show(config: ShowConfig) -> dict[str, Any]:
         shown = list(islice(rows, config.num_rows))
     files: list[str] = []
     if config.figure is not None:
-        beta = stamp["settings"]["divergence_beta"]
+        beta = mined.settings.divergence_beta
         files += map(str, plot_contrast(rows, config.figure, divergence_beta=beta))
     if config.page is not None:
         names = ("expert", "amateur", "prompts", "max_new_tokens", "divergence_beta")

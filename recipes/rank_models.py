@@ -67,7 +67,7 @@ def rank_scores(config: RankConfig) -> dict[str, Any]:
     result: dict[str, Any] = {}
     folder = None if config.output_dir is None else Path(config.output_dir)
     if not config.scores and config.compute is None:
-        raise ValueError("give --scores, --compute or both")
+        raise InputError("give --scores, --compute or both")
     if config.scores:
         named: dict[str, list[ProxyScore]] = {}
         for text in config.scores:

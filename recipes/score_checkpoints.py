@@ -114,6 +114,7 @@ def main(config: ScoreConfig) -> dict[str, Any]:
 
     from hf_proxy.models.parallel import stop_together
     from hf_proxy.recipes.library.checkpoints import find_checkpoints
+    from hf_proxy.records.lines import write_lines
     from hf_proxy.records.storage import provenance_of, write_text
     from hf_proxy.traces.reading import load_traces
 
@@ -137,7 +138,8 @@ def main(config: ScoreConfig) -> dict[str, Any]:
             print(_sentence(scores[a], scores[b], result))
         if config.output_dir is not None:
             folder = Path(config.output_dir)
-            write_text(folder / "scores.jsonl", "".join(s.to_json() + "\n" for s in scores))
+            lines = (s.scalars() | {"rows": s.rows.to_dict()} for s in scores)
+            write_lines(folder / "scores.jsonl", lines)
             stamp = provenance_of(parameters=dataclasses.asdict(config), models=facts)
             write_text(folder / "provenance.json", json.dumps(stamp, indent=2))
     return {
@@ -182,10 +184,7 @@ def _score(
     path = cache_dir() / f"score-{fingerprint([__version__, weights, setting.hash, how])}.json"
     # the main process decides for all: a rank that found no file would wait for the others'
     # forwards
-    found = from_main(
-        accelerator,
-        lambda: path.read_text() if config.use_score_cache and path.exists() else None,
-    )
+    found = from_main(accelerator, lambda: _cached(path) if config.use_score_cache else None)
     fact = {"weights": weights, "dtype": config.dtype, "device": accelerator.device.type}
     if found is not None:
         score = ProxyScore.from_json(found)
@@ -210,6 +209,18 @@ def _score(
     if accelerator.is_main_process:
         write_text(path, score.to_json())
     return score, fact | {"cached": False, "seconds": time.perf_counter() - start}
+
+
+def _cached(path: Path) -> str | None:
+    """What an earlier run kept; None where it kept nothing that can be read."""
+    from hf_proxy.records.scores import ProxyScore
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        ProxyScore.from_json(text)
+    except (OSError, ValueError):
+        return None
+    return text
 
 
 def _comparisons(scores: list[ProxyScore]) -> list[tuple[tuple[int, int], Comparison]]:

@@ -72,6 +72,7 @@ def main(
     """
     from accelerate import PartialState
 
+    from hf_proxy.mining.mining_record import read_facts
     from hf_proxy.mining.sets import load_soft_targets
     from hf_proxy.models.parallel import stop_together
     from hf_proxy.recipes.library.training import (
@@ -98,8 +99,7 @@ def main(
         rows = load_soft_targets(config.soft_targets)
         source = Path(config.soft_targets)
         # read before the training, so that a set without them stops it at once
-        mined = json.loads((source / "provenance.json").read_text())
-        statistics = json.loads((source / "statistics.json").read_text())
+        mined, _, statistics = read_facts(source)
         train_rows, eval_rows = hold_out(rows, config.num_eval)
         model, tokenizer = load_trainable(
             model_config, trust_remote_code=arguments.trust_remote_code

@@ -1,5 +1,6 @@
 """Accuracy: what counts as right, what two models' answers tell, and the recipe from end to end."""
 
+import copy
 import json
 import random
 import re
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.models import make_model
-from helpers.processes import command, torchrun
+from helpers.processes import TESTS, command, python
 from scipy import stats
 from transformers import AutoModelForCausalLM
 
@@ -41,6 +42,143 @@ GSM8K = r"#### (.+)"
 def test_right_is_what_equals_the_gold_answer(gold, text, correct, answer):
     found = grade(text, gold_answer(gold, GSM8K, row="0"))
     assert (found.correct, found.answer) == (correct, answer)
+
+
+def is_right(text, gold):
+    return grade(text, gold_answer(gold, None, row="0")).correct
+
+
+THOUSANDS = (
+    r"1\,234 1,234 1{,}234 1,\!234 1\!234 1\:234 1\;234 1~234 1\thinspace{}234 1\hspace{1mm}234"
+).split() + ["1\\ 234", "1 234", "1\u2009234", "1\u00a0234", "1\u202f234"]
+
+
+@pytest.mark.parametrize("number", THOUSANDS)
+def test_thousands_may_be_parted(number):
+    assert is_right(rf"\boxed{{{number}}}", "1234")
+    assert is_right(r"\boxed{1234}", number)
+    assert is_right(rf"\boxed{{{number}.5}}", "1234.5")
+    assert not is_right(rf"\boxed{{{number}}}", "235")
+    if not number.startswith(("1 2", "1,2", "1{")):
+        assert is_right(f"It is {number}.", "1234")
+
+
+def test_what_is_no_number_of_thousands_stays_apart():
+    assert is_right(r"\boxed{(1,\,2)}", "(1,2)") and not is_right(r"\boxed{(1,\,2)}", "12")
+    assert is_right(r"\boxed{3.141\,592\,6}", "3.1415926")
+    assert not is_right(r"\boxed{1\,23}", "123")
+
+
+@pytest.mark.parametrize(
+    ("gold", "value"),
+    [("1.5e3", "1500"), ("1.5E+3", "1500"), ("1e-3", "0.001"), ("-2e2", "-200")],
+)
+def test_scientific_notation_is_a_number(gold, value):
+    assert is_right(rf"\boxed{{{value}}}", gold) and is_right(rf"\boxed{{{gold}}}", value)
+    assert is_right(f"It is {gold}.", value)
+    assert not is_right(r"\boxed{1}", gold)
+    assert is_right(r"\boxed{2e}", "2e") and not is_right(r"\boxed{2}", "2e")  # Euler's
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"First \boxed{1}, no wait: \boxed{2}", "2"),
+        (r"$\boxed{1}$. The final answer is $\boxed{2}$. I hope it is correct.", "2"),
+        (r"\[\boxed{1}\] no \[\fbox{2}\]", "2"),
+        (r"\boxed{1} and \boxed{2}", "2"),
+        (r"\boxed{}, then \boxed{2}", "2"),
+        (r"\boxed{\boxed{2}}", "2"),
+        (r"\boxed{2}, then \boxed{1", "2"),
+        (r"\boxed 2 or so", "2"),
+        (r"\framebox{2}", "2"),
+        (r"\boxed {\frac{4}{2}}", "2"),
+    ],
+)
+def test_the_last_box_counts(text, answer):
+    assert is_right(text, answer) and not is_right(text, "1")
+
+
+def test_boxes_that_are_joined_are_parts_where_the_answer_has_parts():
+    assert is_right(r"\boxed{1} and \boxed{2}", r"\{1, 2\}")
+    assert not is_right(r"\boxed{1} then \boxed{2}", r"\{1, 2\}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is (C).",
+        "The answer is C",
+        "Answer: **(C)**",
+        "A is wrong, so the answer is (C), since option A fails.",
+        "Option A is wrong. Hence option C is the correct one.",
+        "The correct choice is C.",
+        "I would select option C",
+        "C. 5 apples",
+        "**C)** 5 apples",
+        "(C)",
+        "C",
+        r"the answer: $\text{(C)}$",
+        r"\boxed{C}",
+        r"\boxed{\text{(C)}}",
+        r"\boxed{\textbf{(C)}\ 12}",
+        r"\boxed{C. 5}",
+        r"\boxed{\text{Option C}}",
+    ],
+)
+@pytest.mark.parametrize("gold", ["C", "(C)", r"\text{(C)}", "C."])
+def test_a_letter_of_choice_is_read_with_or_without_a_box(gold, text):
+    assert is_right(text, gold)
+    assert not is_right(text, gold.replace("C", "B"))
+
+
+@pytest.mark.parametrize(
+    ("text", "gold"),
+    [
+        ("A triangle has 3 sides. The answer is B.", "A"),
+        ("The answer is a triangle.", "A"),
+        ("(A) 1 (B) 2 (C) 3", "C"),
+        ("Options A, B and C all look right.", "A"),
+        ("The answer is (B). C is wrong.", "C"),
+    ],
+)
+def test_a_letter_that_is_no_answer_is_not_right(text, gold):
+    assert not is_right(text, gold)
+
+
+@pytest.mark.parametrize(
+    ("text", "right", "wrong"),
+    [
+        (r"<think>maybe \boxed{7}, let me check", None, "7"),
+        (r"<think>maybe \boxed{7}</think>", None, "7"),
+        (r"<think>maybe \boxed{7}</think> It is \boxed{8}", "8", "7"),
+        (r"maybe \boxed{7}</think> It is \boxed{8}", "8", "7"),
+        (r"<think>a</think>\boxed{8} <think>or \boxed{9}", "8", "9"),
+        (r"<think>a</think>\boxed{8} <think>or \boxed{9}</think>", "8", "9"),
+        (r"[THINK]maybe \boxed{7}", None, "7"),
+        ("\u25c1think\u25b7maybe \\boxed{7}\u25c1/think\u25b7 \\boxed{8}", "8", "7"),
+    ],
+)
+def test_thinking_is_no_answer(text, right, wrong):
+    assert not is_right(text, wrong)
+    assert right is None or is_right(text, right)
+
+
+def test_marks_of_thinking_count_where_a_text_is_shown_without_them(tokenizer):
+    """As special tokens they are left out of the text; some prompts end with the one that opens."""
+    with_marks = copy.deepcopy(tokenizer)
+    with_marks.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    inside = with_marks("[THINK]so \\boxed{7}", add_special_tokens=False)["input_ids"]
+    assert "THINK" not in with_marks.decode(inside, skip_special_tokens=True)
+    gold = gold_answer("7", None, row="0")
+    prompt = with_marks("What?", add_special_tokens=False)["input_ids"]
+    assert not grade(answering.text_to_grade(with_marks, prompt, inside), gold).correct
+    behind = with_marks("[THINK]so[/THINK]\\boxed{7}", add_special_tokens=False)["input_ids"]
+    assert grade(answering.text_to_grade(with_marks, prompt, behind), gold).correct
+    plain = tokenizer("so \\boxed{7}", add_special_tokens=False)["input_ids"]
+    opened = tokenizer("What?<think>\n", add_special_tokens=False)["input_ids"]
+    assert grade(answering.text_to_grade(tokenizer, prompt, plain), gold).correct
+    assert not grade(answering.text_to_grade(tokenizer, opened, plain), gold).correct
 
 
 def test_a_gold_answer_that_cannot_be_read_is_named():
@@ -205,7 +343,7 @@ def test_other_ends_are_other_answers(run_folder, capsys):
 def test_two_processes_answer_as_one(run_folder, capsys):
     assert command(capsys, "accuracy", *arguments_of(run_folder, "a"))[0] == 0
     recipe = ROOT / "recipes" / "evaluate_accuracy.py"
-    done = torchrun(2, recipe, *arguments_of(run_folder, "a", out="two"))
+    done = python(TESTS / "forked_recipe.py", 2, recipe, *arguments_of(run_folder, "a", out="two"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert items_of(run_folder, "two") == items_of(run_folder)
 

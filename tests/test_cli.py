@@ -231,8 +231,8 @@ CASES = [
     ("traces check --source rows.jsonl --split test", "there is no split 'test' here; leave split"),
     ("traces check --source qa.jsonl", "--columns prompt=question trace=answer"),
     ("fit --points latin.csv --output_dir o", "latin.csv: no UTF-8 text at byte 11"),
-    ("predict --curves nope.json --scores 1", "nope.json: no curve can be read (No such file"),
-    ("predict --curves model/config.json --scores 1", "no curve can be read (it has no 'form')"),
+    ("predict --curves nope.json --scores 1", "nope.json: cannot be read (No such file"),
+    ("predict --curves model/config.json --scores 1", "config.json: form, fits, left_out"),
     # models
     (
         "score --models bare --traces traces.jsonl",
@@ -258,7 +258,7 @@ CASES += [
     (MINE + "nobody/nothing", "nobody/nothing: neither a file nor a hub data set"),
     (MINE + "empty.jsonl", "empty.jsonl: it holds no rows"),
     (MINE + "empty.csv", "empty.csv: it cannot be read as .csv (No columns"),
-    (MINE + "bad.jsonl", "bad.jsonl, row 2: no JSON"),
+    (MINE + "bad.jsonl", "bad.jsonl, line 2: no JSON"),
     (MINE + "number.jsonl", "number.jsonl, row 0, field prompt: expected text, found 3"),
     (MINE + "rows.jsonl --batch_size 0", "field batch_size: 0 is too small; give 1 or more"),
 ]
@@ -330,9 +330,9 @@ def test_a_systems_error_names_its_file(folder, capsys):
         """Read what is not there."""
         (folder / "nothing").read_text()
 
-    assert run(RecipeConfig, work, [], prog="hf-proxy work") == 2
+    assert run(RecipeConfig, work, [], prog="hf-proxy work") == 1  # a failure, not bad input
     said = capsys.readouterr().err
-    assert said.endswith("nothing: No such file or directory; check path and rights\n")
+    assert "nothing: No such file or directory; check path and rights (--debug" in said
     assert "Errno" not in said
 
 

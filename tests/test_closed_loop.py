@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.models import sharp_pair
-from helpers.processes import command, torchrun
+from helpers.processes import TESTS, command, python
 from helpers.scores import curve_for
 from helpers.traces import make_traces
 from safetensors.torch import load_file
@@ -156,7 +156,8 @@ def test_killed_and_resumed_nothing_is_lost(loop_folder, whole):
 @pytest.mark.distributed
 def test_two_processes_run_the_loop_of_one(loop_folder, whole):
     arguments = arguments_of(loop_folder, "two", per_device_train_batch_size=1, world_size=2)
-    done = torchrun(2, ROOT / "recipes" / "closed_loop.py", *arguments, "--json")
+    recipe = ROOT / "recipes" / "closed_loop.py"
+    done = python(TESTS / "forked_recipe.py", 2, recipe, *arguments, "--json")
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["num_processes"] == 2

@@ -11,7 +11,7 @@ from helpers.scores import make_score
 
 from hf_proxy import Curve, InputError, fit_curve
 from hf_proxy.cli import main
-from hf_proxy.recipes.library.points import join_results, read_points
+from hf_proxy.recipes.library.points import _accuracy, join_results, read_points
 from hf_proxy.recipes.library.scores import read_scores
 
 HEAD = ["run", "tokens", "score", "target", "target_accuracy"]
@@ -129,10 +129,10 @@ def test_tables_that_cannot_be_read_are_named(tmp_path):
         read_points(path)
     path = tmp_path / "torn.jsonl"
     path.write_text('{"run": "a"\n')
-    with pytest.raises(InputError, match="row 1: no JSON"):
+    with pytest.raises(InputError, match="line 1: no JSON from character"):
         read_points(path)
     path.write_text("[1]\n")
-    with pytest.raises(InputError, match="row 1: no JSON object"):
+    with pytest.raises(InputError, match=r"line 1: expected an object, found \[1\]"):
         read_points(path)
     empty = tmp_path / "empty.csv"
     empty.write_text(",".join(HEAD) + "\n")
@@ -207,6 +207,41 @@ def test_a_run_is_joined_with_the_harness_results(joined, capsys):
     assert found[0]["transfer"] is None and found[15]["extrapolated"]
 
 
+def test_results_of_lighteval_are_read(joined):
+    """Its metrics have no filter, its tasks a suite and a number of shots."""
+    task = "leaderboard|arc:challenge|25"
+    for i in range(15):
+        (path,) = (joined / f"target-{i}").rglob("results_*.json")
+        numbers = {"acc": 0.1, "acc_stderr": 0.01, "acc_norm": ARC_Y[i] / 100}
+        numbers["acc_norm_stderr"] = 0.01
+        content = {"config_general": {}, "results": {task: numbers, "all": numbers}}
+        path.write_text(json.dumps(content))
+    points, _ = join(joined, task=task, task_metric="acc_norm")
+    assert [point.target_accuracy for point in points] == pytest.approx(list(ARC_Y / 100))
+    with pytest.raises(InputError, match="set task_metric to one of acc, acc_norm"):
+        join(joined, task=task, task_metric=None)
+    path.write_text(json.dumps({"results": {task: {"em": 0.5, "em_stderr": 0.1}}}))
+    assert _accuracy(path, task, None) == 0.5
+    path.write_text(json.dumps({"results": {task: {"alias": "arc", "acc_stderr": 0.1}}}))
+    with pytest.raises(InputError, match="no number for .*, only acc_stderr, alias; name results"):
+        _accuracy(path, task, None)
+    path.write_text(
+        json.dumps({"results": {task: {"acc,none": 0.4, "sample_len": 7, "acc_stderr,none": 0.1}}})
+    )
+    assert _accuracy(path, task, None) == 0.4
+
+
+def test_a_whole_number_may_name_a_target(tmp_path):
+    rows = [
+        {"run": 1, "tokens": i, "score": 0.9, "target": 13, "target_accuracy": 0.5} for i in (1, 2)
+    ]
+    rows.append(rows[0] | {"target": "seven"})
+    path = tmp_path / "points.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    points = read_points(path)
+    assert [(point.run, point.target) for point in points] == [("1", "13")] * 2 + [("1", "seven")]
+
+
 def test_joins_that_fail_are_named(joined):
     with pytest.raises(InputError, match="no task 'gsm8k'; it has arc_challenge"):
         join(joined, task="gsm8k")
@@ -220,7 +255,7 @@ def test_joins_that_fail_are_named(joined):
     with pytest.raises(InputError, match="row 1: tokens_seen is unknown; callback.attach"):
         join(joined)
     (joined / "results.csv").write_text("tokens,path\n1,target-0/model/missing.json\n")
-    with pytest.raises(InputError, match="missing.json: no results"):
+    with pytest.raises(InputError, match="missing.json: cannot be read"):
         join(joined)
     (joined / "results.csv").write_text("tokens,path\n1,.\n")
     with pytest.raises(InputError, match="it holds 15 files results_"):
@@ -264,7 +299,9 @@ def test_transfer_and_other_settings(tmp_path, capsys):
     assert "another setting than the score: context: 'c' != 'five-shot'" in capsys.readouterr().err
     assert main([*arguments[:3], "--scores", str(tmp_path / "none.jsonl")]) == 2
     scores.write_text('{"a": 1}\n')
-    with pytest.raises(InputError, match="row 1: no score"):
+    with pytest.raises(
+        InputError, match="line 1: value, low, .*run_id missing; name a scores.jsonl"
+    ):
         read_scores(scores)
     scores.write_text("")
     with pytest.raises(InputError, match="holds no score"):
@@ -347,7 +384,9 @@ def test_a_result_is_one_point_however_many_lines_are_near(joined, capsys):
         "1 results without a line at their tokens",
     ]
     path.write_text('{"step": 1}\n')
-    with pytest.raises(InputError, match="row 1: name, run_id, tokens_seen, value.* missing"):
+    with pytest.raises(
+        InputError, match="line 1: name, value, .*run_id, tokens_seen.* missing; name a pred"
+    ):
         join(joined)
 
 

@@ -5,10 +5,12 @@ import copy
 import pytest
 import torch
 from helpers.models import make_model
+from helpers.tokenizers import with_gaps
 from peft import LoraConfig, get_peft_model
 
 from hf_proxy.models.access import scoring_mode
 from hf_proxy.models.generation import end_ids_of, generate, window_of
+from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 
 
 def written(model, prompts, tokenizer, **changes):
@@ -57,6 +59,50 @@ def test_the_head_gets_a_contiguous_input(tokenizer, adapter):
     assert seen[0].shape[:2] == (3, 1)  # the prompts' last positions
     assert all(hidden.is_contiguous() for hidden in seen)
     assert not head._forward_pre_hooks  # and the model is left as it was
+
+
+def toward(token, vocab_size=40):
+    """A model that writes this token first of all, and the next best where it may not."""
+    model = make_model("phi", vocab_size).eval()
+    with torch.no_grad():
+        model.lm_head.bias[token] = 1e4
+    return model
+
+
+def test_the_end_may_lie_beyond_free_ids():
+    gaps = with_gaps()
+    assert (len(gaps), gaps.eos_token_id) == (22, 30)
+    assert written(toward(30), [[1, 2], [3]], gaps) == [[30], [30]]
+    words = {*range(20), 25, 30}
+    for free in (22, 29, 31, 39):  # between the tokens, behind them, in a padded head
+        for row in written(toward(free), [[1, 2], [3]], gaps):
+            assert {*row} <= words
+        for row in written(toward(free), [[1, 2]], gaps, temperature=1.0):
+            assert {*row} <= words
+
+
+def test_an_end_of_the_model_alone_may_be_written():
+    model = toward(37)
+    model.generation_config.eos_token_id = [30, 37]
+    assert written(model, [[1, 2]], with_gaps()) == [[37]]
+
+
+def test_an_end_beyond_the_head_is_refused():
+    model = toward(3, vocab_size=30)
+    model.generation_config.eos_token_id = None
+    with pytest.raises(ValueError, match=r"\[30\] are beyond the model's 30 output rows"):
+        written(model, [[1, 2]], with_gaps())
+
+
+def test_a_head_may_be_narrower_than_the_tokenizer():
+    gaps = with_gaps()
+    gaps.add_special_tokens({"additional_special_tokens": ["<image_soft_token>"]})
+    found = written(toward(30, vocab_size=31), [[1, 2]], gaps)
+    assert max(gaps.get_vocab().values()) == 31 and found == [[30]]
+
+
+def test_a_pad_token_behind_gaps_changes_no_fingerprint():
+    assert tokenizer_fingerprint(with_gaps(pad=True)) == tokenizer_fingerprint(with_gaps())
 
 
 def test_a_model_without_an_end_is_refused(tokenizer):

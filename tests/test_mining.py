@@ -1,5 +1,6 @@
 """Mining with real models: rows, resume, ranks, and what it refuses."""
 
+import copy
 import json
 import os
 import signal
@@ -15,10 +16,13 @@ from datasets import Dataset
 from helpers.mining import PROMPTS, TEMPLATE, mine, with_controls
 from helpers.models import make_model, sharp_pair
 from helpers.processes import TESTS
+from helpers.tokenizers import ImageProcessor, Processor
 from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
 
 from hf_proxy import InputError, contrast, load_soft_targets
+from hf_proxy.mining.miner import Miner
+from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.tokens.prompts import read_prompts
 from hf_proxy.tokens.vocabulary import match_vocabularies
@@ -306,7 +310,8 @@ def test_a_full_disk_leaves_nothing_half_written(pair, tokenizer, tmp_path, monk
     with pytest.raises(OSError, match="No space left on device.*000001.arrow"):
         mine(pair, tokenizer, tmp_path / "set")
     monkeypatch.undo()
-    assert [path.name for path in (tmp_path / "set" / "shards").iterdir()] == ["000000.arrow"]
+    left = sorted(path.name for path in (tmp_path / "set" / "shards").iterdir())
+    assert left == ["000000.arrow", "000000.arrow.sha256", "000001.arrow.sha256"]
     with pytest.raises(InputError, match="2 of 3 batches are missing"):
         load_soft_targets(tmp_path / "set")
     assert len(mine(pair, tokenizer, tmp_path / "set")) == 5
@@ -322,10 +327,58 @@ def test_settings_that_mean_nothing_are_refused(pair, tokenizer, tmp_path):
             mine(pair, tokenizer, tmp_path / "set", **setting)
 
 
-def test_heads_and_shards_that_do_not_fit_are_refused(pair, tokenizer, tmp_path):
-    narrow = make_model("llama", len(tokenizer) - 5)
-    with pytest.raises(ValueError, match="the amateur has 335 output rows, the tokenizer 340"):
-        mine((pair[0], narrow), tokenizer, tmp_path / "set")
+def test_ids_that_an_amateur_cannot_read_are_refused_where_they_occur(pair, tokenizer, tmp_path):
+    """A head may be narrower than the tokenizer: Gemma 3 has 262,145 tokens and 262,144 rows."""
+    narrow = make_model("qwen2", len(tokenizer) - 5, num_hidden_layers=1)
+    rows = mine((pair[0], narrow), tokenizer, tmp_path / "set", max_new_tokens=40)
+    prompts = {tuple(row["input_ids"][: row["prompt_length"]]) for row in rows}
+    assert max(map(max, prompts)) < 335 > max(max(row["input_ids"]) for row in rows)
+    beyond = tokenizer.convert_ids_to_tokens(337)
+    question = tokenizer.decode([337])
+    assert 337 in tokenizer(question)["input_ids"], beyond
+    with pytest.raises(
+        InputError, match="row 0.*beyond the models' vocabulary of 335 .the amateur's"
+    ):
+        mine((pair[0], narrow), tokenizer, tmp_path / "other", prompts=[question])
+    miner = Miner(
+        pair[0],
+        narrow,
+        processing_class=tokenizer,
+        amateur_processing_class=tokenizer,
+        settings=MiningSettings(),
+    )
+    row = {"example_id": "far", "input_ids": [1, 337, 2], "prompt_length": 1}
+    with pytest.raises(
+        InputError, match="row far.*beyond the models' vocabulary of 335 .the amateur's"
+    ):
+        miner.check_readable(Dataset.from_list([row]), "rows")
+    with pytest.raises(
+        InputError, match="row far.*beyond the models' vocabulary of 335 .the amateur's"
+    ):
+        miner.rows(["far"], [[1]], [[337, 2]])
+    assert miner.rows(["last"], [[1]], [[2, 337]])[0]["input_ids"] == [1, 2, 337]
+
+
+def test_a_token_that_no_text_holds_may_lie_beyond_both_heads(pair, tokenizer, tmp_path):
+    with_image = copy.deepcopy(tokenizer)
+    with_image.add_special_tokens({"additional_special_tokens": ["<image_soft_token>"]})
+    for model in pair:
+        model.resize_token_embeddings(len(tokenizer))
+    assert len(with_image) == 341
+    rows = mine(pair, with_image, tmp_path / "image")
+    assert rows["input_ids"] == mine(pair, tokenizer, tmp_path / "set")["input_ids"]
+
+
+def test_a_processor_stands_for_the_tokenizer_that_it_holds(pair, tokenizer, tmp_path):
+    held = {name: Processor(tokenizer) for name in ("processing_class", "amateur_processing_class")}
+    rows = mine(pair, tokenizer, tmp_path / "held", **held)
+    assert rows["input_ids"] == mine(pair, tokenizer, tmp_path / "set")["input_ids"]
+    for name in held:
+        with pytest.raises(InputError, match="ImageProcessor is no tokenizer and holds none"):
+            mine(pair, tokenizer, tmp_path / "other", **{name: ImageProcessor()})
+
+
+def test_shards_are_refused(pair, tokenizer, tmp_path):
     pair[1].lm_head.weight.ds_tensor = torch.zeros(1)
     with pytest.raises(ValueError, match="the amateur's weights are sharded"):
         mine(pair, tokenizer, tmp_path / "set")

@@ -1,14 +1,16 @@
 """Curves: the paper's numbers, intervals that cover what they say, and no silent fit."""
 
 import dataclasses
+import importlib.util
 import json
 import logging
 import math
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.published import ARC_X, ARC_Y, CQA_X, CQA_Y, TOKENS
+from helpers.published import ARC_X, ARC_Y, CQA_X, CQA_Y, LADDERS, TOKENS
 from helpers.scores import make_score
 from scipy import optimize
 
@@ -271,11 +273,13 @@ def test_a_curve_read_back_is_equal_to_the_last_bit(tmp_path):
 
 
 def test_files_that_are_no_curves_are_named(tmp_path):
-    with pytest.raises(InputError, match="missing.json: no curve can be read"):
+    with pytest.raises(
+        InputError, match=r"missing.json: cannot be read \(No such file.*hf-proxy fit"
+    ):
         Curve.load(tmp_path / "missing.json")
     path = tmp_path / "other.json"
     path.write_text('{"form": "linear"}')
-    with pytest.raises(InputError, match=r"other.json: no curve.*it has no .fits.*hf-proxy fit"):
+    with pytest.raises(InputError, match=r"other.json: fits, left_out, .*missing; .*hf-proxy fit"):
         Curve.load(path)
 
 
@@ -394,3 +398,121 @@ def test_another_proxy_by_name_is_marked():
     score = make_score([8.0, 8.2, 8.4], model_id="B")
     curve = fit_curve(ARC_X, ARC_Y / 100, setting=score.setting, proxy="A")
     assert curve.predict(score).transfer == "this proxy is 'B', the curve's 'A'"
+
+
+# within what an accuracy can be
+
+
+@pytest.mark.parametrize("task", LADDERS)
+@pytest.mark.parametrize("chance", [0.0, 0.25])
+def test_a_sigmoid_exists_within_chance_and_one(task, chance):
+    """Real ladders on which the free fit runs away, or to an asymptote above 1."""
+    x, y = LADDERS[task]
+    with pytest.raises(ValueError, match="did not converge|middle of the fitted sigmoid"):
+        fit_form("sigmoid", x, y)
+    curve = fit_curve(x, y, forms=("sigmoid",), chance=chance, metric="bits_per_byte")
+    far = np.linspace(x.min() - 5, x.max() + 5, 300)
+    value = curve.fits[0](far)
+    assert chance <= value.min() and value.max() <= 1
+    assert curve.fits[0].r2 > 0.85
+    # a grid of sigmoids within the bounds finds none that is better
+    low, high = np.meshgrid(np.linspace(chance, y.min() + 0.05, 12), np.linspace(y.max(), 1, 15))
+    for rate in np.linspace(1, 40, 40):
+        for middle in np.linspace(0.3, 1.3, 21):
+            shape = 1 / (1 + np.exp(rate * (x - middle)))
+            values = low[..., None] + (high - low)[..., None] * shape
+            least = ((values - y) ** 2).sum(-1).min()
+            assert least >= (1 - 1e-6) * ((curve.fits[0](x) - y) ** 2).sum()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_mean_lies_within_chance_and_one_and_intervals_within_zero_and_one(form, tmp_path):
+    x = np.linspace(0.4, 2, 20)
+    noise = 0.02 * np.sin(17 * x)
+    y = 0.26 + 0.55 / (1 + np.exp(6 * (x - 0.9))) + noise
+    assert y.min() < 0.25 < 1  # observations below chance are kept
+    curve = fit_curve(x, y, forms=(form,), chance=0.25)
+    assert curve.points == tuple(zip(x.tolist(), y.tolist(), strict=True))
+    for at in np.linspace(0.01, 8, 60):
+        found = curve.predict(at)
+        assert 0.25 <= found.value <= 1
+        assert 0 <= found.low <= found.value <= found.high <= 1
+    assert curve.predict(1.9).low < 0.25  # one observation may lie there
+    curve.save(tmp_path / "curve.json")
+    again = Curve.load(tmp_path / "curve.json")
+    assert again == curve and again.chance == 0.25
+    content = json.loads((tmp_path / "curve.json").read_text())
+    del content["chance"]  # as an older version wrote it
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    old = Curve.load(tmp_path / "old.json")
+    assert old.chance == 0.0 and old.predict(1.0).value == pytest.approx(curve.predict(1.0).value)
+
+
+def test_percent_is_bounded_as_fractions_are():
+    x, y = LADDERS["piqa"]
+    settings = {"forms": ("sigmoid",), "chance": 0.5}
+    fraction = fit_curve(x, y, **settings)
+    percent = fit_curve(x, 100 * y, y_unit="percent", **settings)
+    assert percent.predict(0.9).value == pytest.approx(fraction.predict(0.9).value, rel=1e-9)
+    held_out = percent.statistics.test_mae, 100 * fraction.statistics.test_mae
+    assert held_out[0] == pytest.approx(held_out[1], rel=1e-6)
+
+
+def test_a_fit_that_lies_within_is_the_free_one():
+    truth = 0.3 + 0.4 / (1 + np.exp(-3 * (np.linspace(-2, 2, 20))))
+    y = truth + 0.005 * np.sin(np.arange(20))
+    free, within = (fit_form("sigmoid", np.arange(20.0), y, b) for b in (None, (0.0, 1.0)))
+    assert free.parameters == within.parameters and free.covariance == within.covariance
+
+
+def test_a_chance_that_is_none_is_refused():
+    for chance in (-0.1, 1.0, 25):
+        with pytest.raises(ValueError, match="chance must be a fraction"):
+            fit_curve(*LADDERS["piqa"], chance=chance)
+
+
+def test_a_step_leaves_the_choice_to_simpler_forms():
+    x = np.arange(20.0)
+    y = np.where(x < 9.5, 0.3, 0.5) + 0.004 * np.sin(3 * x)
+    fits, left_out = fit_forms(FORMS, x, y, (0.0, 1.0))
+    assert (
+        "sigmoid" not in [fit.form for fit in fits] and "limit of the form" in left_out["sigmoid"]
+    )
+    alone, _ = fit_forms(("sigmoid",), x, y, (0.0, 1.0))
+    assert alone[0].r2 > 0.99 and np.isfinite(alone[0].standard_error(x)).all()
+
+
+def test_the_papers_protocol_says_what_few_or_constant_points_leave_out():
+    x, y = [1, 0.9, 0.8, 0.75, 0.7], [0.1, 0.2, 0.3, 0.32, 0.4]
+    found = cross_validate(x, y, protocol="paper", folds=2)
+    assert np.isfinite(found.test_mae) and "quadratic and exponential left out" in found.notes[0]
+    flat = cross_validate(np.linspace(2, 1, 15), [0.0] * 14 + [10.0], protocol="paper")
+    assert flat.train_r2 == flat.train_r2 and "y is constant in the training part" in flat.notes[0]
+    assert flat.forms.count("mean") == 1
+    still = cross_validate([1.0] * 14 + [2.0], np.arange(15.0), protocol="paper")
+    assert any("x is constant in the training part" in note for note in still.notes)
+    assert np.isfinite([still.train_r2, still.test_mae]).all()
+
+
+def test_the_ladder_benchmark_goes_on_where_a_task_fails(tmp_path, monkeypatch):
+    folder = Path(__file__).parent / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    spec = importlib.util.spec_from_file_location("olmo_ladder", folder / "olmo_ladder.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    sizes, multiples = ("190M", "370M", "760M", "1B", "3B"), ("1", "2", "5", "10")
+    small = [(f"{s}-{m}xC", 20 * float(m) * benchmark.size_of(s)) for s in sizes for m in multiples]
+    x, y = LADDERS["piqa"]
+
+    def runs(accuracy):
+        rows = {
+            run: np.array([[tokens, bits, own]])
+            for (run, tokens), bits, own in zip(small, x, accuracy, strict=True)
+        }
+        return rows | {target: np.array([[4e12, 0.8, 0.82]]) for target in benchmark.TARGETS}
+
+    steps, _, targets = benchmark.ladder({"flat": runs(np.full(20, 0.5)), "piqa": runs(y)})
+    failed, whole = steps["rows"]
+    assert failed["task"] == "flat" and "it is constant" in failed["failed"]
+    assert whole["task"] == "piqa" and whole["R2"] > 0.9
+    assert {row["task, target"] for row in targets["rows"]} == {"piqa, 7B", "piqa, 13B"}

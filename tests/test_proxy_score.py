@@ -7,6 +7,7 @@ import pytest
 from datasets import Dataset
 from helpers.models import make_model
 from helpers.scores import curve_for
+from helpers.tokenizers import ImageProcessor, Processor
 from helpers.traces import make_traces
 from helpers.trainers import Careless, lines_of, plain_trainer, same, state_of, texts
 from peft import LoraConfig
@@ -18,7 +19,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from hf_proxy import align_traces, score_traces
+from hf_proxy import InputError, align_traces, score_traces
 from hf_proxy.callbacks import ProxyScoreCallback
 
 KEYS = [
@@ -27,6 +28,27 @@ KEYS = [
 
 
 # neutrality
+
+
+def test_a_processor_scores_as_the_tokenizer_that_it_holds(tmp_path, tokenizer):
+    values = []
+    for name, own in (("plain", tokenizer), ("held", Processor(tokenizer))):
+        callback = ProxyScoreCallback(make_traces(2))
+        trainer = plain_trainer(tmp_path / name, tokenizer, callbacks=[callback])
+        trainer.processing_class = own
+        callback.attach(trainer)
+        values.append(trainer.evaluate()["eval_rbridge_nll"])
+    assert values[0] == values[1]
+    given = ProxyScoreCallback(make_traces(2), processing_class=Processor(tokenizer))
+    assert given.processing_class is tokenizer
+    with pytest.raises(InputError, match="ImageProcessor is no tokenizer and holds none"):
+        ProxyScoreCallback(make_traces(2), processing_class=ImageProcessor())
+    callback = ProxyScoreCallback(make_traces(2))
+    trainer = plain_trainer(tmp_path / "images", tokenizer, callbacks=[callback])
+    trainer.processing_class = ImageProcessor()
+    callback.attach(trainer)
+    with pytest.raises(ValueError, match="the trainer has no processing_class; pass"):
+        trainer.evaluate()
 
 
 def test_training_is_bit_for_bit_the_same(tmp_path, tokenizer):

@@ -336,11 +336,13 @@ def test_what_is_nothing_of_ours_or_broken_is_named(trained, tmp_path, capsys):
     run.mkdir(parents=True)
     good = (trained / "hf_proxy" / "predictions.jsonl").read_text().splitlines(keepends=True)[0]
     cases = {
-        '{"name": }\n': "line 2: this is no JSON",
-        "[1]\n": "line 2: an object was expected, not list",
-        "\n": "line 2: this is no JSON",
-        good.replace('"step": 0', '"step": "0"'): "line 2, field step: '0' stands here",
-        good.replace('"low"', '"lower"', 1): "line 2, field low: nothing stands here",
+        '{"name": }\n': "line 2: no JSON from character 10 on",
+        "[1]\n": "line 2: expected an object, found [1]",
+        "\n": "line 2: no JSON from character 1 on",
+        good.replace(
+            '"step": 0', '"step": "0"'
+        ): "line 2, field step: expected a whole number, found '0'",
+        good.replace('"low"', '"lower"', 1): "line 2, field low: it is missing",
     }
     for line, message in cases.items():
         (run / "predictions.jsonl").write_text(good + line + good)
@@ -348,13 +350,13 @@ def test_what_is_nothing_of_ours_or_broken_is_named(trained, tmp_path, capsys):
             read_run(tmp_path / "run", num_rows=1)
     (run / "predictions.jsonl").unlink()
     (tmp_path / "run" / "ranking.json").write_text('{"ranking":\n\n oh}')
-    with pytest.raises(InputError, match=re.escape("ranking.json, line 3: this is no JSON")):
+    with pytest.raises(InputError, match="ranking.json: no JSON from line 3, character 2 on"):
         read_run(tmp_path / "run", num_rows=1)
     (tmp_path / "run" / "ranking.json").unlink()
     bench = dict.fromkeys(("benchmark", "date", "device", "processor", "dtype"), "x")
     bench |= {"threads": 2, "models": [], "tables": [], "bars": [{"what": "speed"}]}
     (tmp_path / "run" / "scoring.json").write_text(json.dumps(bench))
-    with pytest.raises(InputError, match="scoring.json, bars, number 1, field measured: nothing"):
+    with pytest.raises(InputError, match=r"scoring.json, field bars\[0\]: measured, rule.*missing"):
         read_run(tmp_path / "run", num_rows=1)
 
 

@@ -16,7 +16,8 @@ from helpers.selective import (
     update_norm,
     weights_of,
 )
-from peft import LoraConfig, PeftModel, PromptTuningConfig
+from helpers.tokenizers import ImageProcessor, Processor
+from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig
 
@@ -31,6 +32,7 @@ from hf_proxy.cli import main
 from hf_proxy.records.rows import SOFT_TARGET_FEATURES
 from hf_proxy.training.collators import SoftTargetCollator
 from hf_proxy.training.loss import selective_loss
+from hf_proxy.training.rows import check_trainable
 
 
 def plain_update(tokenizer, rows, sft_weight=0.0):
@@ -450,6 +452,8 @@ def test_rows_that_do_not_fit_are_named(tmp_path, tokenizer, other_tokenizer):
     far = [*rows[0]["token_id"][:-1], 999]
     refused("row 0, field token_id: an id is beyond the model's vocabulary of 340", token_id=far)
     refused("row 0, field input_ids: an id is beyond", input_ids=[999, *rows[0]["input_ids"][1:]])
+    ids = [*rows[0]["input_ids"][:-1], 999]
+    refused("row 0, field input_ids: an id is beyond", input_ids=ids)
     refused("row 0, field prob: a target does not sum to 1", prob=[0.1] * len(rows[0]["prob"]))
     wrong = [*rows[0]["prob"]]
     wrong[0] = -wrong[0] - 1.0
@@ -579,13 +583,64 @@ def test_evaluation_sets_keep_their_sums_by_name(tmp_path, tokenizer, online):
     assert found["eval_num_kept"] == 0 and "eval_loss" not in found
 
 
-def test_prompt_tuning_is_refused(tmp_path, tokenizer):
-    """Virtual tokens move every position: the steps could not be told."""
-    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
-    trainer = selective_trainer(tmp_path, tokenizer, make_rows(tokenizer), peft_config=config)
-    with pytest.raises(ValueError, match="positions reach the output head"):
-        trainer.train()
+@pytest.mark.parametrize("config", [PromptTuningConfig, PrefixTuningConfig])
+def test_prompt_learning_is_taught_at_the_steps_of_the_text(tmp_path, tokenizer, config):
+    """Virtual tokens move every position: against plain forwards, one row at a time."""
+    rows = make_rows(tokenizer)
+    adapter = config(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    trainer = selective_trainer(
+        tmp_path,
+        tokenizer,
+        rows,
+        peft_config=adapter,
+        eval_dataset=rows,
+        gradient_checkpointing=False,  # which drops a prefix, an error of the host's
+    )
+    before = trainer.evaluate()["eval_loss"]
+    divergences = []
+    for row in rows:
+        with torch.no_grad():
+            ids = torch.tensor([row["input_ids"]])
+            logits = trainer.model(input_ids=ids, use_cache=False).logits[0, -ids.shape[1] :]
+        logprob = logits.log_softmax(-1)
+        for step, (first, last) in enumerate(zip(row["offset"], row["offset"][1:], strict=False)):
+            p = torch.tensor(row["prob"][first:last])
+            q = logprob[row["position"][step] - 1, row["token_id"][first:last]]
+            divergences.append((p.xlogy(p) - p * q).sum().item())
+    assert before == pytest.approx(np.mean(divergences), rel=1e-4)
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] != before
+
+
+def test_a_processor_trains_as_its_tokenizer(tmp_path, tokenizer):
+    rows = make_rows(tokenizer)
+    losses = [
+        selective_trainer(tmp_path, own, rows, model=make_model("llama", len(tokenizer)))
+        .train()
+        .training_loss
+        for own in (tokenizer, Processor(tokenizer))
+    ]
+    assert losses[0] == losses[1]
+    with pytest.raises(InputError, match="ImageProcessor is no tokenizer and holds none"):
+        selective_trainer(
+            tmp_path, ImageProcessor(), rows, model=make_model("llama", len(tokenizer))
+        )
 
 
 def make_base(folder):
     return AutoModelForCausalLM.from_pretrained(folder)
+
+
+def test_a_completion_that_the_head_cannot_give_is_named(tokenizer):
+    """An embedding may have a row more than the head: such an id is read, never predicted."""
+    rows = make_rows(tokenizer)
+    start = rows[0]["prompt_length"]
+    ids = rows[0]["input_ids"]
+    for place, refused in ((0, False), (start, True)):
+        changed = rows[0] | {"input_ids": [*ids[:place], 340, *ids[place + 1 :]]}
+        data = Dataset.from_list([changed], features=SOFT_TARGET_FEATURES)
+        if refused:
+            with pytest.raises(InputError, match="vocabulary of 340 .its output head's"):
+                check_trainable(data, "rows", 341, 340)
+        else:
+            check_trainable(data, "rows", 341, 340)

@@ -6,6 +6,13 @@ from typing import Any
 
 from math_verify import parse, verify
 
+from hf_proxy.answers.finding import (
+    behind_thinking,
+    choice_in,
+    choice_of_text,
+    last_boxes,
+    plain_numbers,
+)
 from hf_proxy.records.errors import InputError
 
 
@@ -14,7 +21,7 @@ class Grade:
     """What became of one answer.
 
     Attributes:
-        correct: whether it equals the gold answer, as mathematics.
+        correct: whether it equals the gold answer, as mathematics or by its letter.
         answer: as it was found in the text; None where there is none.
     """
 
@@ -44,7 +51,10 @@ def gold_answer(text: str, pattern: str | None, *, row: str, source: Any = None)
                 row=row,
             )
         found = matches[-1][1]
-    gold = parse(f"${found.strip()}$")
+    inside = found.strip()
+    if len(inside) > 1 and inside[0] == inside[-1] == "$":
+        inside = inside.strip("$").strip()
+    gold = parse(f"${plain_numbers(inside, whole=True)}$")
     if not gold:
         raise InputError.at(
             f"{found!r:.60} cannot be read as mathematics",
@@ -56,6 +66,25 @@ def gold_answer(text: str, pattern: str | None, *, row: str, source: Any = None)
 
 
 def grade(text: str, gold: list) -> Grade:
-    r"""Hold the answer in `text` (in `\boxed{}`, else the last expression) against `gold`."""
-    found = parse(text)
-    return Grade(bool(found) and bool(verify(gold, found)), str(found[-1]) if found else None)
+    r"""Hold the answer in `text` (in the last `\boxed{}`, else the last expression) against `gold`.
+
+    Thinking is no answer: what stands between `<think>` and `</think>` is left out, and what stands
+    behind a `<think>` that is never closed. Where `gold` is a letter of choice, the letter counts.
+    """
+    text = behind_thinking(text)
+    boxes = [plain_numbers(box.strip(), whole=True) for box in last_boxes(text)]
+    letter = choice_in(str(gold[-1]))
+    if letter is not None:
+        found_letter = choice_in(boxes[-1]) if boxes else choice_of_text(text)
+        if found_letter is not None:
+            return Grade(found_letter == letter, found_letter)
+    if not boxes:
+        found = parse(plain_numbers(text))
+        return Grade(bool(found) and bool(verify(gold, found)), str(found[-1]) if found else None)
+    found = parse(rf"\boxed{{{boxes[-1]}}}")
+    correct = bool(found) and bool(verify(gold, found))
+    if not correct and len(boxes) > 1:
+        # parts of one answer: no part alone equals a gold answer that has several
+        parts = parse("$" + ", ".join(boxes) + "$")
+        correct = bool(verify(gold, parts)) and len(getattr(gold[0], "args", ())) > 1
+    return Grade(correct, str(found[-1]) if found else None)

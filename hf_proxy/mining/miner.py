@@ -19,15 +19,23 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_proxy.mining.divergence import Contrast, contrast_steps
 from hf_proxy.mining.settings import MiningSettings
-from hf_proxy.models.access import is_sharded, scoring_mode, unwrapped, weights_checksum
+from hf_proxy.models.access import (
+    head_width,
+    input_rows,
+    is_sharded,
+    scoring_mode,
+    unwrapped,
+    weights_checksum,
+)
+from hf_proxy.models.adapters import check_adapter, check_causal_adapter
 from hf_proxy.models.batching import group_by_tokens, token_batch
-from hf_proxy.models.generation import end_ids_of, generate, window_of
+from hf_proxy.models.generation import end_ids_of, generate, vocabulary_ids, window_of
 from hf_proxy.models.logits import LogitTransform, measure_logit_transform, read_logit_pairs
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import fingerprint
 from hf_proxy.tokens.prompts import Prompts, check_lengths
 from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
-from hf_proxy.tokens.vocabulary import IdMap, check_widths, match_vocabularies
+from hf_proxy.tokens.vocabulary import IdMap, match_vocabularies
 
 TOKENS_PER_BATCH = 4096  # of one teacher-forced pass, with padding; chosen here
 
@@ -43,8 +51,9 @@ class Miner:
         settings: see `mine_soft_targets`.
 
     Raises:
-        InputError: the tokenizers are of other families.
-        ValueError: sharded weights, a head narrower than the tokenizer, no end-of-text token.
+        InputError: the tokenizers are of other families, or PEFT cannot run an adapter on text
+            alone (see `check_adapter`), or it reads later tokens.
+        ValueError: sharded weights, no end-of-text token that the head could give.
     """
 
     def __init__(
@@ -60,11 +69,22 @@ class Miner:
         self.processing_class = processing_class
         bare, bare_amateur = unwrapped(expert), unwrapped(amateur)
         self._refuse_shards()
+        for model in (bare, bare_amateur):
+            check_adapter(model)
+            check_causal_adapter(model)
         self.id_map: IdMap = match_vocabularies(processing_class, amateur_processing_class)
         self._transforms: list[LogitTransform] | None = None
         self.ids_checked = amateur_processing_class is not None
-        self.num_tokens = len(processing_class)
-        self.width = check_widths(bare, bare_amateur, self.num_tokens)
+        # of the logits that both have; a head may be wider than the tokenizer, or narrower where
+        # its last tokens stand in no text
+        self.width = min(map(head_width, (bare, bare_amateur)))
+        self._rows = {"expert": input_rows(bare), "amateur": input_rows(bare_amateur)}
+        own = dict(self.id_map.moved.tolist())
+        self._writable = [
+            id
+            for id in vocabulary_ids(processing_class)
+            if id < self._rows["expert"] and own.get(id, id) < self._rows["amateur"]
+        ]
         self.end_ids = end_ids_of(bare, processing_class)
         windows = [window_of(model) for model in (bare, bare_amateur)]
         self.window = min((window for window in windows if window is not None), default=None)
@@ -73,7 +93,21 @@ class Miner:
         """Refuse prompts that leave no room for `max_new_tokens`, and those without any token."""
         check_lengths(prompts, self.settings.max_new_tokens, self.window)
         for id, ids in zip(prompts.example_id, prompts.input_ids, strict=True):
-            self.id_map(ids, row=id)
+            self._as_read(ids, row=id)
+
+    def _as_read(self, ids: list[int], *, row: str, source: str | None = None) -> list[int]:
+        """The amateur's ids of a text, once every id is seen to be one that its model can read."""
+        theirs = self.id_map(ids, row=row)
+        for (name, rows), own in zip(self._rows.items(), (ids, theirs), strict=True):
+            if not 0 <= min(own) <= max(own) < rows:
+                raise InputError.at(
+                    f"an id is beyond the models' vocabulary of {rows} (the {name}'s)",
+                    remedy="drop the row, or choose models with the tokenizer's own vocabulary",
+                    source=source,
+                    row=row,
+                    field="input_ids",
+                )
+        return theirs
 
     def check_readable(self, rows: Dataset, source: str) -> None:
         """Refuse trajectories that either model could not read.
@@ -84,16 +118,15 @@ class Miner:
         """
         for row in rows:
             ids, name = row["input_ids"], row["example_id"]
-            if not 0 <= min(ids) <= max(ids) < self.width:
-                problem = f"an id is beyond the models' vocabulary of {self.width}"
-            elif self.window is not None and len(ids) > self.window:
-                problem = f"{len(ids)} tokens are more than the models' window of {self.window}"
-            else:
-                self.id_map(ids, row=name)
-                continue
-            raise InputError.at(
-                problem, remedy="drop the row", source=source, row=name, field="input_ids"
-            )
+            self._as_read(ids[:-1], row=name, source=source)  # the last is only ever predicted
+            if self.window is not None and len(ids) > self.window:
+                raise InputError.at(
+                    f"{len(ids)} tokens are more than the models' window of {self.window}",
+                    remedy="drop the row",
+                    source=source,
+                    row=name,
+                    field="input_ids",
+                )
 
     def _refuse_shards(self) -> None:
         for name, model in (("expert", self.expert), ("amateur", self.amateur)):
@@ -144,6 +177,7 @@ class Miner:
                 max_new_tokens=self.settings.max_new_tokens,
                 temperature=self.settings.temperature,
                 seed=[self.settings.seed, batch],
+                allowed=self._writable,
             )
         return self.rows(example_ids, prompts, trajectories)
 
@@ -184,6 +218,8 @@ class Miner:
         moved = torch.from_numpy(self.id_map.moved)
         for group in group_by_tokens(list(map(len, whole)), TOKENS_PER_BATCH, padding_free=False):
             starts = [len(prompts[i]) for i in group]
+            for i in group:
+                self._as_read(whole[i][:-1], row=example_ids[i])
             theirs = [self.id_map(whole[i], row=example_ids[i]) for i in group]
             batch = token_batch(group, [whole[i] for i in group], starts, padding_free=False)
             amateur_batch = token_batch(group, theirs, starts, padding_free=False)

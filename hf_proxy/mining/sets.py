@@ -16,7 +16,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from hf_proxy.mining.miner import Miner
+from hf_proxy.mining.mining_record import REMEDY, MiningRecord
 from hf_proxy.mining.settings import MiningSettings
+from hf_proxy.mining.shards import read_shard
 from hf_proxy.mining.soft_targets import Tally
 from hf_proxy.models.parallel import (
     Processes,
@@ -28,9 +30,11 @@ from hf_proxy.models.parallel import (
 )
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
+from hf_proxy.records.record import checked, read_json, read_record
 from hf_proxy.records.rows import SOFT_TARGET_FEATURES
 from hf_proxy.records.storage import fingerprint, provenance_of, write_arrow, write_text
 from hf_proxy.tokens.prompts import Prompts, read_prompts
+from hf_proxy.tokens.tokenizers import tokenizer_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +67,8 @@ def mine_soft_targets(
     Args:
         expert, amateur: causal language models, whole on this process.
         prompts: rows with `prompt` and `example_id`, or texts.
-        processing_class: the expert's tokenizer; its template is used for both models.
+        processing_class: the expert's tokenizer, or a processor that holds it; its template is
+            used for both models.
         amateur_processing_class: the amateur's, checked token by token; None: unchecked, and said.
         output_dir: shards, `mining.json` (settings) and `provenance.json`.
         accelerator: who shares the work; None: this process alone.
@@ -95,6 +100,9 @@ def mine_soft_targets(
         parity=parity,
     )
     with stop_together(accelerator):
+        processing_class = tokenizer_of(processing_class)
+        if amateur_processing_class is not None:
+            amateur_processing_class = tokenizer_of(amateur_processing_class)
         miner = Miner(
             expert,
             amateur,
@@ -171,7 +179,7 @@ def mine_folder(
         # what an earlier run left is counted by the main process, what is new by who wrote it
         there = sorted(set(batches) - set(missing)) if is_main(accelerator) else []
         for batch in [*there, *own]:
-            for row in Dataset.from_file(str(_shard_path(folder, batch))):
+            for row in read_shard(_shard_path(folder, batch)):
                 tally.add(row, is_echo=miner.is_echo(row, prompts.system_prompt))
     whole = Tally.from_array(sum_over_ranks(tally.to_array(), accelerator))
     with stop_together(accelerator):
@@ -192,33 +200,45 @@ def load_soft_targets(folder: str | Path) -> Dataset:
     """The rows of a mined folder, mapped from its shards.
 
     Raises:
-        InputError: it is none, or batches are missing.
+        InputError: it is none, batches are missing, or a shard is not as it was written.
     """
     folder = Path(folder)
-    try:
-        content = json.loads((folder / "mining.json").read_text())
-    except (OSError, ValueError) as error:
+    path = folder / "mining.json"
+    if not path.is_file():
         raise InputError.at(
             "this is no folder of soft targets (no mining.json)",
             remedy="name the output_dir of `hf-proxy contrast mine`",
             source=folder,
-        ) from error
-    number = _num_batches(content["num_prompts"], content["settings"]["batch_size"])
-    shards = [_shard_path(folder, batch) for batch in range(number)]
-    missing = [shard.name for shard in shards if not shard.exists()]
-    if missing:
+        )
+    mined = read_record(path, MiningRecord, remedy=REMEDY)
+    # by what is there, not by a number in a file
+    number, names = mined.num_batches, (shard.stem for shard in (folder / "shards").glob("*.arrow"))
+    there = sorted(int(name) for name in names if name.isdecimal())
+    wanted = [batch for batch in there if batch < number]
+    if len(wanted) < number:
+        first = next((b for b, found in enumerate(wanted) if b != found), len(wanted))
         raise InputError.at(
-            f"{len(missing)} of {number} batches are missing, the first {missing[0]}",
+            f"{number - len(wanted)} of {number} batches are missing, the first "
+            f"{_shard_path(folder, first).name}",
             remedy="run the same mining again, it goes on",
             source=folder,
         )
-    rows = concatenate_datasets([Dataset.from_file(str(shard)) for shard in shards])
+    shards = [read_shard(_shard_path(folder, batch)) for batch in there]
+    if len(there) > number or sum(map(len, shards)) != mined.num_prompts:
+        raise InputError.at(
+            f"{mined.num_prompts} in batches of {mined.settings.batch_size}, but "
+            f"{sum(map(len, shards))} rows in {len(there)} shards are there",
+            remedy=REMEDY,
+            source=path,
+            field="num_prompts",
+        )
+    rows = concatenate_datasets(shards)
     # goes with the rows through select and shuffle, so that a trainer can tell whose they are
-    is_chat = "{prompt}" not in content["template"]  # a context in text has it, see read_prompts
+    is_chat = "{prompt}" not in mined.template  # a context in text has it, see read_prompts
     rows.info.description = json.dumps(
         {
-            "tokenizer": content["tokenizer"],
-            "chat_template": content["template_hash"] if is_chat else None,
+            "tokenizer": mined.tokenizer,
+            "chat_template": mined.template_hash if is_chat else None,
         }
     )
     return rows
@@ -228,14 +248,17 @@ def _open_folder(folder: Path, content: Mapping[str, Any]) -> None:
     """Write `mining.json`, or see that it says the same."""
     path = folder / "mining.json"
     if not path.exists():
-        # a dot-file is what a killed run has left of a file that was to appear by rename
-        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        # a dot-file is what a killed run has left of a file that was to appear by rename; the
+        # path itself may have appeared just now, from another rank
+        inside = [file for file in folder.iterdir() if file != path] if folder.is_dir() else []
+        if any(not file.name.startswith(".") for file in inside):
             raise InputError.at(
                 "the folder holds something else", remedy="name an empty one", source=folder
             )
         write_text(path, json.dumps(content, indent=2))
         return
-    theirs, mine = json.loads(path.read_text()), json.loads(json.dumps(content))
+    theirs, mine = read_json(path, remedy=REMEDY), json.loads(json.dumps(content))
+    checked(MiningRecord, theirs, source=path, remedy=REMEDY)
     differing = [name for name in mine if theirs.get(name) != mine[name]]
     if "settings" in differing:
         differing.remove("settings")

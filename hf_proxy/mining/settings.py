@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from hf_proxy.records.errors import InputError
+
 
 @dataclass(frozen=True)
 class MiningSettings:
@@ -21,14 +23,14 @@ class MiningSettings:
 
     def __post_init__(self) -> None:
         if not self.divergence_beta >= 0:
-            raise ValueError(f"divergence_beta must be >= 0 nats, not {self.divergence_beta}")
+            raise InputError(f"divergence_beta must be >= 0 nats, not {self.divergence_beta}")
         if not 0 < self.plausibility_alpha <= 1:
-            raise ValueError(f"plausibility_alpha must be in (0, 1], not {self.plausibility_alpha}")
+            raise InputError(f"plausibility_alpha must be in (0, 1], not {self.plausibility_alpha}")
         if not self.contrast_temperature > 0:
-            raise ValueError(f"contrast_temperature must be > 0, not {self.contrast_temperature}")
+            raise InputError(f"contrast_temperature must be > 0, not {self.contrast_temperature}")
         if self.parity not in (None, "official"):
-            raise ValueError(f"parity must be None or 'official', not {self.parity!r}")
+            raise InputError(f"parity must be None or 'official', not {self.parity!r}")
         if self.max_new_tokens < 1 or self.batch_size < 1:
-            raise ValueError("max_new_tokens and batch_size must be at least 1")
+            raise InputError("max_new_tokens and batch_size must be at least 1")
         if not self.temperature >= 0:
-            raise ValueError(f"temperature must be >= 0 (0: greedy), not {self.temperature}")
+            raise InputError(f"temperature must be >= 0 (0: greedy), not {self.temperature}")

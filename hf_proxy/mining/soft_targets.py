@@ -135,8 +135,11 @@ def target_outcome(prob: ArrayLike, expert_logprob: ArrayLike) -> str:
     return "flip" if np.argmax(prob) != np.argmax(expert_logprob) else "same"
 
 
-def check_soft_targets(row: Mapping[str, Any]) -> None:
+def check_soft_targets(row: Mapping[str, Any], *, source: Any = None) -> None:
     """Refuse a `SoftTargets` row whose columns do not fit each other.
+
+    Args:
+        source: file or set, for the message.
 
     Raises:
         InputError: naming the row and the field.
@@ -157,8 +160,13 @@ def check_soft_targets(row: Mapping[str, Any]) -> None:
     sizes = np.diff(row["offset"], prepend=0)  # the first is the offset of the first entry, 0
     if sizes.sum() != num_entries or sizes[:1].any() or (sizes[1:] < 1).any():
         problems["offset"] = f"does not part {num_entries} entries into steps of at least one"
+    for name in ("input_ids", "token_id"):
+        if min(row[name], default=0) < 0:
+            problems[name] = "an id is negative"
     for field, problem in problems.items():
-        raise InputError.at(problem, remedy="mine it anew", row=row["example_id"], field=field)
+        raise InputError.at(
+            problem, remedy="mine it anew", source=source, row=row["example_id"], field=field
+        )
 
 
 def _ratio(part: float, whole: float) -> float | None:

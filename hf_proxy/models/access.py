@@ -10,7 +10,9 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
+from hf_proxy.models.adapters import needs_rows_apart
 from hf_proxy.models.parallel import Processes, sum_over_ranks
+from hf_proxy.records.errors import InputError
 
 
 def unwrapped(model: nn.Module) -> Any:
@@ -51,11 +53,25 @@ def output_head(model: Any) -> nn.Module:
     """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if head is None:
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} has no output head: expected a causal language model whose "
             "get_output_embeddings() gives one; load it with AutoModelForCausalLM"
         )
     return head
+
+
+def head_width(model: Any) -> int:
+    """Rows of the output head: ids from here on can never be predicted."""
+    head: Any = output_head(model)
+    # ZeRO-3 leaves no rows in the weight itself
+    return int(getattr(head, "out_features", None) or head.weight.shape[0])
+
+
+def input_rows(model: Any) -> int:
+    """Rows of the input embedding: ids from here on cannot be read."""
+    embedding: Any = model.get_input_embeddings()
+    size = getattr(embedding, "num_embeddings", None)
+    return int(size or model.config.get_text_config().vocab_size)
 
 
 def supports_padding_free(model: Any) -> bool:
@@ -68,7 +84,7 @@ def supports_padding_free(model: Any) -> bool:
     known = attention in ("eager", "sdpa") or attention.startswith(("flash_attention", "kernels"))
     recurrent = any(getattr(module, "_is_stateful", False) for module in model.modules())
     takes_positions = "position_ids" in _forward_parameters(model)
-    return known and not recurrent and takes_positions
+    return known and not recurrent and takes_positions and not needs_rows_apart(model)
 
 
 def prefers_padding_free(model: Any) -> bool:

@@ -4,7 +4,8 @@ Nothing of the model's own generation config is left in: temperatures, penalties
 model ships with would make another distribution of it than the one that is measured.
 """
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +18,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from hf_proxy.models.access import output_head, unwrapped
+from hf_proxy.models.access import head_width, output_head, unwrapped
+from hf_proxy.models.adapters import (
+    check_adapter,
+    generation_groups,
+    generation_inputs,
+    num_virtual_tokens,
+)
+from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import fingerprint
 
 
@@ -25,20 +33,33 @@ def end_ids_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids that end a text: the tokenizer's, and those that the model was tuned to end with.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or none that the model's output head can give.
     """
     configured = unwrapped(model).generation_config.eos_token_id
     ends = [tokenizer.eos_token_id]
     ends += configured if isinstance(configured, list) else [configured]
     found = sorted({token for token in ends if token is not None})
     if not found:
-        raise ValueError("the tokenizer has no end-of-text token; set processing_class.eos_token")
+        raise InputError("the tokenizer has no end-of-text token; set processing_class.eos_token")
+    width = head_width(unwrapped(model))
+    if found[0] >= width:
+        raise InputError(
+            f"the end-of-text ids {found} are beyond the model's {width} output rows, so no text "
+            "could end; resize its embeddings or use its own tokenizer"
+        )
     return found
 
 
+def vocabulary_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids that stand for a token; between them may lie some that do not, also below `len`."""
+    return {*tokenizer.get_vocab().values(), *tokenizer.added_tokens_decoder}
+
+
 def window_of(model: Any) -> int | None:
-    """How far the model's positions reach; None where its config does not say."""
-    return getattr(unwrapped(model).config.get_text_config(), "max_position_embeddings", None)
+    """How many tokens of text the model's positions reach; None where its config does not say."""
+    bare = unwrapped(model)
+    window = getattr(bare.config.get_text_config(), "max_position_embeddings", None)
+    return None if window is None else window - num_virtual_tokens(bare)
 
 
 def generate(
@@ -49,17 +70,23 @@ def generate(
     max_new_tokens: int,
     temperature: float,
     seed: Sequence[int],
+    allowed: Iterable[int] | None = None,
 ) -> list[list[int]]:
     """New ids after each prompt, the end-of-text id included where it came.
 
+    With an adapter through the model as PEFT runs it, so equal to `PeftModel.generate`.
+
     Args:
         model: unwrapped and in eval mode, see `scoring_mode`.
-        prompts: ids of each; padded on the left, all in one batch.
+        prompts: ids of each; padded on the left, all in one batch where the adapter allows it.
         temperature: 0: greedy.
         seed: numbers that decide the draws; the process's own random streams stay as they are.
+        allowed: ids that may be written beside those that end a text; None: the vocabulary's.
+
+    Raises:
+        InputError: PEFT itself cannot write with this adapter, see `check_adapter`.
     """
-    # adapters live inside the base model; prompt tuning would not, and is refused by the heads
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    check_adapter(model)
     end_ids = end_ids_of(model, processing_class)
     pad_id = processing_class.pad_token_id
     pad_id = end_ids[0] if pad_id is None else pad_id
@@ -73,43 +100,73 @@ def generate(
         use_cache=True,
         **sampling,
     )
-    width = max(map(len, prompts))
-    ids_BT = torch.tensor([[pad_id] * (width - len(p)) + p for p in prompts])
-    mask_BT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    device = bare.device
-    with _clean_generation(bare, config), _own_draws(device, seed), _contiguous_head(bare):
-        found_BT = bare.generate(
-            logits_processor=LogitsProcessorList([_OnlyTokens(len(processing_class))]),
-            input_ids=ids_BT.to(device),
-            attention_mask=mask_BT.to(device),
-        )
-    trajectories = []
-    for row in found_BT[:, width:].tolist():
-        ends = [place for place, token in enumerate(row) if token in end_ids]
-        trajectories.append(row[: ends[0] + 1] if ends else row)
+    trajectories: list[list[int]] = [[] for _ in prompts]
+    allowed = vocabulary_ids(processing_class) if allowed is None else allowed
+    only = LogitsProcessorList([_OnlyTokens({*allowed, *end_ids}, head_width(model))])
+    with (
+        _clean_generation(model, config),
+        _own_draws(model.device, seed),
+        _contiguous_head(model),
+    ):
+        for group in generation_groups(model, list(map(len, prompts))):
+            rows = _written(model, [prompts[i] for i in group], pad_id, only)
+            for i, row in zip(group, rows, strict=True):
+                ends = [place for place, token in enumerate(row) if token in end_ids]
+                trajectories[i] = row[: ends[0] + 1] if ends else row
     return trajectories
 
 
-class _OnlyTokens(LogitsProcessor):
-    """No id beyond the tokenizer: a padded head has such rows, which stand for nothing."""
+def _written(
+    model: Any, prompts: list[list[int]], pad_id: int, processors: LogitsProcessorList
+) -> list[list[int]]:
+    """What stands behind each prompt of one batch, padding behind its end included."""
+    width = max(map(len, prompts))
+    ids_BT = torch.tensor([[pad_id] * (width - len(p)) + p for p in prompts])
+    mask_BT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    found_BT = model.generate(
+        logits_processor=processors,
+        input_ids=ids_BT.to(model.device),
+        attention_mask=mask_BT.to(model.device),
+        **generation_inputs(model, prompts),
+    )
+    return found_BT[:, width:].tolist()
 
-    def __init__(self, num_tokens: int):
-        self.num_tokens = num_tokens
+
+class _OnlyTokens(LogitsProcessor):
+    """No id without a token: heads have rows between and beyond them, which stand for nothing."""
+
+    def __init__(self, ids: set[int], width: int):
+        self.banned_V = torch.ones(width, dtype=torch.bool)
+        self.banned_V[[id for id in ids if id < width]] = False
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        scores[:, self.num_tokens :] = -torch.inf
-        return scores
+        self.banned_V = self.banned_V.to(scores.device)
+        return scores.masked_fill(self.banned_V, -torch.inf)
 
 
 @contextmanager
 def _clean_generation(model: Any, config: GenerationConfig) -> Iterator[None]:
-    """`generate` fills what a caller leaves open from the model's own config; here it has none."""
-    own = model.generation_config
-    model.generation_config = config
+    """`generate` fills what a caller leaves open from the model's own config; here it has none.
+
+    PEFT hands the config and its own preparation of inputs on to modules inside, and leaves them
+    there: every module gets back what it had.
+    """
+    names = ("generation_config", "prepare_inputs_for_generation")
+    before = [(m, {n: vars(m)[n] for n in names if n in vars(m)}) for m in model.modules()]
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner.generation_config = config
+    if "generation_config" in vars(model):
+        model.generation_config = config
     try:
-        yield
+        with warnings.catch_warnings():
+            # harmless: such prompts are grouped so that none is padded
+            warnings.filterwarnings("ignore", "Position ids are not supported")
+            yield
     finally:
-        model.generation_config = own
+        for module, own in before:
+            for name in names:
+                vars(module).pop(name, None)
+            vars(module).update(own)
 
 
 @contextmanager

@@ -16,7 +16,9 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from hf_proxy.models.access import output_head, unwrapped
+from hf_proxy.models.adapters import adapter_inputs, text_states
 from hf_proxy.models.batching import TokenBatch, token_batch
+from hf_proxy.records.errors import InputError
 
 LABELS_PER_CHUNK = 128  # C; chosen here: 256 gained nothing in bfloat16 on two CPU cores
 # Rows of a chunk that meet the softmax together, chosen here. On a CPU a few stay in cache, 2x
@@ -49,6 +51,7 @@ class LogitTransform:
 
 def _forward(model: nn.Module, batch: TokenBatch, device: torch.device) -> Any:
     inputs: dict[str, Any] = {"input_ids": batch.input_ids_BT.to(device)}
+    inputs |= adapter_inputs(model, batch)
     if batch.position_ids_BT is not None:
         inputs["position_ids"] = batch.position_ids_BT.to(device)
     # use_cache=False is no mere economy: with a cache, packed rows attend to each other in silence
@@ -128,11 +131,11 @@ def kept_logits(
     head = output_head(unwrapped(model))
 
     def select(module: Any, args: tuple) -> tuple:
-        hidden_ND = args[0].reshape(-1, args[0].shape[-1])
+        hidden_ND = text_states(unwrapped(model), args[0], inputs["input_ids"].shape[1])
         if len(hidden_ND) != inputs["input_ids"].numel():
-            raise ValueError(
+            raise InputError(
                 f"{len(hidden_ND)} positions reach the output head for "
-                f"{inputs['input_ids'].numel()} tokens (prompt tuning?); its steps cannot be told"
+                f"{inputs['input_ids'].numel()} tokens; its steps cannot be told"
             )
         return (hidden_ND[index_M][None], *args[1:])
 
@@ -181,13 +184,13 @@ def _before_head(
     def hook(module: Any, args: tuple) -> tuple:
         nonlocal called
         if called:
-            raise ValueError(f"{type(model).__name__}.forward calls its output head twice")
+            raise InputError(f"{type(model).__name__}.forward calls its output head twice")
         called = True
-        hidden_ND = args[0].reshape(-1, args[0].shape[-1])
+        hidden_ND = text_states(model, args[0], batch.input_ids_BT.shape[1])
         if len(hidden_ND) != batch.input_ids_BT.numel():
-            raise ValueError(
+            raise InputError(
                 f"{type(model).__name__} hands {len(hidden_ND)} positions to its output head for "
-                f"{batch.input_ids_BT.numel()} tokens (prompt tuning?); it cannot be scored"
+                f"{batch.input_ids_BT.numel()} tokens; it cannot be scored"
             )
         use(module, hidden_ND, batch.index_N.to(hidden_ND.device))
         return (hidden_ND[:1][None], *args[1:])
@@ -247,7 +250,7 @@ def measure_logit_transform(model: nn.Module, *, device: torch.device) -> LogitT
     if not all(
         math.isclose(x, y, rel_tol=1e-4, abs_tol=1e-5) for x, y in zip(rest, expected, strict=True)
     ):
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} changes its logits after the head in a way that is neither a "
             f"scale nor a softcap ({probe[2:]} became {rest}); this architecture is not supported"
         )

@@ -88,6 +88,7 @@ def cross_validate(
     folds: int = 5,
     seed: int = 42,
     forms: Sequence[str] = FORMS,
+    bounds: tuple[float, float] | None = None,
 ) -> CrossValidation:
     """Errors of a curve on points that it was not fitted to, beside those of its controls.
 
@@ -108,6 +109,8 @@ def cross_validate(
         folds: most folds.
         seed: of the shuffle, and of the bootstrap.
         forms: forms to choose from under `"sound"`.
+        bounds: least and most that a fitted mean can be under `"sound"`, in y's unit, as chance and
+            1; intervals then lie between 0 and the most. None: any.
 
     Raises:
         InputError: as in `fit_curve`; and too few points for one fold.
@@ -124,11 +127,11 @@ def cross_validate(
     runs = len(set(arrays.groups))
 
     def validated(values: np.ndarray) -> CrossValidation:
-        return _validate(protocol, values, arrays, splits, notes, runs, forms)
+        return _validate(protocol, values, arrays, splits, notes, runs, forms, bounds)
 
     proxy = validated(arrays.x)
     found = {name: validated(values) for name, values in arrays.controls.items()}
-    found[MEAN] = _validate("mean", arrays.x, arrays, splits, notes, runs, forms)
+    found[MEAN] = _validate("mean", arrays.x, arrays, splits, notes, runs, forms, bounds)
     against = {name: _difference(proxy, control, arrays, seed) for name, control in found.items()}
     weak = ("one run only: a training clock and a good proxy cannot be told apart",) * (runs == 1)
     return CrossValidation(
@@ -187,6 +190,7 @@ def _validate(
     notes: tuple[str, ...],
     num_runs: int,
     forms: Sequence[str],
+    bounds: tuple[float, float] | None,
 ) -> CrossValidation:
     """One x, all folds."""
     y, said = arrays.y, list(notes)
@@ -194,13 +198,15 @@ def _validate(
     names, train_r2, fold_mae, predicted, inside = [], [], [], [], []
     for number, (train, test) in enumerate(splits):
         if protocol == "paper":
-            name, r2, value = _paper_fold(x[train], y[train], x[test])
+            name, r2, value, why = _paper_fold(x[train], y[train], x[test])
         else:
             usable = () if protocol == "mean" else forms
-            name, r2, value, low, high, why = _sound_fold(x[train], y[train], x[test], usable)
-            for reason in why:
-                where.setdefault(reason, []).append(number)
+            name, r2, value, low, high, why = _sound_fold(
+                x[train], y[train], x[test], usable, bounds
+            )
             inside += list((low <= y[test]) & (y[test] <= high))
+        for reason in why:
+            where.setdefault(reason, []).append(number)
         names.append(name)
         train_r2.append(r2)
         predicted.append(value)
@@ -226,13 +232,13 @@ def _validate(
     )
 
 
-def _sound_fold(x, y, x_test, forms):
+def _sound_fold(x, y, x_test, forms, bounds):
     """Form by AICc; one that explodes at a held-out point is passed over, and said."""
-    fits, left_out = fit_forms(forms, x, y)
+    fits, left_out = fit_forms(forms, x, y, bounds)
     low, high = y.min() - np.ptp(y), y.max() + np.ptp(y)
     said = [f"{form} left out: {reason}" for form, reason in left_out.items()]
     for number, fit in enumerate(fits):
-        value = fit(x_test)
+        value = fit.unbounded(x_test)
         if np.isfinite(value).all() and low <= value.min() and value.max() <= high:
             value, least, most, _ = predict(fits[number:], x_test, LEVEL)
             return fit.form, fit.r2, value, least, most, said
@@ -246,12 +252,19 @@ def _sound_fold(x, y, x_test, forms):
     return MEAN, 0.0, value, value - width, value + width, said
 
 
-def _paper_fold(x, y, x_test) -> tuple[str, float, np.ndarray]:
-    """The form with the best training R2, arrays as they are."""
-    candidates: dict[str, Any] = {}
-    for form, degree in (("linear", 1), ("quadratic", 2)):
-        candidates[form] = np.polynomial.Polynomial.fit(x, y, degree)
-    exponential = _paper_exponential(x, y)
+def _paper_fold(x, y, x_test) -> tuple[str, float, np.ndarray, list[str]]:
+    """The form with the best training R2, arrays as they are; what is left out is said."""
+    for name, values in (("x", x), ("y", y)):
+        if not np.ptp(values) > 0:
+            why = [f"{name} is constant in the training part, the mean of y is taken"]
+            return MEAN, 0.0, np.full(len(x_test), y.mean()), why
+    candidates: dict[str, Any] = {"linear": np.polynomial.Polynomial.fit(x, y, 1)}
+    distinct, said = len(np.unique(x)), []
+    if distinct > 2:
+        candidates["quadratic"] = np.polynomial.Polynomial.fit(x, y, 2)
+    else:
+        said = [f"quadratic and exponential left out: {distinct} points are too few"]
+    exponential = _paper_exponential(x, y) if distinct > 2 else None
     if exponential is not None:
         candidates["exponential"] = exponential
     if min(x.min(), x_test.min()) > 0:
@@ -262,7 +275,7 @@ def _paper_fold(x, y, x_test) -> tuple[str, float, np.ndarray]:
         for form, curve in candidates.items()
     }
     best = max(r2, key=r2.__getitem__)
-    return best, float(r2[best]), candidates[best](x_test)
+    return best, float(r2[best]), candidates[best](x_test), said
 
 
 def _paper_exponential(x, y):

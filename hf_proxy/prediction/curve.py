@@ -2,16 +2,17 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from hf_proxy.intervals import LEVEL
-from hf_proxy.prediction.cross_validation import CrossValidation, Difference
-from hf_proxy.prediction.forms import Fit, Scale, predict
+from hf_proxy.prediction.cross_validation import CrossValidation
+from hf_proxy.prediction.curve_record import CurveRecord
+from hf_proxy.prediction.forms import Fit, predict
 from hf_proxy.records.errors import InputError
+from hf_proxy.records.record import read_record
 from hf_proxy.records.scores import ProxyScore, Setting
 from hf_proxy.records.storage import write_text
 
@@ -29,8 +30,8 @@ class Prediction:
         low, high: central interval for one new observation, of nominal coverage `level`.
         extrapolated: the score lies outside the fitted range; the interval is then the envelope
             over all forms that the points do not tell apart, without a promise.
-        clipped: one of the three was cut to [0, 1]; an interval that lies outside of it as a whole
-            says nothing, and is [0, 1].
+        clipped: the value was cut to [chance, 1], or the interval to [0, 1]; one that lies outside
+            as a whole says nothing, and is [0, 1].
         transfer: why this is a zero-shot transfer (another run or proxy than the curve's), or None.
     """
 
@@ -62,6 +63,8 @@ class Curve:
             was written before they were kept.
         statistics: sound cross-validation with its controls, in y's own unit; None where there
             were too few points for it.
+        chance: accuracy of guessing; the mean lies in [chance, 1]. 0 in a file that was written
+            before it was kept.
     """
 
     fits: tuple[Fit, ...]
@@ -76,6 +79,11 @@ class Curve:
     num_points: int
     points: tuple[tuple[float, float], ...]
     statistics: CrossValidation | None
+    chance: float = 0.0
+
+    def __post_init__(self) -> None:
+        bounded = tuple(replace(fit, bounds=(self.chance, 1.0)) for fit in self.fits)
+        object.__setattr__(self, "fits", bounded)
 
     @property
     def form(self) -> str:
@@ -102,7 +110,7 @@ class Curve:
                 and cannot check it, or the number is not finite.
         """
         if not 0 < level < 1:
-            raise ValueError(f"level is a share between 0 and 1, not {level}")
+            raise InputError(f"level is a share between 0 and 1, not {level}")
         reasons = []
         if run is not None and run not in self.runs:
             reasons.append(
@@ -135,16 +143,14 @@ class Curve:
                 remedy="fit it to points that reach there, or leave that form out",
                 field=self.metric,
             )
-        cut = [min(max(number, 0.0), 1.0) for number in (value, low, high)]
-        if high < 0 or low > 1:
-            cut[1:] = [0.0, 1.0]
+        free = predict([replace(fit, bounds=None) for fit in self.fits], np.array([x]), level)
         return Prediction(
-            value=cut[0],
-            low=cut[1],
-            high=cut[2],
+            value=value,
+            low=low,
+            high=high,
             level=level,
             extrapolated=bool(arrays[3][0]),
-            clipped=cut != [value, low, high],
+            clipped=[value, low, high] != [float(array[0]) for array in free[:3]],
             transfer="; ".join(reasons) or None,
         )
 
@@ -175,7 +181,11 @@ class Curve:
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, by rename."""
+        fits = [asdict(fit) for fit in self.fits]
+        for fit in fits:
+            del fit["bounds"]  # the curve's chance says it
         content = asdict(self) | {
+            "fits": fits,
             "form": self.form,
             "setting": self.setting.parts if isinstance(self.setting, Setting) else self.setting,
         }
@@ -188,47 +198,21 @@ class Curve:
         Raises:
             InputError: the file is missing or is no curve.
         """
-        try:
-            content = json.loads(Path(path).read_text())
-            del content["form"]
-            content["fits"] = tuple(_read_fit(fit) for fit in content["fits"])
-            content["runs"] = tuple(content["runs"])
-            content["points"] = tuple(map(tuple, content.get("points", ())))
-            if isinstance(content["setting"], dict):
-                content["setting"] = Setting(content["setting"])
-            if content["statistics"] is not None:
-                content["statistics"] = _read_statistics(content["statistics"])
-            return cls(**content)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            said = error.strerror if isinstance(error, OSError) else f"{error}"
-            if isinstance(error, KeyError):
-                said = f"it has no {error}"
-            raise InputError.at(
-                f"no curve can be read ({said})",
-                remedy="name a file that `hf-proxy fit` or Curve.save wrote",
-                source=path,
-            ) from error
-
-
-def _read_fit(content: dict[str, Any]) -> Fit:
-    return Fit(
-        **content
-        | {
-            "parameters": tuple(content["parameters"]),
-            "covariance": tuple(map(tuple, content["covariance"])),
-            "scale": Scale(**content["scale"]),
-        }
-    )
-
-
-def _read_statistics(content: dict[str, Any]) -> CrossValidation:
-    read = dict(content)
-    for name in ("forms", "fold_mae", "notes"):
-        read[name] = tuple(read[name])
-    for name in ("test_points", "predicted"):
-        read[name] = tuple(map(tuple, read[name]))
-    read["controls"] = {n: _read_statistics(c) for n, c in read["controls"].items()}
-    read["against"] = {
-        n: Difference(**d | {"per_fold": tuple(d["per_fold"])}) for n, d in read["against"].items()
-    }
-    return CrossValidation(**read)
+        remedy = "name a file that `hf-proxy fit` or Curve.save wrote"
+        found = read_record(Path(path), CurveRecord, remedy=remedy)
+        setting = found.setting
+        return cls(
+            fits=tuple(fit.to_fit() for fit in found.fits),
+            left_out=dict(found.left_out),
+            metric=found.metric,
+            setting=Setting(setting) if isinstance(setting, dict) else setting,
+            proxy=found.proxy,
+            num_parameters=found.num_parameters,
+            target=found.target,
+            y_unit=found.y_unit,
+            runs=tuple(found.runs),
+            num_points=found.num_points,
+            points=tuple((x, y) for x, y in found.points),
+            statistics=found.statistics.to_statistics() if found.statistics else None,
+            chance=found.chance,
+        )

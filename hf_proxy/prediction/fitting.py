@@ -27,6 +27,7 @@ def fit_curve(
     num_parameters: int | None = None,
     target: str | None = None,
     y_unit: str = "fraction",
+    chance: float = 0.0,
     groups: Sequence[str] | None = None,
     controls: Mapping[str, Sequence[float]] | None = None,
 ) -> Curve:
@@ -40,6 +41,8 @@ def fit_curve(
         setting: of the scores, for `Curve.predict` to check.
         proxy, num_parameters, target: names and size, for the record.
         y_unit: `"fraction"` or `"percent"`.
+        chance: accuracy of guessing, a fraction, as 0.25 for four choices. The fitted mean lies in
+            [chance, 1] in every form; observations below are kept as they are.
         groups: [n], the run of each point; None: one run.
         controls: name to [n], what the proxy has to beat, as tokens seen; see `cross_validate`.
 
@@ -51,17 +54,27 @@ def fit_curve(
         raise ValueError(f"metric must be one of {METRICS}, not {metric!r}")
     if y_unit not in Y_UNITS:
         raise ValueError(f"y_unit must be one of {tuple(Y_UNITS)}, not {y_unit!r}")
+    if not 0 <= chance < 1:
+        raise ValueError(f"chance must be a fraction from 0 to below 1, not {chance}")
     check_forms(forms)
     arrays = check_points(x, y, controls, groups)
     _check_unit(arrays.y, y_unit)
-    fits, left_out = fit_forms(forms, arrays.x, arrays.y / Y_UNITS[y_unit])
+    unit = Y_UNITS[y_unit]
+    fits, left_out = fit_forms(forms, arrays.x, arrays.y / unit, (chance, 1.0))
     if not fits:
         raise InputError.at(
             f"no form fits these points: {left_out}", remedy="give more points or other forms"
         )
     statistics = None
     if len(arrays.x) > LEAST_POINTS:
-        statistics = cross_validate(x, y, groups=groups, controls=controls, forms=forms)
+        statistics = cross_validate(
+            x,
+            y,
+            groups=groups,
+            controls=controls,
+            forms=forms,
+            bounds=(chance * unit, unit),
+        )
     if len(arrays.x) < FEW_POINTS:
         logger.warning(
             "%s: with %d points the interval rests on the form; about %d make a prediction",
@@ -80,8 +93,9 @@ def fit_curve(
         y_unit=y_unit,
         runs=tuple(sorted(set(map(str, arrays.groups)))) if groups is not None else (),
         num_points=len(arrays.x),
-        points=tuple(zip(arrays.x.tolist(), (arrays.y / Y_UNITS[y_unit]).tolist(), strict=True)),
+        points=tuple(zip(arrays.x.tolist(), (arrays.y / unit).tolist(), strict=True)),
         statistics=statistics,
+        chance=chance,
     )
 
 

@@ -75,4 +75,4 @@ def check_points(
 def check_forms(forms: Sequence[str]) -> None:
     """Refuse forms that do not exist."""
     if not forms or set(forms) - set(FORMS):
-        raise ValueError(f"forms must be some of {FORMS}, not {tuple(forms)}")
+        raise InputError(f"forms must be some of {FORMS}, not {tuple(forms)}")

@@ -1,13 +1,41 @@
 """Folders that a training leaves: checkpoints, whole or cut short, and the sets of its steps."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.record import LARGEST, Count, Record, Text, checked, read_json
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _STEP_FOLDER = re.compile(r"step-(\d+)(?:-[0-9a-f]+)?")
+
+
+class LoggedRow(Record):
+    """A row of Trainer's log; a loss may well be infinite or none, but no number of 400 digits."""
+
+    model_config = ConfigDict(extra="allow")
+
+    step: Count = 0
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        for name, value in (self.model_extra or {}).items():
+            if isinstance(value, int) and abs(value) > LARGEST:
+                raise ValueError(f"{name} is no number of a log")
+        return self
+
+
+class TrainerState(Record):
+    """`trainer_state.json`, as far as we read it."""
+
+    global_step: Count | None = None
+    log_history: list[LoggedRow] = []
+    best_metric: Annotated[float, Field(allow_inf_nan=True)] | None = None
+    best_model_checkpoint: Text | None = None
 
 
 def checkpoints_of(folder: Path) -> Iterator[tuple[int, Path, dict[str, Any] | None]]:
@@ -23,10 +51,12 @@ def checkpoints_of(folder: Path) -> Iterator[tuple[int, Path, dict[str, Any] | N
     }
     for step, path in sorted(found.items(), reverse=True):
         try:
-            state = json.loads((path / "trainer_state.json").read_text())
-        except (OSError, ValueError):
-            state = None
-        yield step, path, state if isinstance(state, dict) else None
+            state = read_json(path / "trainer_state.json")
+            checked(TrainerState, state)
+        except InputError:
+            yield step, path, None
+        else:
+            yield step, path, state
 
 
 def step_of(folder: Path) -> int | None:

@@ -2,20 +2,92 @@
 
 import json
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal, Self, get_args
 
 from datasets import Dataset
+from pydantic import model_validator
 
+from hf_proxy.records.record import Count, Number, Record, Text, checked, parse_object
 from hf_proxy.records.storage import fingerprint
 
 # of a ProxyScore, for which lower is better, and what they are called
-METRIC_NAMES = {"value": "rBridge", "trace_nll": "R_phi", "bits_per_byte": "bits per byte"}
+Metric = Literal["value", "trace_nll", "bits_per_byte"]
+METRIC_NAMES: dict[str, str] = {
+    "value": "rBridge",
+    "trace_nll": "R_phi",
+    "bits_per_byte": "bits per byte",
+}
 # the same with their units
 METRIC_LABELS = {
     metric: name if metric == "bits_per_byte" else f"{name}, nats per token"
     for metric, name in METRIC_NAMES.items()
 }
-METRICS = tuple(METRIC_NAMES)
+METRICS: tuple[str, ...] = get_args(Metric)
+
+
+class ScoreScalars(Record):
+    """The numbers of a saved score; see `ProxyScore`."""
+
+    value: Number
+    low: Number | None
+    high: Number | None
+    pooled: Number
+    trace_nll: Number
+    bits_per_byte: Number
+    top1_agreement: Number
+    mean_rank: Number
+    num_traces: Count
+    num_labels: Count
+    setting_parts: dict[Text, Text | Count | None]
+    model_id: Text | None
+    num_parameters: Count
+    step: Count | None
+
+    def to_score(self, rows: Dataset) -> "ProxyScore":
+        """The score, with the rows of its traces."""
+        scalars = {name: getattr(self, name) for name in ScoreScalars.model_fields}
+        return ProxyScore(setting=Setting(scalars.pop("setting_parts")), rows=rows, **scalars)
+
+
+class ScoreRows(Record):
+    """Columns of a score's traces; none of them where only the numbers were kept."""
+
+    example_id: list[Text] = []
+    weighted_nll_sum: list[Number] = []
+    nll_sum: list[Number] = []
+    weight_sum: list[Number] = []
+    top1_sum: list[Count] | None = None
+    rank_sum: list[Count] | None = None
+    num_labels: list[Count] = []
+    num_bytes: list[Count] = []
+
+    @property
+    def columns(self) -> dict[str, list]:
+        """Those that the file has."""
+        found = {name: getattr(self, name) for name in ScoreRows.model_fields}
+        return {name: column for name, column in found.items() if column is not None}
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        lengths = {name: len(column) for name, column in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"the columns differ in length, {lengths}")
+        if len(set(self.example_id)) < len(self.example_id):
+            raise ValueError("an example_id stands twice")
+        if 0 in self.num_labels or 0 in self.num_bytes:
+            raise ValueError("a trace has no labels or no bytes")
+        return self
+
+
+class ScoreRecord(ScoreScalars):
+    """A line of `scores.jsonl`: what `ProxyScore.to_json` writes."""
+
+    rows: ScoreRows
+
+    def to_score(self, rows: Dataset | None = None) -> "ProxyScore":
+        """The score, with the rows that it holds."""
+        columns = self.rows.columns if self.rows.example_id else {}
+        return super().to_score(Dataset.from_dict(columns))
 
 
 @dataclass(frozen=True)
@@ -107,8 +179,10 @@ class ProxyScore:
 
     @classmethod
     def from_json(cls, text: str) -> "ProxyScore":
-        """The score that `to_json` wrote."""
-        content = json.loads(text)
-        content["setting"] = Setting(content.pop("setting_parts"))
-        content["rows"] = Dataset.from_dict(content["rows"])
-        return cls(**content)
+        """The score that `to_json` wrote.
+
+        Raises:
+            InputError: it is none.
+        """
+        content = parse_object(text.encode(errors="surrogatepass"), source="score")
+        return checked(ScoreRecord, content, source="score").to_score()

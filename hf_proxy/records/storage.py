@@ -1,6 +1,7 @@
 """Hashes of content, caches, and files that appear by rename, whole or not at all.
 
-Sets are Arrow files that hold numbers, ids, text and bytes only.
+Sets are Arrow files that hold numbers, ids, text and bytes only. Beside each that we write stands
+its checksum, as `sha256sum -c` reads it: a byte that has changed since is named, not learnt from.
 """
 
 import hashlib
@@ -72,14 +73,19 @@ def cached_path(name: str) -> Path:
     return cache_dir() / fingerprint(versions) / name
 
 
-def cached_dataset(key: str, features: Features, rows: Callable[[], Iterable[dict]]) -> Dataset:
-    """The memory-mapped `Dataset` stored under `key`, built from `rows()` if it is not there.
+def cached_dataset(
+    key: str, features: Features, rows: Callable[[], Iterable[dict]], *, anew: bool = False
+) -> Dataset:
+    """The memory-mapped `Dataset` stored under `key`, built from `rows()` if it is not there whole.
 
     Rows are written as they come, so memory does not grow with the set. The file appears after
     `rows()` has ended, and is never taken away: several processes may build it at once.
+
+    Args:
+        anew: build it whatever is there.
     """
     path = cached_path(f"{key}.arrow")
-    if not path.exists():
+    if anew or not path.exists() or not is_unchanged(path):
         write_arrow(path, features, rows())
     return Dataset.from_file(str(path))
 
@@ -94,9 +100,60 @@ def write_arrow(path: Path, features: Features, rows: Iterable[dict]) -> None:
             stream = iter(rows)
             while chunk := list(islice(stream, 1000)):
                 writer.write_batch(pa.RecordBatch.from_pylist(chunk, schema=schema))
+        # first the checksum: a file without one was written by a version that wrote none
+        _write_checksum(path, partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_arrow(path: Path, features: Features, *, remedy: str) -> Dataset:
+    """The rows of a file that `write_arrow` wrote, mapped.
+
+    Raises:
+        InputError: it is not as it was written; where an older version left no checksum, it is no
+            Arrow file of these columns.
+    """
+    unchanged = is_unchanged(path)
+    if unchanged is False:
+        raise InputError.at(
+            "it is not as it was written (its checksum differs)", remedy=remedy, source=path
+        )
+    try:
+        rows = Dataset.from_file(str(path))
+        if unchanged is None:  # what a flipped byte makes of an offset would be read as memory
+            rows.data.validate(full=True)
+    except Exception as error:  # the libraries below raise whatever they come upon
+        raise InputError.at(
+            f"it cannot be read ({type(error).__name__})", remedy=remedy, source=path
+        ) from error
+    if unchanged is None and rows.features != features:
+        raise InputError.at("its columns are not those of such a set", remedy=remedy, source=path)
+    if unchanged is None and any(map(_has_nulls, rows.data.columns)):
+        raise InputError.at("a value is missing", remedy=remedy, source=path)
+    return rows
+
+
+def is_unchanged(path: Path) -> bool | None:
+    """Whether a file is as its checksum says; None where none stands beside it."""
+    beside = _checksum_path(path)
+    if not beside.exists():
+        return None
+    return beside.read_bytes().split()[:1] == [file_hash(path).encode()]
+
+
+def _checksum_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _write_checksum(path: Path, content: Path) -> None:
+    write_text(_checksum_path(path), f"{file_hash(content)}  {path.name}\n")
+
+
+def _has_nulls(column: Any) -> bool:
+    if column.null_count:
+        return True
+    return pa.types.is_list(column.type) and any(chunk.values.null_count for chunk in column.chunks)
 
 
 def save_dataset(dataset: Dataset, folder: str | Path, provenance: Mapping, *, overwrite=False):
@@ -125,6 +182,8 @@ def save_dataset(dataset: Dataset, folder: str | Path, provenance: Mapping, *, o
         dataset.save_to_disk(str(partial))
         stamped = json.dumps(provenance_of(**provenance), indent=2, sort_keys=True)
         (partial / "provenance.json").write_text(stamped)
+        for file in partial.glob("*.arrow"):
+            _write_checksum(file, file)
         if folder.exists():
             old = partial_path(folder)
             os.replace(folder, old)

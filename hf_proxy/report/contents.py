@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-
+from hf_proxy.mining.shards import read_shard
 from hf_proxy.prediction.curve import Curve
-from hf_proxy.records.errors import InputError
 from hf_proxy.records.scores import ProxyScore
 
 
@@ -82,9 +80,4 @@ class RunContents:
 def shard_rows(shards: list[Path]) -> Iterator[dict[str, Any]]:
     """Rows of the files, one after another."""
     for shard in shards:
-        try:
-            yield from Dataset.from_file(str(shard))
-        except (OSError, ValueError) as error:
-            raise InputError.at(
-                f"it cannot be read ({type(error).__name__})", remedy="mine it anew", source=shard
-            ) from error
+        yield from read_shard(shard)

@@ -49,7 +49,7 @@ def compare(score_a: ProxyScore, score_b: ProxyScore, *, metric: str = "value") 
                 else "; across tokenizers use metric='bits_per_byte'"
             )
         )
-    if score_a.num_traces < 2:
+    if min(score_a.num_traces, len(score_a.rows), len(score_b.rows)) < 2:
         raise ValueError("a comparison needs at least two traces")
     numerator_a, weight = score_terms(score_a, metric)
     delta = numerator_a - score_terms(score_b, metric)[0]

@@ -12,8 +12,16 @@ from datasets import Dataset
 from torch import nn
 from tqdm.auto import tqdm
 
-from hf_proxy.models.access import prefers_padding_free, scoring_mode, supports_padding_free
+from hf_proxy.models.access import (
+    head_width,
+    input_rows,
+    prefers_padding_free,
+    scoring_mode,
+    supports_padding_free,
+)
+from hf_proxy.models.adapters import check_adapter
 from hf_proxy.models.batching import group_by_tokens, token_batch
+from hf_proxy.models.generation import window_of
 from hf_proxy.models.logits import label_logprobs, measure_logit_transform
 from hf_proxy.models.parallel import (
     Processes,
@@ -116,11 +124,12 @@ def forwards(
         if padding_free is None:
             padding_free = prefers_padding_free(bare)
         elif padding_free and not supports_padding_free(bare):
-            raise ValueError(
+            raise InputError(
                 f"{type(bare).__name__} with attention "
                 f"{getattr(bare.config, '_attn_implementation', None)!r} cannot tell packed rows "
                 "apart; score it with padding_free=False"
             )
+        check_adapter(bare)
         _check_window(bare, rows)
         shards = [
             [[shard[i] for i in group] for group in groups]
@@ -175,8 +184,7 @@ def _arrays(table: pa.Table) -> tuple[np.ndarray, ...]:
 
 
 def _check_window(model: Any, rows: Rows) -> None:
-    config = model.config.get_text_config()
-    window = getattr(config, "max_position_embeddings", None)
+    window = window_of(model)
     longest = int(np.argmax(rows.length))
     # the last token is only ever predicted, so the window holds one token less than the row
     if window is not None and rows.length[longest] - 1 > window:
@@ -188,16 +196,14 @@ def _check_window(model: Any, rows: Rows) -> None:
 
 
 def _check_vocabulary(model: Any, batch: Any, rows: Rows) -> None:
-    size = model.config.get_text_config().vocab_size
-    size = getattr(model.get_input_embeddings(), "num_embeddings", size)
-    largest = max(int(batch.input_ids_BT.max()), int(batch.label_N.max()))
-    if largest >= size:
-        raise InputError.at(
-            f"token id {largest} is beyond the model's vocabulary of {size}",
-            remedy="align with this model's own tokenizer",
-            row=rows.example_id[batch.rows[0]],
-            field="input_ids",
-        )
+    for ids, size in ((batch.input_ids_BT, input_rows(model)), (batch.label_N, head_width(model))):
+        if (largest := int(ids.max())) >= size:
+            raise InputError.at(
+                f"token id {largest} is beyond the model's vocabulary of {size}",
+                remedy="align with this model's own tokenizer",
+                row=rows.example_id[batch.rows[0]],
+                field="input_ids",
+            )
 
 
 def _check_finite(logprob_N: torch.Tensor, example_id: str) -> None:

@@ -8,8 +8,25 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import fingerprint
 from hf_proxy.tokens.spans import byte_ends
+
+
+def tokenizer_of(processing_class: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer that a processing class is, or that a processor holds.
+
+    Raises:
+        InputError: it is none and holds none.
+    """
+    for found in (processing_class, getattr(processing_class, "tokenizer", None)):
+        if isinstance(found, PreTrainedTokenizerBase):
+            return found
+    raise InputError.at(
+        f"{type(processing_class).__name__} is no tokenizer and holds none",
+        remedy="pass a tokenizer, or a processor that has one",
+        field="processing_class",
+    )
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -24,7 +41,8 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     added_ids = {id for id, *_ in added}
     named = tokenizer.special_tokens_map
     pad = named.pop("pad_token", None)
-    if added and added[-1][:2] == [len(tokenizer) - 1, pad] and pad not in named.values():
+    last = max(tokenizer.get_vocab().values(), default=None)  # ids may have gaps
+    if added and added[-1][:2] == [last, pad] and pad not in named.values():
         added.pop()
     content: dict[str, Any] = {"added": added, "split": tokenizer.split_special_tokens}
     if tokenizer.is_fast:

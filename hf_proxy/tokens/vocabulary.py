@@ -1,7 +1,6 @@
 """Whether an amateur reads the expert's ids, token by token; control tokens are matched by name."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -76,22 +75,3 @@ def match_vocabularies(
         [(id, own) for id, own in pairs if own is not None and own != id],
         {id: added[id] for id, own in pairs if own is None},
     )
-
-
-def check_widths(expert: Any, amateur: Any, num_tokens: int) -> int:
-    """Width of the logits that both have.
-
-    Raises:
-        ValueError: one of them has fewer rows than the tokenizer has tokens.
-    """
-    widths = {
-        name: model.get_output_embeddings().weight.shape[0]
-        for name, model in (("expert", expert), ("amateur", amateur))
-    }
-    for name, width in widths.items():
-        if width < num_tokens:
-            raise ValueError(
-                f"the {name} has {width} output rows, the tokenizer {num_tokens} tokens; "
-                "resize its embeddings or use its own tokenizer"
-            )
-    return min(widths.values())

@@ -19,7 +19,12 @@ from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.records.rows import ALIGNED_FEATURES
 from hf_proxy.records.storage import cached_dataset, fingerprint
 from hf_proxy.tokens.prompts import read_context
-from hf_proxy.tokens.tokenizers import encode_contexts, encode_traces, tokenizer_fingerprint
+from hf_proxy.tokens.tokenizers import (
+    encode_contexts,
+    encode_traces,
+    tokenizer_fingerprint,
+    tokenizer_of,
+)
 from hf_proxy.traces.checks import check_trace, traces_fingerprint
 from hf_proxy.traces.settings import TRACE_CONTEXT, AlignmentSettings
 
@@ -54,7 +59,7 @@ def align_traces(
 
     Args:
         traces: `Trace` rows.
-        tokenizer: the proxy's.
+        tokenizer: the proxy's, or a processor that holds it.
         context: text in which `{prompt}` is replaced; or `"chat"`, the tokenizer's chat template
             with the prompt as user turn and the generation prompt; or a function of the row.
             Context and trace are tokenized apart, special tokens on the context only.
@@ -79,7 +84,7 @@ def align_traces(
         max_length=max_length,
         too_long=too_long,
     )
-    return align_rows(traces, tokenizer, settings)
+    return align_rows(traces, tokenizer_of(tokenizer), settings)
 
 
 def align_rows(

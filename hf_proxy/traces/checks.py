@@ -3,13 +3,34 @@
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from typing import NoReturn
+from typing import Annotated, Any, NoReturn
 
 import numpy as np
+from pydantic import Field
 
-from hf_proxy.records.errors import InputError
+from hf_proxy.records.errors import InputError, shown
+from hf_proxy.records.record import Record
 from hf_proxy.records.rows import WEIGHTINGS, ZERO_PROBABILITY_LOGPROB
 from hf_proxy.records.storage import fingerprint
+
+_Span = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=2, max_length=2)]
+
+
+class TraceRecord(Record):
+    """A row of a file as far as `check_trace` takes its types for granted.
+
+    A missing logprob, or one that is no finite number, is named there by its place.
+    """
+
+    example_id: str | int | None = None
+    prompt: Any = None
+    trace: Any = None
+    weighting: Any = None
+    frontier_spans: Annotated[list[_Span], Field(fail_fast=True)] | None = None
+    frontier_logprobs: (
+        Annotated[list[Annotated[float, Field(allow_inf_nan=True)] | None], Field(fail_fast=True)]
+        | None
+    ) = None
 
 
 def check_trace(row: Mapping, *, source: str | None = None, index: int | None = None) -> None:
@@ -21,7 +42,7 @@ def check_trace(row: Mapping, *, source: str | None = None, index: int | None = 
     Raises:
         InputError: naming `source`, the row and the field.
     """
-    name = f"{index} (example_id {row.get('example_id')!r})"
+    name = f"{index} (example_id {shown(row.get('example_id'))})"
 
     def fail(field: str, problem: str, remedy: str) -> NoReturn:
         raise InputError.at(problem, remedy=remedy, source=source, row=name, field=field)
@@ -29,7 +50,7 @@ def check_trace(row: Mapping, *, source: str | None = None, index: int | None = 
     for text_field in ("example_id", "prompt", "trace", "weighting"):
         value = row.get(text_field)
         if not isinstance(value, str):
-            fail(text_field, f"expected text, found {value!r:.40}", "fill it or drop the row")
+            fail(text_field, f"expected text, found {shown(value)}", "fill it or drop the row")
         try:
             value.encode()
         except UnicodeEncodeError as error:
@@ -39,7 +60,7 @@ def check_trace(row: Mapping, *, source: str | None = None, index: int | None = 
     if not row["trace"]:
         fail("trace", "it is empty", "drop the row: there is nothing to score")
     if row["weighting"] not in WEIGHTINGS:
-        fail("weighting", f"{row['weighting']!r} is not known", f"use one of {WEIGHTINGS}")
+        fail("weighting", f"{shown(row['weighting'])} is not known", f"use one of {WEIGHTINGS}")
     spans, logprobs = row.get("frontier_spans"), row.get("frontier_logprobs")
     spans = [] if spans is None else spans
     logprobs = [] if logprobs is None else logprobs

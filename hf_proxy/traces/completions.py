@@ -6,14 +6,29 @@ escaped text, so they are carried over to the letters that a reader sees.
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from json.decoder import scanstring  # type: ignore[attr-defined]
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from hf_proxy.records.errors import InputError
+from hf_proxy.records.errors import InputError, shown
+from hf_proxy.records.record import checked
 from hf_proxy.records.rows import ZERO_PROBABILITY_LOGPROB
+from hf_proxy.traces.completion_records import (
+    BatchAnswer,
+    Completion,
+    CompletionRow,
+    Logprobs,
+    MessageRecord,
+    Messages,
+    RequestRecord,
+    TokenRecord,
+)
+from hf_proxy.traces.files import file_rows
+
+_REMEDY = "store the whole response object"
 
 
 class Dropped(NamedTuple):
@@ -26,38 +41,48 @@ def trace_of_completion(
     row: Mapping, source: str, index: int, prompts: Mapping[str, str] | None
 ) -> dict[str, Any] | Dropped:
     """A `Trace` from one chat completion with `logprobs.content`."""
-    example_id = row.get("example_id", row.get("custom_id"))
-    name = f"{index} (example_id {example_id!r})"
+    name = f"{index} (example_id {shown(row.get('example_id', row.get('custom_id')))})"
+    place = {"source": source, "row": name}
 
     def fail(field, problem, remedy):
-        return InputError.at(problem, remedy=remedy, source=source, row=name, field=field)
+        return InputError.at(problem, remedy=remedy, field=field, **place)
 
-    response = row.get("response")
+    found = checked(CompletionRow, row, remedy="mend the row, or drop it", **place)
+    example_id = row.get("example_id", found.custom_id)
+    response, at = found.response, "response"
     if "custom_id" in row:
-        if row.get("error") or not response or response.get("status_code") != 200:
+        if found.error or not response:
             return Dropped("request failed")
-        response = response.get("body")
+        answer = checked(BatchAnswer, response, field=at, remedy=_REMEDY, **place)
+        if answer.status_code != 200:
+            return Dropped("request failed")
+        response, at = answer.body, "response.body"
     if not isinstance(response, Mapping) or not isinstance(response.get("choices"), list):
-        raise fail("response", "not a chat completion", "store the whole response object")
-    if len(response["choices"]) != 1:
-        raise fail("response.choices", f"{len(response['choices'])} choices", "ask with n = 1")
-    (choice,) = response["choices"]
-    content = (choice.get("message") or {}).get("content")
+        raise fail("response", "not a chat completion", _REMEDY)
+    completion = checked(Completion, response, field=at, remedy=_REMEDY, **place)
+    if len(completion.choices) != 1:
+        raise fail("response.choices", f"{len(completion.choices)} choices", "ask with n = 1")
+    (choice,) = completion.choices
+    content = choice.message.content if choice.message else None
     if not content:
         return Dropped("no answer (refused or empty)")
-    if choice.get("finish_reason") == "length":
+    if choice.finish_reason == "length":
         return Dropped("answer cut off (finish_reason length)")
-    if prompts is not None and row.get("custom_id") not in prompts:
+    if prompts is not None and found.custom_id not in prompts:
         raise fail("custom_id", "not in the requests file", "pass the input file of this batch")
     if prompts is not None:
-        prompt = prompts[row["custom_id"]]
-    elif row.get("prompt") is not None:
-        prompt = row["prompt"]
-    elif isinstance(row.get("messages"), list):
-        prompt = text_of_messages(row["messages"], fail)
+        prompt = prompts[str(found.custom_id)]
+    elif found.prompt is not None:
+        prompt = found.prompt
+    elif isinstance(found.messages, list):
+        asked = checked(Messages, row, remedy="store the messages as they were sent", **place)
+        prompt = text_of_messages(asked.messages, fail)
     else:
         raise fail("prompt", "it is missing", "add prompt or messages, or pass requests=")
-    tokens = (choice.get("logprobs") or {}).get("content")
+    tokens: Sequence[TokenRecord] | None = None
+    if choice.logprobs:
+        at = f"{at}.choices[0].logprobs"
+        tokens = checked(Logprobs, choice.logprobs, field=at, remedy=_REMEDY, **place).content
     if not tokens:
         raise fail("response.choices.logprobs", "it is missing", "ask with logprobs=true")
     byte_token, logprobs = _spell(content, tokens, fail)
@@ -78,7 +103,28 @@ def trace_of_completion(
     }
 
 
-def _spell(content: str, tokens: list[Mapping], fail) -> tuple[np.ndarray, list[float]]:
+def prompts_of_requests(path: Path) -> dict[str, str]:
+    """By `custom_id` what the input file of a batch asks.
+
+    Raises:
+        InputError: it cannot be read, or a row is no request.
+    """
+    prompts: dict[str, str] = {}
+    for index, row in enumerate(file_rows(path)):
+
+        def fail(field, problem, remedy, index=index):
+            return InputError.at(problem, remedy=remedy, source=path, row=index, field=field)
+
+        body = row.get("body")
+        if "custom_id" not in row or not isinstance(body, Mapping) or "messages" not in body:
+            raise fail("body.messages", "not a batch request", "pass the input file of the batch")
+        remedy = "pass the input file of the batch"
+        request = checked(RequestRecord, row, source=path, row=index, remedy=remedy)
+        prompts[request.custom_id] = text_of_messages(request.body.messages, fail)
+    return prompts
+
+
+def _spell(content: str, tokens: Sequence[TokenRecord], fail) -> tuple[np.ndarray, list[float]]:
     """Which token holds each byte of `content`, and the logprob of each token.
 
     Tokens behind the last byte, such as an end-of-turn mark, are allowed: they spell no letter.
@@ -88,7 +134,7 @@ def _spell(content: str, tokens: list[Mapping], fail) -> tuple[np.ndarray, list[
     logprobs = []
     end = 0
     for place, token in enumerate(tokens):
-        logprob = zero_spelt(token.get("logprob"))
+        logprob = zero_spelt(token.logprob)
         if logprob is None or not math.isfinite(logprob) or logprob > 0:
             raise fail(
                 f"response.choices.logprobs.content[{place}].logprob",
@@ -98,13 +144,19 @@ def _spell(content: str, tokens: list[Mapping], fail) -> tuple[np.ndarray, list[
         logprobs.append(float(logprob))
         if end == len(data):
             continue
-        raw = token.get("bytes")
-        piece = bytes(raw) if raw is not None else str(token.get("token")).encode()
+        if token.bytes is None and token.token is None:
+            raise fail(
+                f"response.choices.logprobs.content[{place}]",
+                "neither token nor bytes",
+                "the tokens must spell the answer: store them with their bytes",
+            )
+        raw = token.bytes
+        piece = str(token.token).encode(errors="surrogatepass") if raw is None else bytes(raw)
         if data[end : end + len(piece)] != piece:
             raise fail(
                 f"response.choices.logprobs.content[{place}]",
-                f"the token is {piece!r}, the answer goes on with {data[end : end + 20]!r} at "
-                f"byte {end}",
+                f"the token is {shown(piece)}, the answer goes on with "
+                f"{data[end : end + 20]!r} at byte {end}",
                 "the tokens must spell the answer: store them with their bytes",
             )
         byte_token[end : end + len(piece)] = place
@@ -131,7 +183,7 @@ def _reasoning_of(content: str) -> tuple[int, int, bool]:
     try:
         if "reasoning" not in decoder.raw_decode(content, start)[0]:
             return 0, len(content), False
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # a number of thousands of digits, brackets as deep
         return 0, len(content), False
     found = (0, 0)
     place = start
@@ -213,21 +265,29 @@ def _spans_of(
     return "".join(letter for letter, _, _ in letters), spans, span_logprobs
 
 
-def text_of_messages(messages: Iterable[Mapping], fail) -> str:
+def text_of_messages(messages: Sequence[MessageRecord], fail) -> str:
     """What was asked: every message but the system's, a blank line between."""
     texts = []
-    for message in messages:
-        if message.get("role") in ("system", "developer"):
+    for place, message in enumerate(messages):
+        if message.role in ("system", "developer"):
             continue
-        content = message.get("content")
+        content = message.content
         if isinstance(content, list):
-            if any(part.get("type") != "text" for part in content):
-                raise fail("messages", "a part is not text", "only text can be scored")
-            content = "".join(part["text"] for part in content)
+            parts = [_part(part, place, fail) for part in content]
+            content = "".join(parts)
         if not isinstance(content, str):
-            raise fail("messages", f"content is {content!r:.40}", "expected text")
+            raise fail("messages", f"content is {shown(content)}", "expected text")
         texts.append(content)
     return "\n\n".join(texts)
+
+
+def _part(part: Any, place: int, fail) -> str:
+    """The text of one part of a message."""
+    if isinstance(part, Mapping) and part.get("type") == "text":
+        text = part.get("text")
+        if isinstance(text, str):
+            return text
+    raise fail(f"messages[{place}].content", "a part is not text", "only text can be scored")
 
 
 def zero_spelt(value: Any) -> Any:

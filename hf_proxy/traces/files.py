@@ -1,6 +1,5 @@
 """Rows of a file, a folder or a hub id as they stand there, and what names their content."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,14 @@ import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 
-from hf_proxy.records.errors import InputError
-from hf_proxy.records.storage import file_hash, fingerprint
+from hf_proxy.records.errors import InputError, shown
+from hf_proxy.records.lines import raw_lines
+from hf_proxy.records.record import parse_json, read_bytes
+from hf_proxy.records.storage import file_hash, fingerprint, is_unchanged
 
 FILE_TYPES = (".jsonl", ".json", ".parquet")
+_ANEW = "save it again, or name another"
+_AGAIN = "the file may be cut off: write it again"
 
 
 def open_source(source: str, split: str | None) -> tuple[str, Iterable[Mapping]]:
@@ -38,7 +41,7 @@ def open_source(source: str, split: str | None) -> tuple[str, Iterable[Mapping]]
         files = sorted(file for file in path.rglob("*") if file.is_file())
         identity = fingerprint([[file.name, file_hash(file)] for file in files])
         if any(file.name in ("state.json", "dataset_dict.json") for file in files):
-            dataset = load_from_disk(source)
+            dataset = _saved_set(path)
             if split is not None:
                 dataset = _split(dataset, split, source)
             return fingerprint([identity, split]), _one_split(dataset, source)
@@ -53,6 +56,25 @@ def open_source(source: str, split: str | None) -> tuple[str, Iterable[Mapping]]
         return identity, (row for file in files for row in file_rows(file))
     _no_split(split, source)
     return file_hash(path), file_rows(path)
+
+
+def _saved_set(folder: Path) -> Dataset | DatasetDict:
+    """What `save_to_disk` wrote: mapped, and every value of it one that may be read."""
+    for path in sorted(folder.rglob("*.arrow")):
+        if is_unchanged(path) is False:
+            raise InputError.at(
+                "it is not as it was written (its checksum differs)", remedy=_ANEW, source=path
+            )
+    try:
+        found = load_from_disk(str(folder))
+        for dataset in found.values() if isinstance(found, DatasetDict) else [found]:
+            dataset.data.validate(full=True)
+            dataset[:1]  # features that do not fit their columns
+    except Exception as error:  # the libraries below raise whatever they come upon
+        raise InputError.at(
+            f"no saved set can be read ({type(error).__name__})", remedy=_ANEW, source=folder
+        ) from error
+    return found
 
 
 def _split(dataset: Any, split: str, source: str) -> Dataset:
@@ -91,16 +113,9 @@ def file_rows(path: Path) -> Iterator[Mapping]:
         InputError: it is no such file, or a row is no object.
     """
     if path.suffix == ".parquet":
-        try:
-            file = pq.ParquetFile(path)
-        except pa.ArrowException as error:
-            raise InputError.at(
-                "no Parquet file", remedy="write it again, or name another", source=path
-            ) from error
-        for batch in file.iter_batches():
-            yield from batch.to_pylist()
+        yield from _parquet_rows(path)
     elif path.suffix == ".json":
-        content = _parse_json(path.read_bytes(), path, None)
+        content = parse_json(read_bytes(path), source=path, remedy=_AGAIN)
         if not isinstance(content, list):
             raise InputError.at(
                 "expected a list of rows", remedy="for one object a line use .jsonl", source=path
@@ -108,10 +123,10 @@ def file_rows(path: Path) -> Iterator[Mapping]:
         for index, row in enumerate(content):
             yield _mapping(row, path, index)
     elif path.suffix == ".jsonl":
-        with path.open("rb") as file:
-            filled = ((number, line) for number, line in enumerate(file, 1) if line.strip())
-            for index, (number, line) in enumerate(filled):
-                yield _mapping(_parse_json(line, path, index, number), path, index)
+        # rows count from 0, as everywhere in datasets; an editor's lines do not
+        for index, (number, line) in enumerate(raw_lines(path)):
+            row = parse_json(line, source=path, row=index, line=number, remedy=_AGAIN)
+            yield _mapping(row, path, index)
     else:
         raise InputError.at(
             f"file type {path.suffix!r} is not read",
@@ -120,31 +135,23 @@ def file_rows(path: Path) -> Iterator[Mapping]:
         )
 
 
-def _parse_json(data: bytes, path: Path, index: int | None, line: int | None = None) -> Any:
+def _parquet_rows(path: Path) -> Iterator[Mapping]:
     try:
-        return json.loads(data.decode())
-    except UnicodeDecodeError as error:
+        for batch in pq.ParquetFile(path, page_checksum_verification=True).iter_batches():
+            batch.validate(full=True)
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError.at(
-            f"no UTF-8 text at byte {error.start}",
-            remedy="save the file as UTF-8",
+            f"no Parquet file ({type(error).__name__})",
+            remedy="write it again, or name another",
             source=path,
-            row=index,
-        ) from error
-    except json.JSONDecodeError as error:
-        # rows count from 0, as everywhere in datasets; an editor's lines do not
-        where = f"line {error.lineno if line is None else line}, character {error.colno}"
-        raise InputError.at(
-            f"no JSON from {where} on ({error.msg})",
-            remedy="the file may be cut off: write it again",
-            source=path,
-            row=index,
         ) from error
 
 
 def _mapping(row: Any, path: Path, index: int) -> Mapping:
     if not isinstance(row, Mapping):
         raise InputError.at(
-            f"expected an object, found {row!r:.40}",
+            f"expected an object, found {shown(row)}",
             remedy="one JSON object per row",
             source=path,
             row=index,

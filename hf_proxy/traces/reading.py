@@ -13,14 +13,27 @@ from typing import Any
 
 from datasets import Dataset
 
-from hf_proxy.records.errors import InputError, check_unique_ids
+from hf_proxy.records.errors import InputError, check_unique_ids, names
+from hf_proxy.records.record import Count, Record, checked, read_record
 from hf_proxy.records.rows import TRACE_FEATURES
 from hf_proxy.records.storage import cached_dataset, cached_path, file_hash, fingerprint, write_text
-from hf_proxy.traces.checks import check_trace
-from hf_proxy.traces.completions import Dropped, text_of_messages, trace_of_completion, zero_spelt
-from hf_proxy.traces.files import file_rows, open_source
+from hf_proxy.traces.checks import TraceRecord, check_trace
+from hf_proxy.traces.completions import (
+    Dropped,
+    prompts_of_requests,
+    trace_of_completion,
+    zero_spelt,
+)
+from hf_proxy.traces.files import open_source
 
 FORMATS = ("trace", "text", "openai")
+_MEND = "mend the row, or drop it"
+
+
+class DroppedRecord(Record):
+    """How many rows were left out by reason, in the cache beside those that were kept."""
+
+    dropped: dict[str, Count]
 
 
 def load_traces(
@@ -81,11 +94,12 @@ def read_traces(
             remedy=f"map one of {mappable}",
             source=source,
         )
-    prompts = None if requests is None else _prompts_by_custom_id(requests)
+    prompts = None if requests is None else prompts_of_requests(Path(requests))
     identity, raw_rows = open_source(str(source), split)
     wanted = [identity, format, columns, None if requests is None else file_hash(Path(requests))]
     key = f"traces-{fingerprint(wanted)}"
     dropped: Counter[str] = Counter()
+    is_typed = getattr(raw_rows, "features", None) == TRACE_FEATURES and not columns
 
     def rows() -> Iterator[dict[str, Any]]:
         chosen = format
@@ -95,18 +109,21 @@ def read_traces(
             if chosen == "openai":
                 made = trace_of_completion(row, str(source), index, prompts)
             else:
+                if not is_typed:
+                    place = {"source": source, "row": index, "remedy": _MEND}
+                    checked(TraceRecord, row, **place)
                 made = _from_fields(row, index, chosen)
             if isinstance(made, Dropped):
                 dropped[made.reason] += 1
                 continue
             check_trace(made, source=str(source), index=index)
             yield made
-        write_text(dropped_path, json.dumps(dropped))  # there before the rows are
+        write_text(dropped_path, json.dumps({"dropped": dropped}))  # there before the rows are
 
     dropped_path = cached_path(f"{key}.dropped.json")
-    traces = cached_dataset(key, TRACE_FEATURES, rows)
+    traces = cached_dataset(key, TRACE_FEATURES, rows, anew=_dropped(dropped_path) is None)
     check_unique_ids(traces["example_id"], source=str(source))
-    dropped_counts = json.loads(dropped_path.read_text())
+    dropped_counts = _dropped(dropped_path) or {}
     if not len(traces):
         raise InputError.at(
             f"no trace is left, dropped: {dropped_counts}" if dropped_counts else "it is empty",
@@ -116,12 +133,20 @@ def read_traces(
     return traces, dropped_counts
 
 
+def _dropped(path: Path) -> dict[str, int] | None:
+    """The counts that a cache holds; None where it holds none, or none that can be read."""
+    try:
+        return dict(read_record(path, DroppedRecord).dropped)
+    except InputError:
+        return None
+
+
 def _rename(raw: Mapping, columns: Mapping[str, str], source: str, index: int) -> dict[str, Any]:
     row = dict(raw)
     for ours, theirs in columns.items():
         if theirs not in raw:
             raise InputError.at(
-                f"there is no such field; the row has {sorted(raw)}",
+                f"there is no such field; the row has {names(raw)}",
                 remedy="correct columns",
                 source=source,
                 row=index,
@@ -137,7 +162,7 @@ def _recognise(row: Mapping, source: str) -> str:
     if "prompt" in row and "trace" in row:
         return "trace" if "weighting" in row or "frontier_spans" in row else "text"
     raise InputError.at(
-        f"the fields {sorted(row)} fit no format of {FORMATS}",
+        f"the fields {names(row)} fit no format of {FORMATS}",
         remedy="say which are meant: --columns prompt=question trace=answer, in Python "
         "columns={'prompt': 'question', 'trace': 'answer'}",
         source=source,
@@ -161,19 +186,3 @@ def _from_fields(row: Mapping, index: int, format: str) -> dict[str, Any]:
         "frontier_spans": [] if spans is None else spans,
         "frontier_logprobs": [] if logprobs is None else [zero_spelt(x) for x in logprobs],
     }
-
-
-def _prompts_by_custom_id(requests: str | Path) -> dict[str, str]:
-    path = Path(requests)
-    file_hash(path)  # the readable error
-    prompts = {}
-    for index, row in enumerate(file_rows(path)):
-
-        def fail(field, problem, remedy, index=index):
-            return InputError.at(problem, remedy=remedy, source=path, row=index, field=field)
-
-        body = row.get("body")
-        if "custom_id" not in row or not isinstance(body, Mapping) or "messages" not in body:
-            raise fail("body.messages", "not a batch request", "pass the input file of the batch")
-        prompts[row["custom_id"]] = text_of_messages(body["messages"], fail)
-    return prompts

@@ -70,9 +70,9 @@ class SelectiveSFTConfig(SelectiveFields, SFTConfig):
                     f"{value!r} would change nothing in selective SFT", remedy=remedy, field=name
                 )
         if not 0 <= self.sft_weight < float("inf"):
-            raise ValueError(f"sft_weight must be a number from 0 on, not {self.sft_weight}")
+            raise InputError(f"sft_weight must be a number from 0 on, not {self.sft_weight}")
         if self.expert not in (None, "base", "live"):
-            raise ValueError(f"expert must be 'base', 'live' or None, not {self.expert!r}")
+            raise InputError(f"expert must be 'base', 'live' or None, not {self.expert!r}")
         super().__post_init__()
         given: Any = self.accelerator_config
         if given.dispatch_batches:

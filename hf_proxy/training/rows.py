@@ -116,8 +116,12 @@ def check_longest(rows: Dataset, name: str, window: int | None, max_length: int 
                 )
 
 
-def check_trainable(rows: Dataset, name: str, vocabulary: int) -> None:
+def check_trainable(rows: Dataset, name: str, vocabulary: int, width: int) -> None:
     """Refuse rows that this model cannot learn from.
+
+    Args:
+        vocabulary: rows of its input embedding, for the ids that it reads.
+        width: rows of its output head, for those that it predicts.
 
     Raises:
         InputError: an id beyond the vocabulary, columns that do not fit each other, a target that
@@ -130,19 +134,18 @@ def check_trainable(rows: Dataset, name: str, vocabulary: int) -> None:
         # a row without kept steps has no sums
         sums = np.add.reduceat(prob, np.asarray(row["offset"][:-1], dtype=np.int64))
         furthest = np.abs(sums - 1).max(initial=0)
+        ids, completion = row["input_ids"], row["input_ids"][row["prompt_length"] :]
+        beyond = "an id is beyond the model's vocabulary of"
         for column, wrong, problem in (
-            ("input_ids", not 0 <= min(row["input_ids"]) <= max(row["input_ids"]) < vocabulary, ""),
-            ("token_id", not 0 <= first <= last < vocabulary, ""),
+            ("input_ids", not 0 <= min(ids) <= max(ids) < vocabulary, f"{beyond} {vocabulary}"),
+            ("input_ids", max(completion) >= width, f"{beyond} {width} (its output head's)"),
+            ("token_id", not 0 <= first <= last < width, f"{beyond} {width}"),
             ("prob", (prob < 0).any(), "a probability is negative"),
-            (
-                "prob",
-                furthest > _SUM_TOLERANCE,
-                "a target does not sum to 1",
-            ),
+            ("prob", furthest > _SUM_TOLERANCE, "a target does not sum to 1"),
         ):
             if wrong:
                 raise InputError.at(
-                    problem or f"an id is beyond the model's vocabulary of {vocabulary}",
+                    problem,
                     remedy="train on rows as mine_soft_targets wrote them, with their own model",
                     source=name,
                     row=row["example_id"],

@@ -27,11 +27,18 @@ from trl import SFTTrainer
 
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.settings import MiningSettings
-from hf_proxy.models.access import adapters_off, supports_padding_free, unwrapped
+from hf_proxy.models.access import (
+    adapters_off,
+    head_width,
+    input_rows,
+    supports_padding_free,
+    unwrapped,
+)
 from hf_proxy.models.generation import window_of
 from hf_proxy.models.logits import kept_logits
 from hf_proxy.models.parallel import stop_together
-from hf_proxy.records.errors import check_unique_ids
+from hf_proxy.records.errors import InputError, check_unique_ids
+from hf_proxy.tokens.tokenizers import tokenizer_of
 from hf_proxy.training.checks import (
     check_arguments,
     check_fed,
@@ -69,7 +76,7 @@ class SelectiveSFTTrainer(SFTTrainer):
             `ContrastCallback(feed=True)` among the callbacks gives the rows: those of its newest
             mining, each once before any comes again, in an order seeded by `data_seed` (`seed`)
             and the mining. `max_steps` is required then.
-        processing_class: the tokenizer that the rows were mined with.
+        processing_class: the tokenizer that the rows were mined with, or a processor that holds it.
         amateur: a causal language model: the targets are then made from the batch's own
             completions, for all micro-batches of an optimizer step before its first forward; rows
             need `example_id`, `input_ids` and `prompt_length` only.
@@ -101,6 +108,9 @@ class SelectiveSFTTrainer(SFTTrainer):
         if processing_class is None:
             raise ValueError("give the processing_class that the soft targets were mined with")
         check_arguments(model, args, arguments)
+        processing_class = tokenizer_of(processing_class)
+        if amateur_processing_class is not None:
+            amateur_processing_class = tokenizer_of(amateur_processing_class)
         pad_id = processing_class.pad_token_id
         pad_id = processing_class.eos_token_id if pad_id is None else pad_id
         self._collate = SoftTargetCollator(args.padding_free, pad_id, whole=args.sft_weight > 0)
@@ -138,7 +148,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         assert self.model is not None
         bare = unwrapped(self.model)
         if padding_free and not supports_padding_free(bare):
-            raise ValueError(
+            raise InputError(
                 f"{type(bare).__name__} cannot tell packed rows apart; set padding_free=False"
             )
         check_parallelism(self.accelerator.parallelism_config)
@@ -147,7 +157,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         if amateur is not None:
             self._expert = args.expert or ("base" if hasattr(bare, "disable_adapter") else "live")
             if self._expert == "base" and not hasattr(bare, "disable_adapter"):
-                raise ValueError("expert='base' needs a model with adapters (PEFT); set 'live'")
+                raise InputError("expert='base' needs a model with adapters (PEFT); set 'live'")
             self._miner = Miner(
                 self.model,
                 amateur.to(self.args.device).eval().requires_grad_(False),
@@ -186,7 +196,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         model, args = cast(Any, self.model), cast(SelectiveSFTConfig, self.args)
         bare = unwrapped(model)
         if self._miner is None:
-            check_trainable(rows, name, bare.get_output_embeddings().weight.shape[0])
+            check_trainable(rows, name, input_rows(bare), head_width(bare))
         else:
             self._miner.check_readable(rows, name)
         check_longest(rows, name, window_of(bare), args.max_length)
@@ -217,8 +227,8 @@ class SelectiveSFTTrainer(SFTTrainer):
             has_amateur=self._miner is not None,
         )
         if self._feeding is not None:
-            tokenizer: Any = self.processing_class
             check_mining_fields(self.args, self._feeding.mined_with)
+            tokenizer = cast(Any, self.processing_class)
             self._feeding.accept(tokenizer, keep_all=self._sft_weight > 0)
         return super().get_train_dataloader()
 
@@ -266,7 +276,6 @@ class SelectiveSFTTrainer(SFTTrainer):
         DDP averages gradients over ranks, so the sum is multiplied by their number first. Without
         any kept step the loss is 0, and still part of the graph, so that ranks do not wait.
         """
-        assert not return_outputs  # see prediction_step
         inputs = self._prepare_inputs(self._with_targets(inputs))
         targets = {name: inputs.pop(name) for name in ("step", "token_id", "prob")}
         index, row = inputs.pop("logit_index"), inputs.pop("row")
@@ -337,12 +346,5 @@ class SelectiveSFTTrainer(SFTTrainer):
         assert output.metrics is not None
         rows = dict(gather_object(list(self._eval_sums.items())))
         sums = LossSums(*np.array([rows[name] for name in sorted(rows)]).sum(0).tolist())
-        own = {f"{metric_key_prefix}_{name}": value for name, value in sums.figures().items()}
-        if sums.num_kept:
-            loss = sums.kl_sum / sums.num_kept
-            loss += self._sft_weight * sums.nll_sum / max(sums.num_tokens, 1)
-            output.metrics.update({f"{metric_key_prefix}_loss": loss} | own)
-        else:  # possible with an amateur only; there is no mean of nothing
-            output.metrics.pop(f"{metric_key_prefix}_loss", None)
-            output.metrics.update({f"{metric_key_prefix}_num_kept": 0.0} | own)
+        sums.put_into(output.metrics, metric_key_prefix, self._sft_weight)
         return output

@@ -3,20 +3,39 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from accelerate import Accelerator
+from pydantic import Field
 from tqdm.auto import tqdm
 
+from hf_proxy.answers.finding import is_thinking_mark, opens_thinking
 from hf_proxy.models.access import scoring_mode
 from hf_proxy.models.generation import end_ids_of, generate, window_of
 from hf_proxy.models.parallel import is_main, num_processes, require_equal, stop_together
 from hf_proxy.recipes.library.checkpoints import Checkpoint
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.record import Record, checked, parse_json, read_bytes, read_json
 from hf_proxy.records.storage import fingerprint, write_text
 from hf_proxy.tokens.prompts import Prompts, check_lengths
 
 # answers end at very different lengths: after each round those that have ended make room
 TOKENS_PER_ROUND = 128
+_Id = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class AnswerRecord(Record):
+    """What one problem got in one round."""
+
+    example_id: str
+    ids: Annotated[list[_Id], Field(min_length=1, max_length=TOKENS_PER_ROUND)]
+    ended: bool
+
+
+class BatchRecord(Record):
+    """A file of answers: those of one batch in one round."""
+
+    answers: list[AnswerRecord]
 
 
 def end_settings(checkpoint: Checkpoint, tokenizer: Any) -> list[Any]:
@@ -25,8 +44,25 @@ def end_settings(checkpoint: Checkpoint, tokenizer: Any) -> list[Any]:
     for folder in (checkpoint.folder, checkpoint.base):
         path = folder / "generation_config.json" if folder else None
         if path is not None and path.exists():
-            found.append(json.loads(path.read_text()).get("eos_token_id"))
+            found.append(read_json(path).get("eos_token_id"))
     return found
+
+
+def text_to_grade(tokenizer: Any, prompt: list[int], ids: list[int]) -> str:
+    """What a model wrote, with every mark of thinking.
+
+    Some tokenizers count such marks among the special tokens, which a text is shown without; some
+    templates open the thinking at the end of the prompt.
+    """
+    special = {id: str(t) for id, t in tokenizer.added_tokens_decoder.items() if t.special}
+    marks = {id for id, token in special.items() if is_thinking_mark(token)}
+    if marks & set(ids):
+        shown = [id for id in ids if id in marks or id not in special]
+        text = str(tokenizer.decode(shown, skip_special_tokens=False))
+    else:
+        text = str(tokenizer.decode(ids, skip_special_tokens=True))
+    opened = opens_thinking(str(tokenizer.decode(prompt, skip_special_tokens=False)))
+    return f"<think>{text}" if opened else text
 
 
 def answer_problems(
@@ -110,11 +146,25 @@ def answer_problems(
                 write_text(files[b], json.dumps(rows))
         accelerator.wait_for_everyone()
         with stop_together(accelerator):
-            for file in files:
-                for row in json.loads(file.read_text()):
-                    found[row["example_id"]] += row["ids"]
-                    if row["ended"]:
-                        ended.add(row["example_id"])
+            for file, names in zip(files, batches, strict=True):
+                for row in _read_batch(file, names):
+                    found[row.example_id] += row.ids
+                    if row.ended:
+                        ended.add(row.example_id)
         if len(ended) == len(given):
             break
     return {name: (ids, name in ended) for name, ids in found.items()}
+
+
+def _read_batch(path: Path, names: list[str]) -> list[AnswerRecord]:
+    """The answers that a file holds to these problems.
+
+    Raises:
+        InputError: it holds others, or none.
+    """
+    remedy = "delete it, and the same line writes it again"
+    content = parse_json(read_bytes(path), source=path, remedy=remedy)
+    rows = checked(BatchRecord, {"answers": content}, source=path, remedy=remedy).answers
+    if [row.example_id for row in rows] != names:
+        raise InputError.at("it answers other problems", remedy=remedy, source=path)
+    return rows

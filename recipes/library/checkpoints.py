@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 
 from hf_proxy.records.errors import InputError
+from hf_proxy.records.record import Record, Text, checked, read_json
+from hf_proxy.records.run_folders import TrainerState
 from hf_proxy.records.storage import file_hash, fingerprint
 
 # their libraries take seconds: what is wrong with a path is said before
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 # config entries that say where a model came from, not what it computes; dtype is named separately
 _INCIDENTAL_KEYS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
+_HALF = "the folder may be half copied: write or fetch it again"
+
+
+class AdapterRecord(Record):
+    """Of `adapter_config.json` what names the model under it."""
+
+    base_model_name_or_path: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,9 @@ def _from_hub(spec: str, revision: str | None = None) -> Path:
 
 
 def _adapter(spec: str, folder: Path) -> Checkpoint:
-    config = _read_json(folder / "adapter_config.json")
-    name = config.get("base_model_name_or_path")
+    path = folder / "adapter_config.json"
+    config = read_json(path, remedy=_HALF)
+    name = checked(AdapterRecord, config, source=path).base_model_name_or_path
     if not name:
         raise InputError.at(
             "it names no base model",
@@ -98,21 +107,9 @@ def _adapter(spec: str, folder: Path) -> Checkpoint:
 
 def _step(folder: Path) -> int | None:
     state = folder / "trainer_state.json"
-    return _read_json(state).get("global_step") if state.exists() else None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-        if not isinstance(content, dict):
-            raise ValueError("no object")
-        return content
-    except (OSError, ValueError) as error:
-        raise InputError.at(
-            "this is no JSON object",
-            remedy="the folder may be half copied: write or fetch it again",
-            source=path,
-        ) from error
+    if not state.exists():
+        return None
+    return checked(TrainerState, read_json(state, remedy=_HALF), source=state).global_step
 
 
 def weights_fingerprint(checkpoint: Checkpoint) -> str:
@@ -130,7 +127,7 @@ def weights_fingerprint(checkpoint: Checkpoint) -> str:
         content += [[file.name, file_hash(file)] for file in files]
         for name in ("config.json", "adapter_config.json"):
             if (folder / name).exists():
-                config = _read_json(folder / name)
+                config = read_json(folder / name, remedy=_HALF)
                 content.append({k: v for k, v in config.items() if k not in _INCIDENTAL_KEYS})
     return fingerprint(content)
 

@@ -1,19 +1,26 @@
 """Where curves come from: tables of points, and runs joined with evaluation results."""
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_proxy.recipes.library.tables import number_of, read_lines, table_rows
-from hf_proxy.records.errors import InputError
+from hf_proxy.recipes.library.tables import number_of, table_rows, text_of
+from hf_proxy.records.errors import InputError, names, shown
+from hf_proxy.records.lines import JoinedLine, read_lines
+from hf_proxy.records.record import LARGEST, Record, read_record
 from hf_proxy.records.scores import METRICS, Setting
 
 NEEDED = ("run", "tokens", "score", "target", "target_accuracy")
 CONTROLS = ("trace_nll", "gold_nll", "proxy_accuracy")
 ALIKE = ("metric", "setting", "proxy", "num_parameters")  # one value for all points of a curve
-NUMBERS = ("tokens", "score", "target_accuracy", *CONTROLS)
+NUMBERS = ("tokens", "score", "target_accuracy", "num_parameters", *CONTROLS)
+MOST_PARAMETERS = 2**53
+
+
+class ResultsRecord(Record):
+    """A result file of lm-evaluation-harness or of lighteval: task, name of a number, number."""
+
+    results: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ def read_points(path: str | Path) -> list[Point]:
             )
         if unknown := sorted(set(row) - {*NEEDED, *CONTROLS, *ALIKE}):
             raise InputError.at(
-                f"unknown columns {unknown}",
+                f"unknown columns {[name[:40] for name in unknown[:9]]}",
                 remedy=f"columns beside the needed ones are {', '.join((*CONTROLS, *ALIKE))}",
                 source=path,
                 row=number,
@@ -68,6 +75,16 @@ def read_points(path: str | Path) -> list[Point]:
         for name in NUMBERS:
             if name in given:
                 given[name] = number_of(given[name], path, number, name)
+        for name in set(given) - set(NUMBERS):  # a whole number may name one
+            given[name] = text_of(given[name], path, number, name)
+        if not 0 <= given.get("num_parameters", 0) <= MOST_PARAMETERS:
+            raise InputError.at(
+                f"{given['num_parameters']:g} is no number of parameters",
+                remedy="mend it",
+                source=path,
+                row=number,
+                field="num_parameters",
+            )
         points.append(
             Point(
                 row=number,
@@ -108,56 +125,49 @@ def join_results(
     for number, row in table_rows(table):
         if set(row) != {"tokens", "path"}:
             raise InputError.at(
-                f"columns {sorted(map(str, row))}", remedy="expected tokens,path", source=table
+                f"columns {names(row)}", remedy="expected tokens,path", source=table
             )
         tokens = number_of(row["tokens"], table, number, "tokens")
-        file = _results_file(table.parent / row["path"])
+        file = _results_file(table.parent / text_of(row["path"], table, number, "path"))
         targets.append((tokens, _accuracy(file, task, task_metric)))
     unmatched, found = 0, 0
     nearest: dict[tuple[str, float], tuple[float, Point]] = {}  # one point for a run and a result
     for name in predictions:
-        for number, line in read_lines(name):
-            needed = ("name", "run_id", "tokens_seen", metric, "trace_nll", "setting_parts")
-            if missing := [key for key in needed if key not in line]:
-                raise InputError.at(
-                    f"{', '.join(missing)} missing",
-                    remedy="name a predictions.jsonl of ProxyScoreCallback",
-                    source=name,
-                    row=number,
-                )
-            if line["name"] != trace_set:
+        remedy = "name a predictions.jsonl of ProxyScoreCallback"
+        for number, line, _ in read_lines(name, JoinedLine, remedy=remedy):
+            if line.name != trace_set:
                 continue
-            if line["tokens_seen"] is None:
+            seen = line.tokens_seen
+            if seen is None:
                 raise InputError.at(
                     "tokens_seen is unknown",
                     remedy="callback.attach(trainer), or include_num_input_tokens_seen=True",
                     source=name,
                     row=number,
                 )
-            near = [t for t in targets if abs(t[0] - line["tokens_seen"]) <= within * t[0]]
+            near = [t for t in targets if abs(t[0] - seen) <= within * t[0]]
             if not near:
                 unmatched += 1
                 continue
-            tokens, accuracy = min(near, key=lambda t: abs(t[0] - line["tokens_seen"]))
+            distance, tokens, accuracy = min((abs(t - seen), t, accuracy) for t, accuracy in near)
             found += 1
-            distance = abs(tokens - line["tokens_seen"])
-            place = (line["run_id"], tokens)
+            place = (line.run_id, tokens)
             if place in nearest and nearest[place][0] <= distance:
                 continue
             nearest[place] = (
                 distance,
                 Point(
                     row=number,
-                    run=line["run_id"],
-                    tokens=float(line["tokens_seen"]),
-                    score=float(line[metric]),
+                    run=line.run_id,
+                    tokens=float(seen),
+                    score=getattr(line, metric),
                     target=task,
                     target_accuracy=accuracy,
-                    controls={"trace_nll": line["trace_nll"]},
+                    controls={"trace_nll": line.trace_nll},
                     alike={
                         "metric": metric,
-                        "setting": Setting(line["setting_parts"]),
-                        "num_parameters": line["num_parameters"],
+                        "setting": Setting(line.setting_parts),
+                        "num_parameters": line.num_parameters,
                     },
                 ),
             )
@@ -182,15 +192,18 @@ def one_metric(points: list[Point]) -> str:
     metric = points[0].alike.get("metric", "value")
     if metric not in METRICS:
         raise InputError.at(
-            f"{metric!r} is no metric", remedy=f"use one of {METRICS}", row=points[0].row
+            f"{shown(metric)} is no metric", remedy=f"use one of {METRICS}", row=points[0].row
         )
     return metric
 
 
 def _results_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    files = sorted(path.rglob("results_*.json"))
+    try:
+        files = sorted(path.rglob("results_*.json")) if path.is_dir() else [path]
+    except OSError as error:
+        raise InputError.at(
+            f"cannot be read ({error.strerror})", remedy="check the path", source=path
+        ) from error
     if len(files) != 1:
         raise InputError.at(
             f"it holds {len(files)} files results_*.json", remedy="name one file", source=path
@@ -199,27 +212,28 @@ def _results_file(path: Path) -> Path:
 
 
 def _accuracy(path: Path, task: str, task_metric: str | None) -> float:
-    """One number of a result file of lm-evaluation-harness."""
-    try:
-        results = json.loads(path.read_text())["results"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError.at(
-            f"no results ({type(error).__name__}: {error})",
-            remedy="name a results_*.json of lm-evaluation-harness",
-            source=path,
-        ) from error
+    """One number of a result file of lm-evaluation-harness or of lighteval."""
+    remedy = "name a results_*.json of lm-evaluation-harness or lighteval"
+    results = read_record(path, ResultsRecord, remedy=remedy).results
     if task not in results:
-        raise InputError.at(
-            f"no task {task!r}", remedy=f"it has {', '.join(sorted(results))}", source=path
-        )
+        raise InputError.at(f"no task {task!r}", remedy=f"it has {names(results)}", source=path)
     numbers = {
         name: value
         for name, value in results[task].items()
-        if isinstance(value, (int, float)) and "_stderr" not in name and "," in name
+        if type(value) in (int, float) and "_stderr" not in name
     }
+    # the harness writes metric,filter and counts of samples beside; lighteval the metric alone
+    if filtered := {name: value for name, value in numbers.items() if "," in name}:
+        numbers = filtered
+    if not numbers:
+        raise InputError.at(
+            f"no number for {task}, only {names(results[task]) or 'nothing'}",
+            remedy="name results of a finished evaluation",
+            source=path,
+        )
     if task_metric is None and len(numbers) == 1:
         (task_metric,) = numbers
-    numbers = {name: value for name, value in numbers.items() if math.isfinite(value)}
+    numbers = {name: value for name, value in numbers.items() if abs(value) <= LARGEST}
     if task_metric not in numbers:
         raise InputError.at(
             f"task_metric {task_metric!r} of {task}",

@@ -5,8 +5,9 @@ from pathlib import Path
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetsError
 
-from hf_proxy.recipes.library.tables import read_lines
 from hf_proxy.records.errors import InputError
+from hf_proxy.records.lines import read_lines
+from hf_proxy.records.record import Record
 
 _BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
@@ -82,7 +83,7 @@ def _unreadable(path: Path | None, source: str, error: Exception) -> InputError:
         )
     if path.suffix == ".jsonl":
         try:
-            for _ in read_lines(path):
+            for _ in read_lines(path, Record):
                 pass
         except InputError as found:  # which line it is
             return found

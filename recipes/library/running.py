@@ -67,7 +67,10 @@ def run(
     datasets.disable_progress_bars()
     try:
         parser = RecipeParser((config_class, *(host.load() for host in hosts)), prog=prog)
-        configs = parser.parse(argv)
+        try:
+            configs = parser.parse(argv)
+        except (ValueError, OSError) as error:  # the trainer's own configs check themselves
+            raise InputError(_one_line(error)) from error
         for config in configs:
             _check_folder(getattr(config, "output_dir", None))
         result = main(*configs)
@@ -198,7 +201,7 @@ def _refuse(problem: str) -> int:
 
 
 def _exit_code(failure: Exception) -> int:
-    return 2 if isinstance(failure, (ValueError, OSError)) else 1
+    return 2 if isinstance(failure, InputError) else 1
 
 
 def _report_failure(failure: Exception, *, debug: bool) -> None:
@@ -208,11 +211,14 @@ def _report_failure(failure: Exception, *, debug: bool) -> None:
     is_input = _exit_code(failure) == 2
     name = "" if is_input else f"{type(failure).__name__}: "
     hint = "" if is_input else " (--debug shows where)"
+    print(f"hf-proxy: error: {name}{_one_line(failure)}{hint}", file=sys.stderr, flush=True)
+
+
+def _one_line(failure: Exception) -> str:
     text = str(failure)
     if isinstance(failure, OSError) and failure.strerror and failure.filename:
         text = f"{failure.filename2 or failure.filename}: {failure.strerror}; check path and rights"
-    line = " ".join(text.split())
-    print(f"hf-proxy: error: {name}{line}{hint}", file=sys.stderr, flush=True)
+    return " ".join(text.split())
 
 
 def _is_main_process() -> bool:

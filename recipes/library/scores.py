@@ -1,13 +1,20 @@
 """Scores that a command or a callback saved."""
 
-import json
 from pathlib import Path
 
 from datasets import Dataset
 
-from hf_proxy.recipes.library.tables import read_lines
 from hf_proxy.records.errors import InputError
-from hf_proxy.records.scores import ProxyScore, Setting
+from hf_proxy.records.lines import read_lines
+from hf_proxy.records.record import Record, Text, checked
+from hf_proxy.records.scores import ProxyScore, ScoreRecord, ScoreScalars
+
+
+class RunScore(ScoreScalars):
+    """A line of `predictions.jsonl` as a score of its run."""
+
+    name: Text
+    run_id: Text
 
 
 def read_scores(
@@ -19,23 +26,17 @@ def read_scores(
         trace_set: of a `predictions.jsonl` only lines of this name.
     """
     found: list[tuple[ProxyScore, str | None]] = []
-    for number, line in read_lines(path):
-        try:
-            if "rows" in line:
-                found.append((ProxyScore.from_json(json.dumps(line)), None))
-                continue
-            if trace_set is not None and line["name"] != trace_set:
-                continue
-            fields = {n: line[n] for n in ProxyScore.__dataclass_fields__ if n not in ("rows",)}
-            fields["setting"] = Setting(line["setting_parts"])
-            found.append((ProxyScore(**fields, rows=Dataset.from_dict({})), line["run_id"]))
-        except (KeyError, TypeError) as error:
-            raise InputError.at(
-                f"no score ({f'it has no {error}' if isinstance(error, KeyError) else error})",
-                remedy="name a scores.jsonl or a predictions.jsonl",
-                source=path,
-                row=number,
-            ) from error
+    for number, _, content in read_lines(path, Record):
+        place = {
+            "source": f"{path}, line {number}",
+            "remedy": "name a scores.jsonl or a predictions.jsonl",
+        }
+        if "rows" in content:
+            found.append((checked(ScoreRecord, content, **place).to_score(), None))
+            continue
+        line = checked(RunScore, content, **place)
+        if trace_set is None or line.name == trace_set:
+            found.append((line.to_score(Dataset.from_dict({})), line.run_id))
     if not found:
         raise InputError.at("it holds no score", remedy="name another", source=path)
     return found

@@ -2,32 +2,15 @@
 
 import csv
 import io
-import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hf_proxy.records.errors import InputError
+from hf_proxy.records.errors import InputError, names, shown
+from hf_proxy.records.lines import read_lines
+from hf_proxy.records.record import LARGEST, Record, read_bytes
 
-
-def read_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Row number and content of each line of a JSONL file."""
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(error, path) from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            content = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError.at(
-                f"no JSON ({error})", remedy="mend or drop the line", source=path, row=number
-            ) from error
-        if not isinstance(content, dict):
-            raise InputError.at("no JSON object", remedy="mend it", source=path, row=number)
-        yield number, content
+LONGEST_NAME = 200  # letters; a file is named by it
 
 
 def read_table(path: str | Path, columns: tuple[str, ...]) -> list[tuple[Any, ...]]:
@@ -37,60 +20,80 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> list[tuple[Any, ..
     for number, row in table_rows(path):
         if set(row) != set(columns):
             raise InputError.at(
-                f"columns {sorted(map(str, row))}",
+                f"columns {names(row)}",
                 remedy=f"expected {','.join(columns)}",
                 source=path,
                 row=number,
             )
         values = [number_of(row[name], path, number, name) for name in columns[1:]]
-        found.append((str(row[columns[0]]), *values))
+        found.append((text_of(row[columns[0]], path, number, columns[0]), *values))
     return found
 
 
 def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and content of each row of a CSV or JSONL file."""
     if path.suffix == ".jsonl":
-        yield from read_lines(path)
+        yield from ((line.number, line.content) for line in read_lines(path, Record))
         return
     if path.suffix != ".csv":
         raise InputError.at("no table", remedy="expected a .csv or .jsonl file", source=path)
+    data = read_bytes(path, remedy="check the path")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(error, path) from error
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError.at(
+            f"no UTF-8 text at byte {error.start}", remedy="save the file as UTF-8", source=path
+        ) from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    for row in reader:
-        if None in row or None in row.values():
+    try:
+        head = reader.fieldnames or []
+        if len(set(head)) < len(head):
             raise InputError.at(
-                f"other than {len(reader.fieldnames or [])} fields",
-                remedy="mend the line",
-                source=path,
-                row=reader.line_num,
+                f"a column stands twice in {names(head)}", remedy="name each once", source=path
             )
-        yield reader.line_num, row
+        for row in reader:
+            if None in row or None in row.values():
+                raise InputError.at(
+                    f"other than {len(head)} fields",
+                    remedy="mend the line",
+                    source=path,
+                    row=reader.line_num,
+                )
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise InputError.at(
+            f"no CSV ({error})", remedy="mend the line", source=path, row=reader.line_num
+        ) from error
 
 
-def unreadable(error: OSError | UnicodeDecodeError, path: Path) -> InputError:
-    """What to say of a file that cannot be read as text."""
-    if isinstance(error, OSError):
-        problem, remedy = f"cannot be read ({error.strerror})", "check the path"
-    else:
-        problem, remedy = f"no UTF-8 text at byte {error.start}", "save the file as UTF-8"
-    return InputError.at(problem, remedy=remedy, source=path)
+def text_of(value: Any, path: Path, row: int, field: str) -> str:
+    """A field as the name of something.
+
+    Raises:
+        InputError: it is none, or one of more than `LONGEST_NAME` letters.
+    """
+    # a whole number may name a run
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    is_text = isinstance(text, str) and 0 < len(text) <= LONGEST_NAME
+    if is_text and not any("\ud800" <= letter <= "\udfff" for letter in text):
+        return text
+    raise InputError.at(
+        f"{shown(value)} is no name", remedy="mend it", source=path, row=row, field=field
+    )
 
 
 def number_of(value: Any, path: Path, row: int, field: str) -> float:
-    """A field as a finite number.
+    """A field as a number of at most `LARGEST`.
 
     Raises:
         InputError: it is none.
     """
     try:
-        number = float(value)
-        if not math.isfinite(number):
+        number = float("nan" if isinstance(value, bool) else value)
+        if not abs(number) <= LARGEST:
             raise ValueError("not finite")
         return number
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError.at(
-            f"{value!r} is no number", remedy="mend it", source=path, row=row, field=field
+            f"{shown(value)} is no number", remedy="mend it", source=path, row=row, field=field
         ) from error

@@ -190,7 +190,7 @@ def check_world_size(asked: int | None, recipe: str) -> None:
     """Refuse a launch that started another number of processes than was meant."""
     found = PartialState().num_processes
     if asked not in (None, found):
-        raise ValueError(
+        raise InputError(
             f"{found} processes run, world_size={asked} was asked for; see the launch lines at the "
             f"head of recipes/{recipe}.yaml"
         )
@@ -201,5 +201,5 @@ def trace_sets(specs: list[str]) -> dict[str, str]:
     named = [spec.split("=", 1) if "=" in spec else ["rbridge", spec] for spec in specs]
     sets = {name: path for name, path in named}
     if len(sets) < len(specs):
-        raise ValueError("several trace sets need names of their own: name=path name=path")
+        raise InputError("several trace sets need names of their own: name=path name=path")
     return sets

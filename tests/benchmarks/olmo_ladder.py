@@ -92,72 +92,85 @@ def one_run(runs_of, folder):
 
 
 def ladder(runs_of):
-    """(b): two steps, each one's error, beside compute alone."""
+    """(b): two steps, each one's error, beside compute alone; a task that fails is said."""
     steps, held_out, targets = [], [], []
     for task, runs in runs_of.items():
-        small = [run for run in runs if run not in TARGETS]
-        size = np.array([size_of(run) for run in small])
-        tokens, bits, accuracy = np.array([runs[run][-1] for run in small]).T
-        compute = np.log10(6 * size * tokens)
-        first = fit_ladder(size, tokens, bits)
-        groups = [run.split("-")[0] for run in small]
-        second = fit_curve(bits, accuracy, forms=("sigmoid",), metric="bits_per_byte", target=task)
-        clock = fit_curve(compute, accuracy, forms=("sigmoid",), metric="bits_per_byte")
-        steps.append(
-            {
-                "task": task,
-                "runs": len(small),
-                "E": first.irreducible,
-                "a": first.size_exponent,
-                "b": first.data_exponent,
-                "mean relative error, %": 100 * first.relative_error,
-                "step 2": second.form,
-                "R2": second.fits[0].r2,
-            }
-        )
-        found = cross_validate(
-            bits, accuracy, groups=groups, folds=5, controls={"log10 FLOPs": compute}
-        )
-        held_out += [
-            {
-                "task": task,
-                "from": name,
-                "test R2": cv.test_r2,
-                "error, points": 100 * cv.test_mae,
-                "in 90 %": cv.coverage,
-                "forms": ", ".join(cv.forms),
-            }
-            for name, cv in {"bits per byte": found, **found.controls}.items()
-        ]
-        for target in TARGETS:
-            last_tokens, last_bits, last_accuracy = runs[target][-1]
-            predicted = first.predict(size_of(target), last_tokens)
-            ways = {
-                "both steps": second.predict(predicted),
-                "step 2 from true bits per byte": second.predict(last_bits),
-                "compute alone": clock.predict(np.log10(6 * size_of(target) * last_tokens)),
-            }
-            targets += [
-                {
-                    "task, target": f"{task}, {target}",
-                    "bits per byte": predicted,
-                    "true": last_bits,
-                    "off, %": 100 * (predicted / last_bits - 1),
-                    "true accuracy, %": 100 * last_accuracy,
-                    "from": name,
-                    "predicted, %": 100 * way.value,
-                    "low": 100 * way.low,
-                    "high": 100 * way.high,
-                    "error, points": 100 * (way.value - last_accuracy),
-                    "inside": "yes" if way.low <= last_accuracy <= way.high else "no",
-                }
-                for name, way in ways.items()
-            ]
+        try:
+            own = ladder_of(task, runs)
+        except ValueError as error:
+            steps.append({"task": task, "runs": len(runs), "failed": str(error)})
+            continue
+        for table_rows, found in zip((steps, held_out, targets), own, strict=True):
+            table_rows += found
     return [
         table("(b) size and data to bits per byte, bits per byte to accuracy", steps),
         table("(b) whole sizes held out inside the ladder", held_out),
         table("(b) last checkpoints of the large runs; sizes are nominal", targets),
     ]
+
+
+def ladder_of(task, runs):
+    """Rows of one task for the three tables."""
+    steps, held_out, targets = [], [], []
+    small = [run for run in runs if run not in TARGETS]
+    size = np.array([size_of(run) for run in small])
+    tokens, bits, accuracy = np.array([runs[run][-1] for run in small]).T
+    compute = np.log10(6 * size * tokens)
+    first = fit_ladder(size, tokens, bits)
+    groups = [run.split("-")[0] for run in small]
+    second = fit_curve(bits, accuracy, forms=("sigmoid",), metric="bits_per_byte", target=task)
+    clock = fit_curve(compute, accuracy, forms=("sigmoid",), metric="bits_per_byte")
+    steps.append(
+        {
+            "task": task,
+            "runs": len(small),
+            "E": first.irreducible,
+            "a": first.size_exponent,
+            "b": first.data_exponent,
+            "mean relative error, %": 100 * first.relative_error,
+            "step 2": second.form,
+            "R2": second.fits[0].r2,
+        }
+    )
+    found = cross_validate(
+        bits, accuracy, groups=groups, folds=5, controls={"log10 FLOPs": compute}
+    )
+    held_out += [
+        {
+            "task": task,
+            "from": name,
+            "test R2": cv.test_r2,
+            "error, points": 100 * cv.test_mae,
+            "in 90 %": cv.coverage,
+            "forms": ", ".join(cv.forms),
+        }
+        for name, cv in {"bits per byte": found, **found.controls}.items()
+    ]
+    for target in TARGETS:
+        last_tokens, last_bits, last_accuracy = runs[target][-1]
+        predicted = first.predict(size_of(target), last_tokens)
+        ways = {
+            "both steps": second.predict(predicted),
+            "step 2 from true bits per byte": second.predict(last_bits),
+            "compute alone": clock.predict(np.log10(6 * size_of(target) * last_tokens)),
+        }
+        targets += [
+            {
+                "task, target": f"{task}, {target}",
+                "bits per byte": predicted,
+                "true": last_bits,
+                "off, %": 100 * (predicted / last_bits - 1),
+                "true accuracy, %": 100 * last_accuracy,
+                "from": name,
+                "predicted, %": 100 * way.value,
+                "low": 100 * way.low,
+                "high": 100 * way.high,
+                "error, points": 100 * (way.value - last_accuracy),
+                "inside": "yes" if way.low <= last_accuracy <= way.high else "no",
+            }
+            for name, way in ways.items()
+        ]
+    return steps, held_out, targets
 
 
 if __name__ == "__main__":

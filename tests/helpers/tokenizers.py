@@ -18,7 +18,8 @@ from tokenizers import (
     processors,
     trainers,
 )
-from transformers import ByT5Tokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizer, PreTrainedTokenizerFast, ProcessorMixin
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 CORPUS = [
@@ -93,6 +94,30 @@ def byte_level_of(*tokens: str, **kwargs) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     return _wrap(tokenizer, **kwargs)
+
+
+class Processor(ProcessorMixin):
+    """As models of text and images have: a tokenizer beside whatever reads the images."""
+
+    def __init__(self, tokenizer):
+        super().__init__(tokenizer)
+
+
+class ImageProcessor(BaseImageProcessor):
+    """Reads images, holds no tokenizer."""
+
+
+def with_gaps(*, pad: bool = False) -> PreTrainedTokenizerFast:
+    """Control tokens above free ids, as tiktoken-born ones have: 22 tokens, `<|end|>` at 30."""
+    words = {"<unk>": 0} | {f"w{i}": i for i in range(1, 20)}
+    control = {"<|user|>": 25, "<|end|>": 30}
+    tokenizer = Tokenizer(models.WordLevel(words | control, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(list(control))
+    wrapped = _wrap(tokenizer, eos_token="<|end|>", unk_token="<unk>")
+    if pad:
+        wrapped.add_special_tokens({"pad_token": "<|pad|>"})
+    return wrapped
 
 
 def llama(*, dummy_prefix: bool = True) -> PreTrainedTokenizerFast:

@@ -64,7 +64,9 @@ def plot_curve(
         fits = (
             curve.fits
             if number == 0
-            else fit_forms([f.form for f in curve.fits], values, y_percent)[0]
+            else fit_forms(
+                [f.form for f in curve.fits], values, y_percent, (100 * curve.chance, 100.0)
+            )[0]
         )
         if fits:
             unit, colour = (100.0, BLUE) if number == 0 else (1.0, GREY)

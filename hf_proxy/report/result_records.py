@@ -1,0 +1,143 @@
+"""What the files of a finished command hold, as far as a report shows them."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, InstanceOf, model_validator
+
+from hf_proxy.records.record import Count, Number, Record, Share
+from hf_proxy.records.scores import Metric
+
+_Name = InstanceOf[str]  # of a model, a problem: whatever their author wrote
+
+
+class ModelAccuracy(Record):
+    """A model's row in `results.json`."""
+
+    model: _Name
+    accuracy: Share
+    low: Share
+    high: Share
+    num_correct: Count
+    num_problems: Count
+    num_cut: Count
+    num_without_answer: Count
+    tokens_mean: Number
+
+
+class PairComparison(Record):
+    """Two models on the same problems, in `results.json`."""
+
+    a: _Name
+    b: _Name
+    difference: Number
+    low: Number
+    high: Number
+    only_a: Count
+    only_b: Count
+    p_value: Share
+    detectable: Number | None
+
+
+class AccuracyRecord(Record):
+    """`results.json` of `hf-proxy accuracy`."""
+
+    models: list[ModelAccuracy]
+    comparisons: list[PairComparison]
+    provenance: dict[str, Any] | None = None
+
+
+class Decisions(Record):
+    """Whether an order decides as the large model's does."""
+
+    value: Share
+    low: Share | None
+    high: Share | None
+    num_pairs: Count
+
+
+class RankingRecord(Record):
+    """The order that `hf-proxy rank` gave."""
+
+    order: list[_Name]
+    value: list[Number]
+    low: list[Number | None]
+    high: list[Number | None]
+    best_rank: list[Count]
+    worst_rank: list[Count]
+    metric: Metric
+    num_traces: Count
+    smallest_difference: Number | None
+    decisions: Decisions | None
+    kendall_tau: Number | None
+    notes: list[_Name]
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        lengths = [len(self.value), len(self.low), len(self.high)]
+        lengths += [len(self.best_rank), len(self.worst_rank)]
+        if {len(self.order)} != set(lengths):
+            raise ValueError(f"columns of {lengths} for {len(self.order)} names")
+        if self.decisions is not None and self.kendall_tau is None:
+            raise ValueError("kendall_tau is missing beside decisions")
+        return self
+
+
+class Saving(Record):
+    """What the proxy saved against the baseline."""
+
+    flops: Annotated[Number, Field(gt=0)]
+    decision_accuracy: Share
+    factor: Number | None
+    note: _Name
+
+
+class RankRecord(Record):
+    """`ranking.json`."""
+
+    ranking: RankingRecord | None = None
+    compute_saving: list[Saving] | None = None
+
+
+class BenchmarkTable(Record):
+    """A table of a benchmark; its cells are of any kind."""
+
+    caption: _Name
+    rows: list[dict[str, Any]]
+
+
+class Bar(Record):
+    """A measured number against what it must reach."""
+
+    what: _Name
+    measured: Number
+    rule: _Name
+    bar: Number
+    unit: _Name
+    met: bool
+    model: _Name
+
+
+class BenchmarkRecord(Record):
+    """A file in the form of `tests/benchmarks/results.py`."""
+
+    benchmark: _Name
+    date: _Name
+    device: _Name
+    processor: _Name
+    dtype: _Name
+    threads: Count
+    models: list[_Name]
+    tables: list[BenchmarkTable]
+    bars: list[Bar]
+
+
+class StampFacts(Record):
+    """What a mined set says of its expert."""
+
+    expert: Any = None
+
+
+class StampRecord(Record):
+    """`provenance.json` of any command, as far as it is not shown as it stands."""
+
+    facts: StampFacts = StampFacts()
