@@ -117,7 +117,7 @@ def main(
     trainer.save_model()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     losses = losses or [result.training_loss]  # a run shorter than logging_steps logs none
-    num_kept = result.metrics.get("train_num_kept")
+    num_kept: Any = result.metrics.get("train_num_kept")
     facts = {
         "optimizer_steps": trainer.state.global_step,
         "losses": losses,

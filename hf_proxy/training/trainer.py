@@ -121,13 +121,14 @@ class SelectiveSFTTrainer(SFTTrainer):
             for name, given in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset))
             if given is not None
         }
+        places: dict[str, Any] = {}
         self._is_fed = train_dataset is None
         self._feeding: Feeding | None = None
         if self._is_fed:
             check_fed(args)
             # one place for each row of the run, so that batches come as many and as large as ever
             num_rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-            ready["train_dataset"] = Dataset.from_dict({"place": range(args.max_steps * num_rows)})
+            places["train_dataset"] = Dataset.from_dict({"place": range(args.max_steps * num_rows)})
             collator = PlaceCollator(collator)
         # TRL refuses a collator under padding_free, and prepares text; ours is ready
         padding_free = args.padding_free
@@ -140,7 +141,7 @@ class SelectiveSFTTrainer(SFTTrainer):
                 args=args,
                 data_collator=collator,
                 processing_class=processing_class,
-                **ready,
+                **ready | places,
                 **arguments,
             )
         finally:
@@ -171,8 +172,6 @@ class SelectiveSFTTrainer(SFTTrainer):
             )
         elif not self._is_fed:
             check_mining_fields(args, {})
-        if self._is_fed:
-            del ready["train_dataset"]
         for name, given in ready.items():
             for_each_set(given, name, self._check)
         self._train_sums = np.zeros(len(LossSums._fields))
@@ -276,6 +275,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         DDP averages gradients over ranks, so the sum is multiplied by their number first. Without
         any kept step the loss is 0, and still part of the graph, so that ranks do not wait.
         """
+        assert not return_outputs, "no logits are kept, see prediction_step"
         inputs = self._prepare_inputs(self._with_targets(inputs))
         targets = {name: inputs.pop(name) for name in ("step", "token_id", "prob")}
         index, row = inputs.pop("logit_index"), inputs.pop("row")
