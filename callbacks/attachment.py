@@ -6,8 +6,10 @@ best-model selection, early stopping and `state.log_history`, but no reporter.
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
+from torch import Tensor
 from transformers import Trainer
 
 _EVALUATION_ROW = re.compile(r"eval.*_runtime")
@@ -19,13 +21,19 @@ class Attachment:
     Args:
         trainer: on which the methods are replaced, as attributes of the instance.
         row: gives what is added to the row of an evaluation.
+        guard: what all of our code runs in: the training goes on behind an error that it swallows.
 
     Attributes:
         num_tokens: of this process's batches, without padding, since it was last set; None: not
-            counted.
+            counted, or a batch was none of token ids.
     """
 
-    def __init__(self, trainer: Trainer, row: Callable[[], Mapping[str, float]]):
+    def __init__(
+        self,
+        trainer: Trainer,
+        row: Callable[[], Mapping[str, float]],
+        guard: Callable[[], AbstractContextManager],
+    ):
         self.trainer = trainer
         self.num_tokens: int | None = 0
         self._active = True
@@ -33,14 +41,19 @@ class Attachment:
         log, get_batch_samples = trainer.log, trainer.get_batch_samples
 
         def log_with_row(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-            if self._active and any(_EVALUATION_ROW.fullmatch(key) for key in logs):
-                logs.update(row())
+            with guard():
+                if self._active and any(_EVALUATION_ROW.fullmatch(key) for key in logs):
+                    logs.update(row())
             log(logs, *args, **kwargs)
 
         def counted_batch_samples(*args: Any, **kwargs: Any) -> Any:
             batches, num_items = get_batch_samples(*args, **kwargs)
             if self._active and self.num_tokens is not None:
-                self.num_tokens += sum(_num_tokens(batch) for batch in batches)
+                before, self.num_tokens = self.num_tokens, None
+                with guard():
+                    counts = [_num_tokens(batch) for batch in batches]
+                    known = [count for count in counts if count is not None]
+                    self.num_tokens = before + sum(known) if known == counts else None
             return batches, num_items
 
         for name, own in (("log", log_with_row), ("get_batch_samples", counted_batch_samples)):
@@ -59,8 +72,15 @@ class Attachment:
                 setattr(self.trainer, name, before)
 
 
-def _num_tokens(batch: Mapping[str, Any]) -> int:
-    """Tokens of a batch without its padding."""
+def _num_tokens(batch: Any) -> int | None:
+    """Tokens of a batch without its padding; None of one that is no mapping of ids.
+
+    Trainers that generate hand on lists of prompts, others embeddings.
+    """
+    ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
+    if not isinstance(ids, Tensor):
+        return None
     mask = batch.get("attention_mask")
-    ids = batch["input_ids"]
-    return int(ids.numel() if mask is None else mask.sum())
+    if mask is None:
+        return ids.numel()
+    return int(mask.sum()) if isinstance(mask, Tensor) and mask.shape == ids.shape else None

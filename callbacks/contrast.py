@@ -134,7 +134,8 @@ class ContrastCallback(WatchingCallback):
         self.prompts, self.num_prompts, self.expert = prompts, num_prompts, expert
         self._context: dict[str, Any] = {"context": context, "system_prompt": system_prompt}
         self._ready: tuple[Any, Miner, Prompts] | None = None
-        self.feeding = Feeding() if feed else None
+        mined_with = dataclasses.asdict(self.settings) | {"expert": expert}
+        self.feeding = Feeding(mined_with) if feed else None
 
     def _names(self) -> Iterable[str]:
         return ("contrast",)
@@ -239,6 +240,9 @@ class ContrastCallback(WatchingCallback):
     def _step_folder(self, args, state, model) -> Path:
         """Where the set of these weights goes; other weights at the same step (the best ones, after
         training) get a folder of their own."""
+        if not self._run_began:  # nothing here says of which step these weights are
+            checksum = weights_checksum(model, PartialState())
+            return self._folder(args) / f"evaluated-{checksum:010x}"
         folder = self._folder(args) / f"step-{state.global_step:08d}"
 
         def name() -> str:
@@ -292,8 +296,8 @@ class ContrastCallback(WatchingCallback):
             "seconds": time.perf_counter() - start,
         }
         with stop_together(processes):
-            log.append(line)
-            if self.feeding is not None and statistics["num_kept"]:
+            self._write(args, line)
+            if self.feeding is not None and self._run_began and statistics["num_kept"]:
                 self.feeding.put(folder, number, state.global_step)
         row = {key: statistics[name] for key, name in KEYS.items()}
         return {key: float(value) for key, value in row.items() if value is not None}

@@ -74,6 +74,10 @@ class PredictionLog:
 
         return from_main(PartialState(), count)
 
+    def has_others(self) -> bool:
+        """Whether lines of another run stand here; for the main process."""
+        return any(line.record.run_id != self.run_id for line in self.lines())
+
     def append(self, line: dict[str, Any]) -> None:
         """Add a line, on the disk before this returns, unless its name and step have one."""
         if not is_main(PartialState()):

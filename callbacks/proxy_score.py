@@ -126,7 +126,7 @@ class ProxyScoreCallback(WatchingCallback):
             row |= _keys(name, score, predictions)
             line = self._line(name, score, predictions, args, state, seconds)
             with stop_together(processes):
-                self._open_log(args).append(line)
+                self._write(args, line)
         return row
 
     def _line(self, name, score: ProxyScore, predictions, args, state, seconds) -> dict[str, Any]:

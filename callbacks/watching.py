@@ -5,14 +5,15 @@ Attached to a trainer, their numbers stand in the evaluation's own row, see `att
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from accelerate import PartialState
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import default_compute_objective
 
 from hf_proxy.callbacks.attachment import Attachment
 from hf_proxy.callbacks.prediction_log import PredictionLog
@@ -66,6 +67,7 @@ class WatchingCallback(TrainerCallback, ABC):
         self._memo: tuple[Any, dict[str, float]] | None = None
         self._log: PredictionLog | None = None
         self._said_attach = False
+        self._run_began = False
 
     # what a subclass says
 
@@ -105,7 +107,7 @@ class WatchingCallback(TrainerCallback, ABC):
                 return {}
             return self._row(trainer.model, trainer.args, trainer.state)
 
-        self._attachment = Attachment(trainer, row)
+        self._attachment = Attachment(trainer, row, lambda: self._guard(trainer.state))
         return self
 
     def detach(self) -> None:
@@ -120,8 +122,10 @@ class WatchingCallback(TrainerCallback, ABC):
         """Check the schedule, tidy the files of an earlier run, and score a fresh model."""
         self._take(processing_class)
         self._check_schedule(args, state)
+        self._check_search(state)
         self._prepare(args, state, model)
         self._num_tokens_before = self._open_log(args).open(state.global_step)
+        self._run_began = True
         if self._attachment is not None:
             self._attachment.num_tokens = None if self._num_tokens_before is None else 0
         self._memo = None
@@ -234,6 +238,21 @@ class WatchingCallback(TrainerCallback, ABC):
                 f"{self.strategy!r} leaves evaluations out; use strategy='evaluate' or None"
             )
 
+    def _check_search(self, state) -> None:
+        """Refuse a hyperparameter search whose objective would be a sum that ours enter."""
+        if not (state.is_hyper_param_search and self._with_evaluations()):
+            return
+        trainer = None if self._attachment is None else self._attachment.trainer
+        objective = getattr(trainer, "compute_objective", None)
+        if objective is None or objective is default_compute_objective:
+            raise InputError.at(
+                f"the search would add the numbers of {type(self).__name__} to its objective, "
+                "which by default is the sum of all metrics",
+                remedy="write callback.attach(trainer) and trainer.hyperparameter_search("
+                "compute_objective=lambda metrics: metrics['eval_loss'])",
+                field="compute_objective",
+            )
+
     def _missing(self, state) -> bool:
         return self._log is not None and self._log.missing(self._names(), state.global_step)
 
@@ -261,30 +280,53 @@ class WatchingCallback(TrainerCallback, ABC):
 
     def _row(self, model, args, state) -> dict[str, float]:
         """Our keys for these weights: scored, or remembered if they were just scored."""
-        try:
+        row: dict[str, float] = {}
+        with self._guard(state):
             weights = (state.global_step, weights_checksum(model, PartialState()))
-            if self._memo is not None and self._memo[0] == weights:
-                return dict(self._memo[1])
-            row = self._measure(model, args, state)
+            if self._memo is None or self._memo[0] != weights:
+                self._memo = (weights, self._measure(model, args, state))
+            row = dict(self._memo[1])
+        return row
+
+    @contextmanager
+    def _guard(self, state) -> Iterator[None]:
+        """What is behind goes on without our numbers where `on_error` says so."""
+        try:
+            yield
         except Exception as error:
             if self.on_error == "raise":
                 raise
             logger.warning(
                 "%s: nothing at step %d: %s", type(self).__name__, state.global_step, error
             )
-            return {}
-        self._memo = (weights, row)
-        return dict(row)
+
+    def _write(self, args, line: dict[str, Any]) -> None:
+        """Add a line to the file.
+
+        An evaluation before any training of this process stands at step 0; beside the lines of
+        another run, whose weights these may be, that would be a false one, and is left out.
+        """
+        log = self._open_log(args)
+        if self._run_began or not is_main(PartialState()) or not log.has_others():
+            log.append(line)
+        else:
+            logger.info(
+                "%s: no line in %s: no training has begun here, so the step of these weights is "
+                "not known",
+                type(self).__name__,
+                log.path,
+            )
 
     def _tokens_seen(self, state) -> int | None:
         """Trainer's own count where it keeps one, else ours where attached, else unknown."""
         if state.num_input_tokens_seen:
             return int(state.num_input_tokens_seen)
-        own = None if self._attachment is None else self._attachment.num_tokens
-        if own is None or self._num_tokens_before is None:
+        if self._attachment is None or self._num_tokens_before is None:
             return None
-        counted = sum_over_ranks(np.array([float(own)]), PartialState())
-        return self._num_tokens_before + int(counted[0])
+        own = self._attachment.num_tokens
+        # a rank whose batches are no ids must not leave the others waiting
+        counted = sum_over_ranks(np.array([np.nan if own is None else own]), PartialState())[0]
+        return None if np.isnan(counted) else self._num_tokens_before + int(counted)
 
     def _open_log(self, args) -> PredictionLog:
         if self._log is None:

@@ -111,7 +111,6 @@ def main(
     """
     from accelerate import PartialState
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import get_peft_config
 
     from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
     from hf_proxy.mining.sets import mine_soft_targets
@@ -119,8 +118,11 @@ def main(
     from hf_proxy.recipes.library.checkpoints import loading
     from hf_proxy.recipes.library.rows import load_prompts
     from hf_proxy.recipes.library.training import (
+        adapter_config,
+        check_flags,
         check_world_size,
         hold_out,
+        is_quantized,
         last_checkpoint,
         load_trainable,
         trace_sets,
@@ -128,6 +130,7 @@ def main(
     from hf_proxy.records.storage import provenance_of, write_text
     from hf_proxy.training.trainer import SelectiveSFTTrainer
 
+    check_flags(arguments, model_config)
     processes = PartialState()
     check_world_size(config.world_size, "closed_loop")
     if config.num_eval < 1:
@@ -141,13 +144,21 @@ def main(
         if "example_id" not in rows.column_names:  # the held-out ones keep their own numbers
             rows = rows.add_column("example_id", [str(number) for number in range(len(rows))])
         train_prompts, eval_prompts = hold_out(rows, config.num_eval)
-        model, tokenizer = load_trainable(model_config)
-        model.to(arguments.device)
+        model, tokenizer = load_trainable(
+            model_config, trust_remote_code=arguments.trust_remote_code
+        )
+        if not is_quantized(model_config):  # those lie where they were rounded
+            model.to(arguments.device)
         with loading("tokenizer", config.amateur):
-            amateur_tokenizer = AutoTokenizer.from_pretrained(config.amateur)
+            amateur_tokenizer = AutoTokenizer.from_pretrained(
+                config.amateur, trust_remote_code=arguments.trust_remote_code
+            )
         with loading("model", config.amateur):
             amateur: Any = AutoModelForCausalLM.from_pretrained(
-                config.amateur, dtype=model.dtype, use_safetensors=True
+                config.amateur,
+                dtype=model.dtype,
+                use_safetensors=True,
+                trust_remote_code=arguments.trust_remote_code,
             )
         amateur.to(arguments.device)
     mining: dict[str, Any] = {
@@ -191,7 +202,7 @@ def main(
         args=arguments,
         eval_dataset=eval_rows,
         processing_class=tokenizer,
-        peft_config=get_peft_config(model_config),
+        peft_config=adapter_config(model_config),
     )
     for callback in (contrast, score):
         callback.attach(trainer)

@@ -94,12 +94,14 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
              --max_steps 200 --use_cpu
     """
     from accelerate import PartialState
-    from trl import SFTTrainer, get_peft_config
+    from trl import SFTTrainer
 
     from hf_proxy.callbacks import ProxyScoreCallback
     from hf_proxy.models.parallel import stop_together
     from hf_proxy.recipes.library.training import (
+        adapter_config,
         check_evaluation,
+        check_flags,
         check_world_size,
         hold_out,
         last_checkpoint,
@@ -108,13 +110,16 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
     )
     from hf_proxy.records.lines import ScoreLine, read_lines
 
+    check_flags(arguments, model_config)
     processes = PartialState()
     check_world_size(config.world_size, "finetune_with_proxy")
     check_evaluation(arguments, config.num_eval)
     with stop_together(processes):
         rows = _rows(config)
         train_rows, eval_rows = hold_out(rows, config.num_eval)
-        model, tokenizer = load_trainable(model_config)
+        model, tokenizer = load_trainable(
+            model_config, trust_remote_code=arguments.trust_remote_code
+        )
     callback = ProxyScoreCallback(
         trace_sets(config.traces),
         curves=config.curves,
@@ -129,7 +134,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         processing_class=tokenizer,
-        peft_config=get_peft_config(model_config),
+        peft_config=adapter_config(model_config),
     )
     callback.attach(trainer)
     folder = Path(str(arguments.output_dir))

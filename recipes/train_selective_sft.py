@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_proxy.recipes.library.running import Host, at_least, run
+from hf_proxy.records.errors import InputError
 from hf_proxy.training.fields import SelectiveFields
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ the steps where it parts from `{amateur}`, and nothing else.
 | prompts | {prompts} |
 | rows, kept steps | {num_rows}, {num_kept} of {num_steps} |
 | divergence_beta, plausibility_alpha | {divergence_beta}, {plausibility_alpha} |
-| optimizer steps, learning rate | {steps}, {learning_rate} |
+| optimizer steps, kept steps learnt | {steps}, {num_learnt} |
+| learning rate | {learning_rate} |
 | loss, first and last logged | {first_loss}, {last_loss} |
 
 What it reaches on a benchmark was not measured here. Versions and all settings: `provenance.json`.
@@ -68,19 +71,28 @@ def main(
              --use_peft --lora_target_modules q_proj v_proj --max_steps 50 --use_cpu
     """
     from accelerate import PartialState
-    from trl import get_peft_config
 
     from hf_proxy.mining.mining_record import read_facts
     from hf_proxy.mining.sets import load_soft_targets
     from hf_proxy.models.parallel import stop_together
     from hf_proxy.recipes.library.training import (
+        adapter_config,
         check_evaluation,
+        check_flags,
         hold_out,
+        is_quantized,
         last_checkpoint,
         load_trainable,
     )
     from hf_proxy.training.trainer import SelectiveSFTTrainer
 
+    check_flags(arguments, model_config)
+    if config.merge and is_quantized(model_config):
+        raise InputError.at(
+            "an adapter merged into rounded weights would be another model",
+            remedy="add --merge false",
+            field="merge",
+        )
     processes = PartialState()
     check_evaluation(arguments, config.num_eval)
     with stop_together(processes):
@@ -89,25 +101,27 @@ def main(
         # read before the training, so that a set without them stops it at once
         mined, _, statistics = read_facts(source)
         train_rows, eval_rows = hold_out(rows, config.num_eval)
-        model, tokenizer = load_trainable(model_config)
+        model, tokenizer = load_trainable(
+            model_config, trust_remote_code=arguments.trust_remote_code
+        )
     trainer = SelectiveSFTTrainer(
         model=model,
         args=arguments,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         processing_class=tokenizer,
-        peft_config=get_peft_config(model_config),
+        peft_config=adapter_config(model_config),
     )
     folder = Path(str(arguments.output_dir))
     result = trainer.train(resume_from_checkpoint=last_checkpoint(folder, resume=config.resume))
     trainer.save_model()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     losses = losses or [result.training_loss]  # a run shorter than logging_steps logs none
-    kept = [row["num_kept"] for row in trainer.state.log_history if "num_kept" in row]
+    num_kept: Any = result.metrics.get("train_num_kept")
     facts = {
         "optimizer_steps": trainer.state.global_step,
         "losses": losses,
-        "kept_steps_trained": sum(kept),
+        "kept_steps_trained": num_kept,  # None: an older version began the run
         "train_runtime_s": result.metrics["train_runtime"],
     }
     with stop_together(processes):
@@ -119,10 +133,14 @@ def main(
                 tokenizer.save_pretrained(folder / "merged")
             _write_record(mined, statistics, arguments, model_config, folder, facts)
             print(
-                f"{facts['optimizer_steps']} steps, {sum(kept):.0f} kept steps, loss "
+                f"{facts['optimizer_steps']} steps, {_number(num_kept)} kept steps, loss "
                 f"{losses[0]:.4f} -> {losses[-1]:.4f}, {facts['train_runtime_s']:.0f} s, {folder}"
             )
     return facts | {"output_dir": str(folder)}
+
+
+def _number(count: int | None) -> str:
+    return "an unknown number of" if count is None else str(count)
 
 
 def _write_record(
@@ -134,17 +152,25 @@ def _write_record(
     from hf_proxy.records.storage import provenance_of, write_text
 
     stamp = provenance_of(
-        soft_targets=mined, statistics=statistics, training=facts, arguments=arguments.to_dict()
+        soft_targets=mined,
+        statistics=statistics,
+        training=facts,
+        arguments=arguments.to_dict(),
+        model=dataclasses.asdict(model_config),
     )
     write_text(folder / "provenance.json", json.dumps(stamp, indent=2, default=str))
+    model = str(model_config.model_name_or_path)
+    if model_config.model_revision != "main":
+        model += f"@{model_config.model_revision}"
     text = _CARD.format(
         name=folder.name,
-        model=model_config.model_name_or_path,
+        model=model,
         amateur=mined["facts"].get("amateur", "a smaller model"),
         prompts=mined["facts"].get("prompts", "unnamed"),
         **{name: statistics[name] for name in ("num_rows", "num_kept", "num_steps")},
         **{n: mined["settings"][n] for n in ("divergence_beta", "plausibility_alpha")},
         steps=facts["optimizer_steps"],
+        num_learnt=_number(facts["kept_steps_trained"]),
         learning_rate=arguments.learning_rate,
         first_loss=f"{facts['losses'][0]:.4f}",
         last_loss=f"{facts['losses'][-1]:.4f}",

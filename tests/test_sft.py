@@ -11,6 +11,7 @@ from helpers.selective import (
     TRAINERS,
     make_rows,
     online_trainer,
+    plain_loss,
     selective_trainer,
     update_norm,
     weights_of,
@@ -32,27 +33,6 @@ from hf_proxy.records.rows import SOFT_TARGET_FEATURES
 from hf_proxy.training.collators import SoftTargetCollator
 from hf_proxy.training.loss import selective_loss
 from hf_proxy.training.rows import check_trainable
-
-
-def plain_loss(model, rows, sft_weight=0.0):
-    """One record per step: its own prefix, full logits, dense target; the mean over all records.
-    And, weighted, the mean over all completion tokens of -ln p, one row at a time."""
-    losses, nlls = [], []
-    for row in rows:
-        for m, position in enumerate(row["position"]):
-            own = slice(row["offset"][m], row["offset"][m + 1])
-            prefix = torch.tensor([row["input_ids"][:position]])
-            logprob = torch.log_softmax(model(prefix).logits[0, -1].double(), -1)
-            target = torch.zeros(logprob.shape, dtype=torch.float64)
-            target[row["token_id"][own]] = torch.tensor(row["prob"][own], dtype=torch.float64)
-            losses.append(torch.nn.functional.kl_div(logprob, target, reduction="sum"))
-        if sft_weight:
-            ids = torch.tensor(row["input_ids"])
-            logprobs = torch.log_softmax(model(ids[None]).logits[0].double(), -1)
-            places = torch.arange(row["prompt_length"], len(ids))
-            nlls += list(-logprobs[places - 1, ids[places]])
-    loss = torch.stack(losses).mean()
-    return loss + sft_weight * torch.stack(nlls).mean() if sft_weight else loss
 
 
 def plain_update(tokenizer, rows, sft_weight=0.0):
@@ -388,7 +368,7 @@ def test_online_targets_give_the_update_of_mined_ones(
     expert, amateur, rows = online
     found = []
     for name in ("mined", "online"):
-        arguments = {} if name == "mined" else {"amateur": amateur}
+        arguments = {} if name == "mined" else {"amateur": amateur, "divergence_beta": 1.0}
         torch.manual_seed(0)
         trainer = selective_trainer(
             tmp_path / name,
@@ -399,7 +379,6 @@ def test_online_targets_give_the_update_of_mined_ones(
             per_device_train_batch_size=4 // accumulation,
             gradient_accumulation_steps=accumulation,
             learning_rate=0.1,
-            divergence_beta=1.0,
             **arguments,
         )
         modes = [module.training for module in amateur.modules()]

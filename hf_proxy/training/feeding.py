@@ -1,6 +1,6 @@
 """Rows that a run mines for itself: from the callback that mines to the trainer that learns."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,13 @@ class Feeding:
 
     The trainer calls `accept` before its training begins and `draw` at each step. The callback
     calls `begin` and `end` with the run, and `put` after each mining that keeps a step.
+
+    Args:
+        mined_with: settings of the mining, by the names of `SelectiveSFTConfig`'s fields.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mined_with: Mapping[str, Any]) -> None:
+        self.mined_with = dict(mined_with)
         self._tokenizer: PreTrainedTokenizerBase | None = None  # of the trainer that accepted
         self._keep_all = False
         self._rows: FedRows | None = None
@@ -130,7 +134,22 @@ class Feeding:
         return self._rows.draw(step, num_rows, seed)
 
 
-def feedings_of(callbacks: Iterable[Any]) -> list[Feeding]:
-    """Those that the callbacks of a trainer hold."""
-    found = (getattr(callback, "feeding", None) for callback in callbacks)
-    return [feeding for feeding in found if isinstance(feeding, Feeding)]
+def feeding_for(callbacks: Iterable[Any], *, is_fed: bool, has_amateur: bool) -> Feeding | None:
+    """The one that the callbacks of a trainer hold, where it learns from what they mine.
+
+    Args:
+        is_fed: the trainer has no train_dataset.
+        has_amateur: it makes targets itself.
+
+    Raises:
+        ValueError: none or several where there must be one, or one where there must be none.
+    """
+    held = (getattr(callback, "feeding", None) for callback in callbacks)
+    found = [feeding for feeding in held if isinstance(feeding, Feeding)]
+    if len(found) != int(is_fed) or (is_fed and has_amateur):
+        raise ValueError(
+            f"{len(found)} callbacks with feed=True, train_dataset {'' if is_fed else 'not '}None, "
+            f"amateur {'not ' if has_amateur else ''}None: rows come from a train_dataset, or from "
+            "one ContrastCallback(feed=True), which has the amateur, with train_dataset=None"
+        )
+    return found[0] if found else None

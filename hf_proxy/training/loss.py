@@ -63,6 +63,16 @@ class LossSums(NamedTuple):
             found["completion_nll"] = self.nll_sum / self.num_tokens
         return found
 
+    def put_into(self, metrics: dict[str, float], prefix: str, sft_weight: float) -> None:
+        """The exact means of an evaluation in place of its mean over batches."""
+        if self.num_kept:
+            loss = self.kl_sum / self.num_kept
+            metrics[f"{prefix}_loss"] = loss + sft_weight * self.nll_sum / max(self.num_tokens, 1)
+        else:  # possible with an amateur only; there is no mean of nothing
+            metrics.pop(f"{prefix}_loss", None)
+        metrics[f"{prefix}_num_kept"] = self.num_kept
+        metrics.update({f"{prefix}_{name}": value for name, value in self.figures().items()})
+
 
 def prefers_target_token(
     logits_MV: Float[Tensor, "M V"],

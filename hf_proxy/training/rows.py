@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -14,6 +16,13 @@ from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 
 logger = logging.getLogger(__name__)
 _SUM_TOLERANCE = 1e-4  # of the stored fp32 probabilities of one step
+
+
+def for_each_set(given: Any, name: str, use: Callable[[Any, str], Any]) -> Any:
+    """`use(rows, name)` of one set, or of each of several that have names."""
+    if isinstance(given, Mapping):
+        return {key: use(rows, f"{name} {key!r}") for key, rows in given.items()}
+    return use(given, name)
 
 
 def with_kept_steps(
@@ -81,6 +90,30 @@ def _mining_hashes(rows: Dataset) -> dict[str, str | None]:
         return dict(json.loads(rows.info.description))
     except (ValueError, TypeError):
         return {}
+
+
+def check_longest(rows: Dataset, name: str, window: int | None, max_length: int | None) -> None:
+    """Refuse a row that would have to be cut.
+
+    Args:
+        window: how far the model's positions reach; None: unknown.
+        max_length: most tokens of a row; None: as the model's window.
+
+    Raises:
+        InputError: naming the row.
+    """
+    for limit, what in ((window, "the model's window"), (max_length, "max_length")):
+        if limit is None:
+            continue
+        for row in rows.select_columns(["example_id", "input_ids"]):
+            if len(row["input_ids"]) > limit:
+                raise InputError.at(
+                    f"{len(row['input_ids'])} tokens are more than {what} of {limit}",
+                    remedy="drop the row: none is cut here",
+                    source=name,
+                    row=row["example_id"],
+                    field="input_ids",
+                )
 
 
 def check_trainable(rows: Dataset, name: str, vocabulary: int, width: int) -> None:

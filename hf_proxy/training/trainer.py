@@ -12,15 +12,17 @@ Source: arXiv 2510.07962, equations 7 and 8. Unlike the published trainer: the p
 is the step's own, and special tokens keep their share.
 """
 
+from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.utils.data import SequentialSampler
-from transformers import DataCollator, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
 from hf_proxy.mining.miner import Miner
@@ -32,32 +34,48 @@ from hf_proxy.models.access import (
     supports_padding_free,
     unwrapped,
 )
+from hf_proxy.models.generation import window_of
 from hf_proxy.models.logits import kept_logits
 from hf_proxy.models.parallel import stop_together
 from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.tokens.tokenizers import tokenizer_of
+from hf_proxy.training.checks import (
+    check_arguments,
+    check_fed,
+    check_in_memory,
+    check_mining_fields,
+    check_parallelism,
+)
 from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, TrajectoryCollator
 from hf_proxy.training.config import SelectiveSFTConfig
-from hf_proxy.training.feeding import Feeding, feedings_of
+from hf_proxy.training.feeding import Feeding, feeding_for
+from hf_proxy.training.learnt import LearntSteps
 from hf_proxy.training.loss import LossSums, loss_counts, prefers_target_token, selective_loss
-from hf_proxy.training.rows import check_trainable, trajectories_of, with_kept_steps
+from hf_proxy.training.rows import (
+    check_longest,
+    check_trainable,
+    for_each_set,
+    trajectories_of,
+    with_kept_steps,
+)
 
 
 class SelectiveSFTTrainer(SFTTrainer):
     """TRL's `SFTTrainer` on `SoftTargets` rows.
 
     Logs, beside the loss, `kept_accuracy` (share of kept steps where the model's first token is the
-    target's) and `num_kept`; in evaluation `eval_loss` is the exact mean over all kept steps of the
-    set.
+    target's) and `num_kept`, and `train_num_kept` at the end, of the whole run; in evaluation
+    `eval_loss` is the exact mean over all kept steps of the set.
 
     Args:
         model: model or its name; with `peft_config` an adapter is tuned.
         args: `SelectiveSFTConfig`.
-        train_dataset, eval_dataset: rows of `mine_soft_targets` or `load_soft_targets`. Rows
-            without a kept step teach nothing (unless `sft_weight` is set) and are left out, counted
-            in the log. Without a train_dataset a `ContrastCallback(feed=True)` among the callbacks
-            gives the rows: those of its newest mining, each once before any comes again, in an
-            order seeded by `data_seed` (`seed`) and the mining. `max_steps` is required then.
+        train_dataset, eval_dataset: rows of `mine_soft_targets` or `load_soft_targets`, the latter
+            one set or a dict of them. Rows without a kept step teach nothing (unless `sft_weight`
+            is set) and are left out, counted in the log. Without a train_dataset a
+            `ContrastCallback(feed=True)` among the callbacks gives the rows: those of its newest
+            mining, each once before any comes again, in an order seeded by `data_seed` (`seed`)
+            and the mining. `max_steps` is required then.
         processing_class: the tokenizer that the rows were mined with, or a processor that holds it.
         amateur: a causal language model: the targets are then made from the batch's own
             completions, for all micro-batches of an optimizer step before its first forward; rows
@@ -66,8 +84,10 @@ class SelectiveSFTTrainer(SFTTrainer):
         other arguments: of `SFTTrainer`.
 
     Raises:
-        InputError: a row that does not fit (ids beyond the vocabulary, positions or probabilities
-            that are none), a set of another tokenizer, no kept step at all.
+        InputError: a row that does not fit (ids beyond the vocabulary, more tokens than the model's
+            window or `max_length`, positions or probabilities that are none), a set of another
+            tokenizer or one that is streamed, no kept step at all, an argument of `SFTTrainer` or a
+            field of `args` that would change nothing.
     """
 
     loss_is_scaled_for_ga: Any = True  # Trainer: the sum is divided by the whole step already
@@ -79,17 +99,15 @@ class SelectiveSFTTrainer(SFTTrainer):
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
-        data_collator: DataCollator | None = None,
         amateur: Any = None,
         amateur_processing_class: PreTrainedTokenizerBase | None = None,
         **arguments: Any,
     ):
-        if data_collator is not None:
-            raise ValueError("SelectiveSFTTrainer has a collator of its own")
         if not isinstance(args, SelectiveSFTConfig):
             raise ValueError(f"args must be a SelectiveSFTConfig, not {type(args).__name__}")
         if processing_class is None:
             raise ValueError("give the processing_class that the soft targets were mined with")
+        check_arguments(model, args, arguments)
         processing_class = tokenizer_of(processing_class)
         if amateur_processing_class is not None:
             amateur_processing_class = tokenizer_of(amateur_processing_class)
@@ -97,27 +115,22 @@ class SelectiveSFTTrainer(SFTTrainer):
         pad_id = processing_class.eos_token_id if pad_id is None else pad_id
         self._collate = SoftTargetCollator(args.padding_free, pad_id, whole=args.sft_weight > 0)
         collator: Any = self._collate if amateur is None else TrajectoryCollator(pad_id)
-        sets = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        self._sft_weight, self._is_online = args.sft_weight, amateur is not None
         ready = {
-            name: with_kept_steps(rows, name, processing_class, keep_all=args.sft_weight > 0)
-            if amateur is None
-            else trajectories_of(rows, name)
-            for name, rows in sets.items()
-            if rows is not None
+            name: for_each_set(given, name, partial(self._read, tokenizer=processing_class))
+            for name, given in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset))
+            if given is not None
         }
-        checked = dict(ready) if amateur is None else {}
+        places: dict[str, Any] = {}
         self._is_fed = train_dataset is None
         self._feeding: Feeding | None = None
         if self._is_fed:
-            if args.max_steps <= 0:
-                raise ValueError("without a train_dataset, max_steps says how long to train")
+            check_fed(args)
             # one place for each row of the run, so that batches come as many and as large as ever
             num_rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-            ready["train_dataset"] = Dataset.from_dict({"place": range(args.max_steps * num_rows)})
+            places["train_dataset"] = Dataset.from_dict({"place": range(args.max_steps * num_rows)})
             collator = PlaceCollator(collator)
         # TRL refuses a collator under padding_free, and prepares text; ours is ready
-        if eval_dataset is not None:  # whose sums are kept by name
-            check_unique_ids(list(eval_dataset["example_id"]), source="eval_dataset")
         padding_free = args.padding_free
         kwargs: Any = args.dataset_kwargs
         args.padding_free = False
@@ -128,7 +141,7 @@ class SelectiveSFTTrainer(SFTTrainer):
                 args=args,
                 data_collator=collator,
                 processing_class=processing_class,
-                **ready,
+                **ready | places,
                 **arguments,
             )
         finally:
@@ -139,8 +152,8 @@ class SelectiveSFTTrainer(SFTTrainer):
             raise InputError(
                 f"{type(bare).__name__} cannot tell packed rows apart; set padding_free=False"
             )
-        for name, rows in checked.items():
-            check_trainable(rows, name, input_rows(bare), head_width(bare))
+        check_parallelism(self.accelerator.parallelism_config)
+        self.add_callback(LearntSteps())
         self._miner: Miner | None = None
         if amateur is not None:
             self._expert = args.expert or ("base" if hasattr(bare, "disable_adapter") else "live")
@@ -157,28 +170,64 @@ class SelectiveSFTTrainer(SFTTrainer):
                     contrast_temperature=args.contrast_temperature,
                 ),
             )
-            for name, rows in ready.items():
-                if not (self._is_fed and name == "train_dataset"):
-                    self._miner.check_readable(rows, name)
-        self._sft_weight = args.sft_weight
+        elif not self._is_fed:
+            check_mining_fields(args, {})
+        for name, given in ready.items():
+            for_each_set(given, name, self._check)
         self._train_sums = np.zeros(len(LossSums._fields))
         # by row, since the loader repeats some to give every rank as many
         self._eval_sums: dict[str, list[float]] = {}
 
+    def _read(self, rows: Any, name: str, tokenizer: Any = None) -> Dataset:
+        """The rows of a set that its forward passes read."""
+        check_in_memory(rows, name)
+        tokenizer = tokenizer or self.processing_class
+        if self._is_online:
+            rows = trajectories_of(rows, name)
+        else:
+            rows = with_kept_steps(rows, name, tokenizer, keep_all=self._sft_weight > 0)
+        if name != "train_dataset":  # its sums are kept by name
+            check_unique_ids(list(rows["example_id"]), source=name)
+        return rows
+
+    def _check(self, rows: Dataset, name: str) -> None:
+        """Refuse rows that this model cannot take in, or not learn from."""
+        model, args = cast(Any, self.model), cast(SelectiveSFTConfig, self.args)
+        bare = unwrapped(model)
+        if self._miner is None:
+            check_trainable(rows, name, input_rows(bare), head_width(bare))
+        else:
+            self._miner.check_readable(rows, name)
+        check_longest(rows, name, window_of(bare), args.max_length)
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """As `Trainer`'s; a set given here is read and refused as the constructor's are."""
+        # of several sets each comes by here again, by its name where the constructor had it
+        if eval_dataset is not None and not isinstance(eval_dataset, (str, Mapping)):
+            eval_dataset = self._read(eval_dataset, "eval_dataset")
+            self._check(eval_dataset, "eval_dataset")
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def predict(self, test_dataset, ignore_keys=None, metric_key_prefix="test"):
+        """The loss and figures of a set, as `evaluate` gives them; no logits are kept."""
+        rows = self._read(test_dataset, "test_dataset")
+        self._check(rows, "test_dataset")
+        return super().predict(rows, ignore_keys, metric_key_prefix)
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """The loss alone: full logits are never made here."""
+        return super().prediction_step(model, inputs, True, ignore_keys)
+
     def get_train_dataloader(self):
         """Where mined rows are fed, they are accepted before the callbacks begin."""
-        feedings = feedings_of(self.callback_handler.callbacks)
-        if len(feedings) != int(self._is_fed) or (self._is_fed and self._miner is not None):
-            raise ValueError(
-                f"{len(feedings)} callbacks with feed=True, train_dataset "
-                f"{'' if self._is_fed else 'not '}None, amateur "
-                f"{'' if self._miner is None else 'not '}None: rows come from a train_dataset, or "
-                "from one ContrastCallback(feed=True), which has the amateur, with "
-                "train_dataset=None"
-            )
-        if feedings:
-            tokenizer: Any = self.processing_class
-            self._feeding = feedings[0]
+        self._feeding = feeding_for(
+            self.callback_handler.callbacks,
+            is_fed=self._is_fed,
+            has_amateur=self._miner is not None,
+        )
+        if self._feeding is not None:
+            check_mining_fields(self.args, self._feeding.mined_with)
+            tokenizer = cast(Any, self.processing_class)
             self._feeding.accept(tokenizer, keep_all=self._sft_weight > 0)
         return super().get_train_dataloader()
 
@@ -199,7 +248,15 @@ class SelectiveSFTTrainer(SFTTrainer):
             batches = self._fed_batches([len(batch["place"]) for batch in batches])
         batches = [self._with_targets(batch) for batch in batches]
         counts = torch.tensor([loss_counts(batch) for batch in batches], device=device).sum(0)
-        return batches, self.accelerator.gather(counts).view(-1, 2).sum(0)
+        counts = self.accelerator.gather(counts).view(-1, 2).sum(0)
+        self._learnt.add(int(counts[0]))
+        return batches, counts
+
+    @property
+    def _learnt(self) -> LearntSteps:
+        # by its class: Trainer may put another object there as it resumes
+        callbacks = self.callback_handler.callbacks
+        return next(callback for callback in callbacks if isinstance(callback, LearntSteps))
 
     def _fed_batches(self, sizes: list[int]) -> list[dict[str, Any]]:
         """Micro-batches of the newest mining, this process's share of what all draw alike."""
@@ -218,8 +275,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         DDP averages gradients over ranks, so the sum is multiplied by their number first. Without
         any kept step the loss is 0, and still part of the graph, so that ranks do not wait.
         """
-        if return_outputs:
-            raise ValueError("compute_metrics needs full logits, which are never made here")
+        assert not return_outputs, "no logits are kept, see prediction_step"
         inputs = self._prepare_inputs(self._with_targets(inputs))
         targets = {name: inputs.pop(name) for name in ("step", "token_id", "prob")}
         index, row = inputs.pop("logit_index"), inputs.pop("row")
@@ -273,11 +329,13 @@ class SelectiveSFTTrainer(SFTTrainer):
             return self._collate(self._miner.rows(names, prompts, trajectories))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Our figures in the row of the training loss."""
+        """Our figures in the row of the training loss, and the steps learnt in the last row."""
         if "loss" in logs:
             own = torch.from_numpy(self._train_sums).to(self.accelerator.device)
             self._train_sums = np.zeros(len(LossSums._fields))
             logs |= LossSums(*self.accelerator.reduce(own, reduction="sum").tolist()).figures()
+        if "train_runtime" in logs and self._learnt.total is not None:
+            logs["train_num_kept"] = self._learnt.total
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
@@ -288,12 +346,5 @@ class SelectiveSFTTrainer(SFTTrainer):
         assert output.metrics is not None
         rows = dict(gather_object(list(self._eval_sums.items())))
         sums = LossSums(*np.array([rows[name] for name in sorted(rows)]).sum(0).tolist())
-        own = {f"{metric_key_prefix}_{name}": value for name, value in sums.figures().items()}
-        if sums.num_kept:
-            loss = sums.kl_sum / sums.num_kept
-            loss += self._sft_weight * sums.nll_sum / max(sums.num_tokens, 1)
-            output.metrics.update({f"{metric_key_prefix}_loss": loss} | own)
-        else:  # possible with an amateur only; there is no mean of nothing
-            output.metrics.pop(f"{metric_key_prefix}_loss", None)
-            output.metrics.update({f"{metric_key_prefix}_num_kept": 0.0} | own)
+        sums.put_into(output.metrics, metric_key_prefix, self._sft_weight)
         return output

@@ -78,10 +78,10 @@ def find_checkpoints(spec: str) -> list[Checkpoint]:
     return [found for path in inside for found in find_checkpoints(str(path))]
 
 
-def _from_hub(spec: str) -> Path:
+def _from_hub(spec: str, revision: str | None = None) -> Path:
     patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(spec, allow_patterns=patterns))
+        return Path(snapshot_download(spec, revision=revision, allow_patterns=patterns))
     except Exception as error:
         raise InputError.at(
             f"neither a folder nor a hub model that can be had ({type(error).__name__})",
@@ -101,7 +101,7 @@ def _adapter(spec: str, folder: Path) -> Checkpoint:
             source=folder / "adapter_config.json",
             field="base_model_name_or_path",
         )
-    base = Path(name) if Path(name).exists() else _from_hub(name)
+    base = Path(name) if Path(name).exists() else _from_hub(name, config.get("revision"))
     return Checkpoint(spec, folder, base, _step(folder))
 
 

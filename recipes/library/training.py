@@ -1,6 +1,8 @@
 """What the recipes that train have in common: the model, the rows held out, where to go on."""
 
 import logging
+from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
-from trl import ModelConfig
+from trl import ModelConfig, SFTConfig, get_peft_config, get_quantization_config
 
 from hf_proxy.recipes.library.checkpoints import loading
 from hf_proxy.records.errors import InputError
@@ -17,23 +19,126 @@ from hf_proxy.records.run_folders import checkpoints_of
 logger = logging.getLogger(__name__)
 
 
-def load_trainable(model_config: ModelConfig) -> tuple[Any, Any]:
+# fields of the trainer's config that no recipe reads: values that change nothing, and the remedy
+_UNREAD: dict[str, tuple[tuple[Any, ...], str]] = {
+    "batch_eval_metrics": ((False,), "no metric is computed from logits here: leave it out"),
+    "dataset_text_field": (("text",), "prompt_column and completion_column name the columns"),
+    "do_predict": ((False,), "hold rows out with --num_eval and set --eval_strategy"),
+    "eval_do_concat_batches": ((True,), "no metric is computed from logits here: leave it out"),
+    "include_for_metrics": (([],), "no metric is computed from logits here: leave it out"),
+    "label_names": ((None,), "no metric is computed from logits here: leave it out"),
+    "model_init_kwargs": (
+        (None,),
+        "write --dtype, --attn_implementation, --model_revision or --trust_remote_code",
+    ),
+    "resume_from_checkpoint": (
+        (None,),
+        "a run goes on from the last checkpoint in its output_dir; --resume false starts anew",
+    ),
+}
+# fields of the model's config that are read where another one is set
+_READ_WITH = {
+    "use_peft": (
+        "lora_r",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_target_modules",
+        "lora_target_parameters",
+        "lora_modules_to_save",
+        "use_rslora",
+        "use_dora",
+        "load_in_8bit",
+        "load_in_4bit",
+    ),
+    "load_in_4bit": ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"),
+}
+
+
+def check_flags(arguments: SFTConfig, model_config: ModelConfig) -> None:
+    """Refuse fields that would do nothing in a recipe.
+
+    Raises:
+        InputError: naming the field, and what to write instead.
+    """
+    for name, (harmless, remedy) in _UNREAD.items():
+        if getattr(arguments, name) not in harmless:
+            raise InputError.at("no recipe reads it", remedy=remedy, field=name)
+    if arguments.do_eval and IntervalStrategy(arguments.eval_strategy).value == "no":
+        raise InputError.at(
+            "alone it evaluates nothing", remedy="set --eval_strategy", field="do_eval"
+        )
+    defaults = {field.name: field.default for field in fields(model_config)}
+    for switch, names in _READ_WITH.items():
+        for name in names:
+            if not getattr(model_config, switch) and getattr(model_config, name) != defaults[name]:
+                raise InputError.at(
+                    f"it is read with {switch} only", remedy=f"add --{switch}", field=name
+                )
+    if model_config.lora_task_type != "CAUSAL_LM":
+        raise InputError.at(
+            f"{model_config.lora_task_type!r} is not what is trained here",
+            remedy="leave it out: models are causal language models",
+            field="lora_task_type",
+        )
+    name = str(model_config.model_name_or_path)
+    if model_config.model_revision != "main" and Path(name).exists():
+        raise InputError.at(
+            f"{name} is a folder, which has no revisions",
+            remedy="leave it out, or name a hub id",
+            field="model_revision",
+        )
+    if model_config.load_in_4bit and model_config.dtype == "auto":
+        raise InputError.at(
+            "load_in_4bit computes in a dtype that has to be named",
+            remedy="write --dtype bfloat16 or float32",
+            field="dtype",
+        )
+
+
+def is_quantized(model_config: ModelConfig) -> bool:
+    """Whether the weights are rounded as they are loaded."""
+    return model_config.load_in_4bit or model_config.load_in_8bit
+
+
+def load_trainable(
+    model_config: ModelConfig, *, trust_remote_code: bool = False
+) -> tuple[Any, Any]:
     """Model and tokenizer; weights are safetensors.
+
+    Args:
+        trust_remote_code: run code that comes with the model.
 
     Raises:
         InputError: there is no such model, or it cannot be loaded.
     """
     name = str(model_config.model_name_or_path)
+    where = {"revision": model_config.model_revision, "trust_remote_code": trust_remote_code}
+    if is_quantized(model_config) and find_spec("bitsandbytes") is None:
+        raise InputError.at(
+            "the package bitsandbytes is not installed",
+            remedy="pip install bitsandbytes",
+            field="load_in_4bit" if model_config.load_in_4bit else "load_in_8bit",
+        )
     with loading("tokenizer", name):
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
     with loading("model", name):
         model = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=model_config.dtype,
             attn_implementation=model_config.attn_implementation,
+            quantization_config=get_quantization_config(model_config),
             use_safetensors=True,
+            **where,
         )
     return model, tokenizer
+
+
+def adapter_config(model_config: ModelConfig) -> Any:
+    """The LoRA config that the flags describe, of this revision of the model; None without."""
+    config = get_peft_config(model_config)
+    if config is not None and model_config.model_revision != "main":
+        config.revision = model_config.model_revision
+    return config
 
 
 def hold_out(rows: Dataset, num_eval: int) -> tuple[Dataset, Dataset | None]:

@@ -102,6 +102,27 @@ def selective_trainer(
     )
 
 
+def plain_loss(model, rows, sft_weight=0.0):
+    """One record per step: its own prefix, full logits, dense target; the mean over all records.
+    And, weighted, the mean over all completion tokens of -ln p, one row at a time."""
+    losses, nlls = [], []
+    for row in rows:
+        for m, position in enumerate(row["position"]):
+            own = slice(row["offset"][m], row["offset"][m + 1])
+            prefix = torch.tensor([row["input_ids"][:position]])
+            logprob = torch.log_softmax(model(prefix).logits[0, -1].double(), -1)
+            target = torch.zeros(logprob.shape, dtype=torch.float64)
+            target[row["token_id"][own]] = torch.tensor(row["prob"][own], dtype=torch.float64)
+            losses.append(torch.nn.functional.kl_div(logprob, target, reduction="sum"))
+        if sft_weight:
+            ids = torch.tensor(row["input_ids"])
+            logprobs = torch.log_softmax(model(ids[None]).logits[0].double(), -1)
+            places = torch.arange(row["prompt_length"], len(ids))
+            nlls += list(-logprobs[places - 1, ids[places]])
+    loss = torch.stack(losses).mean()
+    return loss + sft_weight * torch.stack(nlls).mean() if sft_weight else loss
+
+
 def weights_of(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
