@@ -85,11 +85,11 @@ class SelectiveSFTTrainer(SFTTrainer):
         **arguments: Any,
     ):
         if data_collator is not None:
-            raise ValueError("SelectiveSFTTrainer has a collator of its own")
+            raise InputError("SelectiveSFTTrainer has a collator of its own")
         if not isinstance(args, SelectiveSFTConfig):
-            raise ValueError(f"args must be a SelectiveSFTConfig, not {type(args).__name__}")
+            raise InputError(f"args must be a SelectiveSFTConfig, not {type(args).__name__}")
         if processing_class is None:
-            raise ValueError("give the processing_class that the soft targets were mined with")
+            raise InputError("give the processing_class that the soft targets were mined with")
         processing_class = tokenizer_of(processing_class)
         if amateur_processing_class is not None:
             amateur_processing_class = tokenizer_of(amateur_processing_class)
@@ -110,7 +110,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         self._feeding: Feeding | None = None
         if self._is_fed:
             if args.max_steps <= 0:
-                raise ValueError("without a train_dataset, max_steps says how long to train")
+                raise InputError("without a train_dataset, max_steps says how long to train")
             # one place for each row of the run, so that batches come as many and as large as ever
             num_rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
             ready["train_dataset"] = Dataset.from_dict({"place": range(args.max_steps * num_rows)})
@@ -169,7 +169,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         """Where mined rows are fed, they are accepted before the callbacks begin."""
         feedings = feedings_of(self.callback_handler.callbacks)
         if len(feedings) != int(self._is_fed) or (self._is_fed and self._miner is not None):
-            raise ValueError(
+            raise InputError(
                 f"{len(feedings)} callbacks with feed=True, train_dataset "
                 f"{'' if self._is_fed else 'not '}None, amateur "
                 f"{'' if self._miner is None else 'not '}None: rows come from a train_dataset, or "
@@ -219,7 +219,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         any kept step the loss is 0, and still part of the graph, so that ranks do not wait.
         """
         if return_outputs:
-            raise ValueError("compute_metrics needs full logits, which are never made here")
+            raise InputError("compute_metrics needs full logits, which are never made here")
         inputs = self._prepare_inputs(self._with_targets(inputs))
         targets = {name: inputs.pop(name) for name in ("step", "token_id", "prob")}
         index, row = inputs.pop("logit_index"), inputs.pop("row")
