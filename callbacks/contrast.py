@@ -200,7 +200,7 @@ class ContrastCallback(WatchingCallback):
         """Made once for a model; whatever does not fit together is refused here."""
         if self._ready is None or self._ready[0] is not model:
             if self.processing_class is None:
-                raise ValueError(
+                raise InputError(
                     "the trainer has no processing_class; pass ContrastCallback("
                     "processing_class=tokenizer)"
                 )

@@ -74,7 +74,7 @@ class ProxyScoreCallback(WatchingCallback):
             on_error=on_error,
         )
         if divisor not in DIVISORS:
-            raise ValueError(f"divisor must be one of {DIVISORS}, not {divisor!r}")
+            raise InputError(f"divisor must be one of {DIVISORS}, not {divisor!r}")
         self.trace_sets = dict(traces) if isinstance(traces, Mapping) else {name: traces}
         self.curves = [
             curve if isinstance(curve, Curve) else Curve.load(curve) for curve in curves or []
@@ -147,7 +147,7 @@ class ProxyScoreCallback(WatchingCallback):
             if self.processing_class is None and any(
                 not _is_aligned(traces) for traces in self.trace_sets.values()
             ):
-                raise ValueError(
+                raise InputError(
                     "the trainer has no processing_class; pass ProxyScoreCallback("
                     "processing_class=tokenizer), or traces that are aligned already"
                 )

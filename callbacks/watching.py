@@ -49,13 +49,13 @@ class WatchingCallback(TrainerCallback, ABC):
         on_error: str,
     ):
         if strategy not in STRATEGIES:
-            raise ValueError(f"strategy must be one of {STRATEGIES}, not {strategy!r}")
+            raise InputError(f"strategy must be one of {STRATEGIES}, not {strategy!r}")
         if (strategy == "steps") != (steps is not None) or (steps is not None and steps < 1):
-            raise ValueError(
+            raise InputError(
                 "steps (a positive number) goes with strategy='steps', and only with it"
             )
         if on_error not in ("raise", "warn"):
-            raise ValueError(f"on_error must be 'raise' or 'warn', not {on_error!r}")
+            raise InputError(f"on_error must be 'raise' or 'warn', not {on_error!r}")
         self.processing_class: Any = processing_class
         if processing_class is not None:
             self.processing_class = tokenizer_of(processing_class)
@@ -97,7 +97,7 @@ class WatchingCallback(TrainerCallback, ABC):
         if self._attachment is not None:
             if self._attachment.trainer is trainer:
                 return self
-            raise ValueError("this callback is attached to another trainer; detach it first")
+            raise InputError("this callback is attached to another trainer; detach it first")
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
         self._take(getattr(trainer, "processing_class", None))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_proxy.intervals import bootstrap_interval, sign_flip_p
+from hf_proxy.records.errors import InputError
 from hf_proxy.records.scores import ProxyScore
 
 
@@ -41,7 +42,7 @@ def compare(score_a: ProxyScore, score_b: ProxyScore, *, metric: str = "value") 
     """
     differing, note = score_a.setting.incomparable(score_b.setting, metric)
     if differing:
-        raise ValueError(
+        raise InputError(
             f"these scores cannot be compared, their settings differ in {'; '.join(differing)}"
             + (
                 ""
@@ -50,7 +51,7 @@ def compare(score_a: ProxyScore, score_b: ProxyScore, *, metric: str = "value") 
             )
         )
     if min(score_a.num_traces, len(score_a.rows), len(score_b.rows)) < 2:
-        raise ValueError("a comparison needs at least two traces")
+        raise InputError("a comparison needs at least two traces")
     numerator_a, weight = score_terms(score_a, metric)
     delta = numerator_a - score_terms(score_b, metric)[0]
     low, high = bootstrap_interval(delta, weight)

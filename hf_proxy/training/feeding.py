@@ -86,7 +86,7 @@ class Feeding:
             ValueError: no trainer has accepted, or one with another tokenizer or chat template.
         """
         if self._tokenizer is None:
-            raise ValueError(
+            raise InputError(
                 "ContrastCallback(feed=True) gives rows to a SelectiveSFTTrainer only; use that "
                 "one, or feed=False to watch"
             )
@@ -95,7 +95,7 @@ class Feeding:
             for own in (self._tokenizer, tokenizer)
         ]
         if pair[0] != pair[1]:
-            raise ValueError(
+            raise InputError(
                 "the callback's processing_class is not the trainer's (tokenizer or chat "
                 "template), so its rows would be another model's; leave it out, it is taken from "
                 "the trainer"

@@ -104,9 +104,9 @@ class SelectiveSFTTrainer(SFTTrainer):
         **arguments: Any,
     ):
         if not isinstance(args, SelectiveSFTConfig):
-            raise ValueError(f"args must be a SelectiveSFTConfig, not {type(args).__name__}")
+            raise InputError(f"args must be a SelectiveSFTConfig, not {type(args).__name__}")
         if processing_class is None:
-            raise ValueError("give the processing_class that the soft targets were mined with")
+            raise InputError("give the processing_class that the soft targets were mined with")
         check_arguments(model, args, arguments)
         processing_class = tokenizer_of(processing_class)
         if amateur_processing_class is not None:
