@@ -186,8 +186,9 @@ def _score(
     # forwards
     found = from_main(accelerator, lambda: _cached(path) if config.use_score_cache else None)
     fact = {"weights": weights, "dtype": config.dtype, "device": accelerator.device.type}
-    if found is not None:
-        score = ProxyScore.from_json(found)
+    score = None if found is None else ProxyScore.from_json(found)
+    # a version that counted ties as wins may have left another number for the same setting
+    if score is not None and score.tied_share is not None:
         score = dataclasses.replace(score, model_id=checkpoint.name, step=checkpoint.step)
         return score, fact | {"cached": True, "seconds": time.perf_counter() - start}
     with stop_together(accelerator):

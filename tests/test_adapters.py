@@ -17,15 +17,17 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from hf_proxy import InputError
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.settings import MiningSettings
-from hf_proxy.models.access import adapters_off, scoring_mode, supports_padding_free
+from hf_proxy.models.access import adapters_off, scoring_mode
 from hf_proxy.models.batching import token_batch
-from hf_proxy.models.generation import end_ids_of, generate, window_of
+from hf_proxy.models.generation import end_ids_of, generate
 from hf_proxy.models.logits import (
     LogitTransform,
     kept_logits,
     label_logprobs,
     measure_logit_transform,
 )
+from hf_proxy.models.positions import window_of
+from hf_proxy.models.probes import why_not_packed
 
 SIZE = 60  # of the vocabulary
 INVOCATION = [30, 31]
@@ -194,7 +196,9 @@ def test_virtual_tokens_take_places_of_the_window(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "aLoRA", "LORA"])
 def test_rows_are_packed_only_where_each_keeps_the_adapter(kind, tmp_path):
-    assert supports_padding_free(with_adapter(kind, tmp_path)) == (kind == "LORA")
+    with scoring_mode(with_adapter(kind, tmp_path)) as bare:
+        why_not = why_not_packed(bare, longest=2048, device=bare.device)
+    assert (why_not == "") == (kind == "LORA")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from helpers.tokenizers import with_gaps
 from peft import LoraConfig, get_peft_model
 
 from hf_proxy.models.access import scoring_mode
-from hf_proxy.models.generation import end_ids_of, generate, window_of
+from hf_proxy.models.generation import end_ids_of, generate
+from hf_proxy.models.positions import window_of
 from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 
 

@@ -10,9 +10,10 @@ from helpers.selective import selective_trainer
 from helpers.traces import make_traces
 
 from hf_proxy import align_traces, contrast, score_traces
-from hf_proxy.models.access import prefers_padding_free
+from hf_proxy.models.access import prefers_padding_free, scoring_mode
 from hf_proxy.models.logits import LABELS_PER_CHUNK
 from hf_proxy.models.parallel import sum_over_ranks
+from hf_proxy.models.probes import why_not_packed
 
 pytestmark = [
     pytest.mark.gpu,
@@ -59,6 +60,8 @@ def test_flash_attention_packs_by_itself(aligned, tokenizer):
     expected = score_traces(model.to(DEVICE), aligned).value
     model.set_attn_implementation("flash_attention_2")
     assert prefers_padding_free(model)
+    with scoring_mode(model) as bare:
+        assert why_not_packed(bare, longest=4096, device=DEVICE) == ""
     assert score_traces(model, aligned).value == pytest.approx(expected, rel=0.02)
 
 

@@ -12,6 +12,7 @@ from helpers.memory import LargestTensor
 from helpers.models import ATTENTION_FAMILIES, FAMILIES, FLOAT64_FAMILIES, Bigram, make_model
 from helpers.traces import make_traces
 from peft import LoraConfig, get_peft_model
+from torch import nn
 
 from hf_proxy import (
     InputError,
@@ -24,7 +25,9 @@ from hf_proxy import (
 )
 from hf_proxy.models.access import scoring_mode
 from hf_proxy.models.logits import LABELS_PER_CHUNK, measure_logit_transform
+from hf_proxy.recipes.library.scores import read_scores
 from hf_proxy.records.rows import ALIGNED_FEATURES, TRACE_FEATURES
+from hf_proxy.scoring.summary import expected_rank, expected_top
 from hf_proxy.traces.checks import check_trace
 
 
@@ -34,23 +37,29 @@ def aligned(traces, tokenizer):
 
 
 def plain_logprobs(model, row):
-    """Logprobs and ranks of a row's labels from one full-logit forward, in plain torch."""
+    """Logprobs, wins and ranks of a row's labels from one full-logit forward, in plain torch."""
     ids = torch.tensor(row["input_ids"])
     with torch.no_grad():
         logits_TV = model(ids[None], use_cache=False).logits[0]
     wide = torch.promote_types(logits_TV.dtype, torch.float32)
-    logprob_TV = torch.log_softmax(logits_TV.to(wide), dim=-1)[row["label_start"] - 1 : -1]
-    label_N = ids[row["label_start"] :]
-    logprob_N = logprob_TV.gather(1, label_N[:, None])[:, 0]
-    rank_N = 1 + (logprob_TV > logprob_N[:, None]).sum(-1)
-    return logprob_N.double(), rank_N
+    logits_NV = logits_TV[row["label_start"] - 1 : -1].to(wide)
+    label_N1 = ids[row["label_start"] :, None]
+    logprob_N = torch.log_softmax(logits_NV, dim=-1).gather(1, label_N1)[:, 0]
+    wins, ranks = [], []
+    for logits, label in zip(logits_NV.tolist(), label_N1[:, 0].tolist(), strict=True):
+        # every place that a random order of the tied ones can give
+        first = 1 + sum(x > logits[label] for x in logits)
+        places = range(first, first + sum(x == logits[label] for x in logits))
+        wins.append(sum(place == 1 for place in places) / len(places))
+        ranks.append(sum(places) / len(places))
+    return logprob_N.double(), wins, ranks
 
 
 def plain_score(model, aligned):
     """All numbers of a score from full-logit forwards, one row at a time, in float64 loops."""
-    values, nlls, bits, num_bytes, ranks, weighted_sum = [], [], 0.0, 0, [], 0.0
+    values, nlls, bits, num_bytes, wins, ranks, weighted_sum = [], [], 0.0, 0, [], [], 0.0
     for row in aligned:
-        logprob_N, rank_N = plain_logprobs(model, row)
+        logprob_N, own_wins, own_ranks = plain_logprobs(model, row)
         weights = row["label_weight"][row["label_start"] :]
         terms = [-x * w for x, w in zip(logprob_N.tolist(), weights, strict=True)]
         values.append(math.fsum(terms) / len(terms))
@@ -58,13 +67,14 @@ def plain_score(model, aligned):
         nlls.append(-math.fsum(logprob_N.tolist()) / len(terms))
         bits -= math.fsum(logprob_N.tolist()) / math.log(2)
         num_bytes += row["num_bytes"]
-        ranks += rank_N.tolist()
+        wins += own_wins
+        ranks += own_ranks
     return {
         "value": math.fsum(values) / len(values),
         "pooled": weighted_sum / len(ranks),
         "trace_nll": math.fsum(nlls) / len(nlls),
         "bits_per_byte": bits / num_bytes,
-        "top1_agreement": ranks.count(1) / len(ranks),
+        "top1_agreement": sum(wins) / len(wins),
         "mean_rank": sum(ranks) / len(ranks),
     }
 
@@ -165,10 +175,86 @@ def test_worked_vector_of_two_traces():
 def test_rank_and_top1_by_hand():
     table = torch.tensor([[0.5, 0.25, 0.08, 0.08, 0.09]] * 5, dtype=torch.float64)
     score = score_traces(Bigram(table), bigram_aligned([[1, 1, 1, 1]], [[0, 1, 2, 3]]))
-    # ranks 1, 2, 4, 4: tokens that tie do not outrank each other
-    assert score.rows["rank_sum"] == [11]
-    assert score.mean_rank == 2.75
+    # ranks 1, 2, and for the two that tie 4 or 5
+    assert score.rows["rank_sum"] == [12.0]
+    assert score.mean_rank == 3.0
     assert score.top1_agreement == 0.25
+    assert score.rows["tied_sum"] == [2]
+    assert score.tied_share == 0.5
+
+
+def test_ties_for_the_first_place_are_shared():
+    table = torch.tensor([[0.4, 0.4, 0.1, 0.05, 0.05], [0.2] * 5] * 2 + [[0.1] * 5])
+    score = score_traces(Bigram(table.double()), bigram_aligned([[1, 1, 1]], [[1, 0, 2]]))
+    # after 0 one of two, after 1 one of five, after 0 the third
+    assert score.rows["top1_sum"] == [pytest.approx(1 / 2 + 1 / 5, rel=1e-12)]
+    assert score.rows["rank_sum"] == [1.5 + 3.0 + 3.0]
+    assert score.tied_share == pytest.approx(2 / 3)
+
+
+def test_expectations_under_random_tie_breaking():
+    rng = np.random.default_rng(0)
+    greater, equal = rng.integers(0, 6, 200), rng.integers(0, 5, 200)
+    places = [range(1 + g, 2 + g + e) for g, e in zip(greater, equal, strict=True)]
+    for k in (1, 3, 5):
+        expected = [np.mean([place <= k for place in own]) for own in places]
+        np.testing.assert_allclose(expected_top(k, greater, equal), expected, rtol=1e-12)
+    np.testing.assert_allclose(expected_rank(greater, equal), [np.mean(own) for own in places])
+
+
+def test_low_precision_ties_neither_overstate_nor_understate(aligned, tokenizer):
+    """The same weights and labels, logits rounded to bfloat16: many tie, the mean hardly moves."""
+    model = make_model("llama", 4000, dtype=torch.float64)
+    exact = score_traces(model, aligned)
+    assert exact.tied_share == 0.0
+    head = model.lm_head.weight
+    model.lm_head = nn.Sequential(model.lm_head, RoundTo(torch.bfloat16))
+    model.lm_head.weight = head
+    tied = score_traces(model, aligned)
+    assert tied.tied_share > 0.5
+    strict = 1 + np.mean([g for g, _ in counts_of(model, aligned)])
+    late = 1 + np.mean([g + e for g, e in counts_of(model, aligned)])
+    off = abs(tied.mean_rank - exact.mean_rank)
+    assert off < abs(strict - exact.mean_rank) / 5
+    assert off < abs(late - exact.mean_rank) / 5
+    assert strict < exact.mean_rank < late
+
+
+class RoundTo(nn.Module):
+    def __init__(self, dtype):
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, logits):
+        return logits.to(self.dtype).to(logits.dtype)
+
+
+def counts_of(model, aligned):
+    """Greater and equal of every label, by full logits."""
+    for row in aligned:
+        ids = torch.tensor(row["input_ids"])
+        with torch.no_grad():
+            logits = model(ids[None], use_cache=False).logits[0, row["label_start"] - 1 : -1]
+        own = logits.gather(1, ids[row["label_start"] :, None])
+        greater, equal = (logits > own).sum(1), (logits == own).sum(1) - 1
+        yield from zip(greater.tolist(), equal.tolist(), strict=True)
+
+
+def test_a_score_of_an_older_version_still_loads(aligned, tokenizer, tmp_path):
+    score = score_traces(make_model("llama", len(tokenizer)), aligned)
+    content = json.loads(score.to_json())
+    del content["tied_share"], content["rows"]["tied_sum"]
+    content["rows"]["top1_sum"] = [int(x) for x in content["rows"]["top1_sum"]]
+    old = ProxyScore.from_json(json.dumps(content))
+    assert old.tied_share is None
+    assert old.value == score.value
+    assert compare(old, score).difference == 0.0
+    # and of predictions.jsonl, whose lines have no rows
+    line = {key: value for key, value in old.scalars().items() if key != "tied_share"}
+    path = tmp_path / "predictions.jsonl"
+    path.write_text(json.dumps(line | {"name": "rbridge", "run_id": "a"}) + "\n")
+    ((again, run),) = read_scores(path)
+    assert (again.value, again.tied_share, run) == (score.value, None, "a")
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
@@ -379,7 +465,7 @@ def test_a_head_that_is_not_called_is_refused():
 
 def test_a_model_with_positions_of_its_own_is_refused():
     model = Bigram(bigram_table(), num_virtual=3)
-    with pytest.raises(ValueError, match="hands 5 positions to its output head for 2 tokens"):
+    with pytest.raises(ValueError, match="hands 98 positions to its output head for 92 tokens"):
         score_traces(model, bigram_aligned([[1, 1]], [[1, 2]]))
 
 

@@ -17,6 +17,7 @@ from helpers.selective import (
     weights_of,
 )
 from helpers.tokenizers import ImageProcessor, Processor
+from helpers.zoo import build
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig
@@ -482,6 +483,29 @@ def test_rows_that_do_not_fit_are_named(tmp_path, tokenizer, other_tokenizer):
         selective_trainer(tmp_path, tokenizer, mined)
 
 
+def test_sharded_weights_are_asked_at_the_first_step(tmp_path, tokenizer, monkeypatch):
+    class Sharded(SelectiveSFTTrainer):
+        def create_accelerator_and_postprocess(self):
+            super().create_accelerator_and_postprocess()
+            self.is_fsdp_enabled = True
+
+    monkeypatch.setitem(TRAINERS, "sharded", Sharded)
+    asked = []
+
+    def answer(model, **kwargs):
+        asked.append(kwargs)
+        return "rows of this model see each other"
+
+    monkeypatch.setattr("hf_proxy.training.checks.why_not_packed", answer)
+    rows = make_rows(tokenizer)
+    trainer = selective_trainer(tmp_path, tokenizer, rows, padding_free=True, kind="sharded")
+    assert not asked  # its weights do not stand yet
+    trainer.is_fsdp_enabled = False  # nothing is sharded here
+    with pytest.raises(InputError, match="see each other; set padding_free=False"):
+        trainer.train()
+    assert asked[0]["processes"] is trainer.accelerator  # each forward is a collective
+
+
 def test_settings_that_cannot_work_are_refused(tmp_path, tokenizer):
     rows = make_rows(tokenizer)
     with pytest.raises(ValueError, match="packing=True would cut"):
@@ -493,9 +517,16 @@ def test_settings_that_cannot_work_are_refused(tmp_path, tokenizer):
             rows,
             peft_config=LoraConfig(r=4, target_modules=["q_proj", "lm_head"]),
         )
-    with pytest.raises(ValueError, match="cannot tell packed rows apart"):
+    for model in (make_model("mamba", len(tokenizer)), build("opt", len(tokenizer))):
+        with pytest.raises(InputError, match="cannot tell packed rows apart.*padding_free=False"):
+            selective_trainer(tmp_path, tokenizer, rows, model=model, padding_free=True)
+    with pytest.raises(InputError, match="type PREFIX_TUNING takes a line for one"):
         selective_trainer(
-            tmp_path, tokenizer, rows, model=make_model("mamba", len(tokenizer)), padding_free=True
+            tmp_path,
+            tokenizer,
+            rows,
+            peft_config=PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2),
+            padding_free=True,
         )
     with pytest.raises(ValueError, match="sft_weight must be a number from 0 on, not -1"):
         SelectiveSFTConfig(output_dir=str(tmp_path), sft_weight=-1.0, bf16=False)

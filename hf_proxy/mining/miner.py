@@ -29,8 +29,10 @@ from hf_proxy.models.access import (
 )
 from hf_proxy.models.adapters import check_adapter, check_causal_adapter
 from hf_proxy.models.batching import group_by_tokens, token_batch
-from hf_proxy.models.generation import end_ids_of, generate, vocabulary_ids, window_of
+from hf_proxy.models.generation import end_ids_of, generate, vocabulary_ids
 from hf_proxy.models.logits import LogitTransform, measure_logit_transform, read_logit_pairs
+from hf_proxy.models.positions import length_kinds, window_of
+from hf_proxy.models.probes import require_causal
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import fingerprint
 from hf_proxy.tokens.prompts import Prompts, check_lengths
@@ -156,6 +158,11 @@ class Miner:
             },
         }
 
+    def _require_causal(self) -> None:
+        for model in (self.expert, self.amateur):
+            with scoring_mode(model) as bare:
+                require_causal(bare, device=bare.device)
+
     def is_echo(self, row: Mapping[str, Any], system_prompt: str | None) -> bool:
         """Whether a trajectory repeats the system prompt."""
         if not system_prompt:
@@ -171,6 +178,7 @@ class Miner:
             prompts: their ids.
             batch: its number, which with the settings' seed seeds the draws.
         """
+        self._require_causal()
         with scoring_mode(self.expert) as expert:
             trajectories = generate(
                 expert,
@@ -188,6 +196,7 @@ class Miner:
     ) -> list[dict]:
         """`SoftTargets` rows of trajectories that are there already, whoever wrote them."""
         self._refuse_shards()  # a trainer shards after the miner was made
+        self._require_causal()
         with (
             scoring_mode(self.expert) as expert,
             scoring_mode(self.amateur) as amateur,
@@ -218,7 +227,10 @@ class Miner:
         whole = [p + t for p, t in zip(prompts, trajectories, strict=True)]
         found: list[_TrajectorySteps | None] = [None] * len(whole)
         moved = torch.from_numpy(self.id_map.moved)
-        for group in group_by_tokens(list(map(len, whole)), TOKENS_PER_BATCH, padding_free=False):
+        lengths = list(map(len, whole))
+        read = [length - 1 for length in lengths]
+        kinds = list(zip(length_kinds(expert, read), length_kinds(amateur, read), strict=True))
+        for group in group_by_tokens(lengths, TOKENS_PER_BATCH, padding_free=False, kinds=kinds):
             starts = [len(prompts[i]) for i in group]
             for i in group:
                 self._as_read(whole[i][:-1], row=example_ids[i])

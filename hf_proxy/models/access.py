@@ -1,6 +1,5 @@
-"""A model as it is: unwrapped, in eval mode, its head, its weights, what packing it allows."""
+"""A model as it is: unwrapped, in eval mode, its head, its weights."""
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +9,6 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
-from hf_proxy.models.adapters import needs_rows_apart
 from hf_proxy.models.parallel import Processes, sum_over_ranks
 from hf_proxy.records.errors import InputError
 
@@ -29,6 +27,7 @@ def scoring_mode(model: nn.Module) -> Iterator[Any]:
     """
     bare = unwrapped(model)
     modules = list(bare.modules())
+    angles = [_angles(module) for module in modules if hasattr(module, "rope_type")]
     training = [module.training for module in modules]
     compiled = [(m, m._compiled_call_impl) for m in modules if m._compiled_call_impl is not None]
     try:
@@ -41,8 +40,19 @@ def scoring_mode(model: nn.Module) -> Iterator[Any]:
     finally:
         for module, was_training in zip(modules, training, strict=True):
             module.training = was_training
+        for module, attributes, buffers in angles:
+            vars(module).update(attributes)
+            for name, (buffer, content) in buffers.items():
+                module._buffers[name] = buffer.copy_(content)
         for module, call in compiled:
             module._compiled_call_impl = call
+
+
+def _angles(module: nn.Module) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
+    """What a rotary module keeps from batch to batch: LongRoPE and dynamic NTK leave the last's."""
+    attributes = {name: value for name, value in vars(module).items() if name[0] != "_"}
+    buffers = {name: (b, b.clone()) for name, b in module._buffers.items() if b is not None}
+    return module, attributes, buffers
 
 
 def output_head(model: Any) -> nn.Module:
@@ -74,28 +84,10 @@ def input_rows(model: Any) -> int:
     return int(size or model.config.get_text_config().vocab_size)
 
 
-def supports_padding_free(model: Any) -> bool:
-    """Whether several rows in one line, told apart by restarting positions, stay apart.
-
-    True of attention models in transformers (eager, sdpa and flash build their mask or their
-    sequence bounds from `position_ids`, as long as `use_cache=False`); not of recurrent ones.
-    """
-    attention = getattr(model.config, "_attn_implementation", None) or ""
-    known = attention in ("eager", "sdpa") or attention.startswith(("flash_attention", "kernels"))
-    recurrent = any(getattr(module, "_is_stateful", False) for module in model.modules())
-    takes_positions = "position_ids" in _forward_parameters(model)
-    return known and not recurrent and takes_positions and not needs_rows_apart(model)
-
-
 def prefers_padding_free(model: Any) -> bool:
-    """Whether padding-free is also the faster way: attention that never meets other rows."""
+    """Whether packed rows are the faster way, if they stay apart: flash never meets other rows."""
     attention = getattr(model.config, "_attn_implementation", None) or ""
-    return attention.startswith("flash_attention") and supports_padding_free(model)
-
-
-def _forward_parameters(model: Any) -> dict[str, Any]:
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return dict(inspect.signature(type(inner).forward).parameters)
+    return attention.startswith("flash_attention")
 
 
 _INTEGER_OF_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -1,6 +1,6 @@
 """Rows of token ids into batches of about equal cost, right-padded or padding-free."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,11 @@ class TokenBatch:
 
 
 def group_by_tokens(
-    lengths: Sequence[int], tokens_per_batch: int, *, padding_free: bool
+    lengths: Sequence[int],
+    tokens_per_batch: int,
+    *,
+    padding_free: bool,
+    kinds: Sequence[Hashable] | None = None,
 ) -> list[list[int]]:
     """Indices of `lengths` in groups of at most `tokens_per_batch` tokens, longest rows first.
 
@@ -43,6 +47,9 @@ def group_by_tokens(
     beyond the budget makes a group of its own. Rows much shorter than the longest start a new
     padded group once this one is worth a forward pass. Longest first: what runs out of memory does
     so at once.
+
+    Args:
+        kinds: of each row; rows of two kinds never share a group.
     """
     groups: list[list[int]] = []
     cost = 0
@@ -51,8 +58,11 @@ def group_by_tokens(
         if groups:
             longest = lengths[groups[-1][0]]
             joined = cost + (lengths[index] if padding_free else longest)
-            joins = joined <= tokens_per_batch and (
-                padding_free or cost < LEAST_TOKENS or lengths[index] >= LEAST_FILL * longest
+            alike = kinds is None or kinds[index] == kinds[groups[-1][0]]
+            joins = (
+                joined <= tokens_per_batch
+                and alike
+                and (padding_free or cost < LEAST_TOKENS or lengths[index] >= LEAST_FILL * longest)
             )
         if joins:
             groups[-1].append(index)

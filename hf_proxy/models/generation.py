@@ -23,7 +23,6 @@ from hf_proxy.models.adapters import (
     check_adapter,
     generation_groups,
     generation_inputs,
-    num_virtual_tokens,
 )
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import fingerprint
@@ -53,13 +52,6 @@ def end_ids_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def vocabulary_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Ids that stand for a token; between them may lie some that do not, also below `len`."""
     return {*tokenizer.get_vocab().values(), *tokenizer.added_tokens_decoder}
-
-
-def window_of(model: Any) -> int | None:
-    """How many tokens of text the model's positions reach; None where its config does not say."""
-    bare = unwrapped(model)
-    window = getattr(bare.config.get_text_config(), "max_position_embeddings", None)
-    return None if window is None else window - num_virtual_tokens(bare)
 
 
 def generate(

@@ -9,14 +9,14 @@ head (scale, softcap) is measured on the model itself, see `measure_logit_transf
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, no_type_check
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from hf_proxy.models.access import output_head, unwrapped
-from hf_proxy.models.adapters import adapter_inputs, text_states
+from hf_proxy.models.adapters import adapter_inputs, num_virtual_tokens, text_states
 from hf_proxy.models.batching import TokenBatch, token_batch
 from hf_proxy.records.errors import InputError
 
@@ -128,22 +128,38 @@ def kept_logits(
         inputs: keyword arguments of the forward, on the model's device.
         index_M: places in `input_ids.flatten()`, possibly none.
     """
-    head = output_head(unwrapped(model))
-
-    def select(module: Any, args: tuple) -> tuple:
-        hidden_ND = text_states(unwrapped(model), args[0], inputs["input_ids"].shape[1])
-        if len(hidden_ND) != inputs["input_ids"].numel():
-            raise InputError(
-                f"{len(hidden_ND)} positions reach the output head for "
-                f"{inputs['input_ids'].numel()} tokens; its steps cannot be told"
-            )
-        return (hidden_ND[index_M][None], *args[1:])
-
-    handle = head.register_forward_pre_hook(select)
+    for tensor in (index_M, *(x for x in inputs.values() if isinstance(x, Tensor))):
+        torch._dynamo.maybe_mark_dynamic(tensor, list(range(tensor.dim())))
+    bare = unwrapped(model)
+    _selected.append((index_M, inputs["input_ids"], num_virtual_tokens(bare)))
+    handle = output_head(bare).register_forward_pre_hook(_select)
     try:
         return model(**inputs, use_cache=False).logits[0]
     finally:
         handle.remove()
+        _selected.pop()
+
+
+# What the hook selects, of the call that runs. A global, because a compiled model takes what hangs
+# on its modules for constant: a hook with the index inside it was compiled anew for each number of
+# kept steps, and after 8 the model was compiled no more.
+_selected: list[tuple[Tensor, Tensor, int]] = []
+
+
+@no_type_check  # the tests' checker of shapes is none of what is to be compiled
+def _select(head: Any, args: tuple) -> tuple:
+    """In front of the head: only the hidden states that it is to meet."""
+    index_M, input_ids, num_virtual = _selected[-1]
+    hidden = args[0]
+    if num_virtual and hidden.shape[1] == input_ids.shape[1] + num_virtual:
+        hidden = hidden[:, num_virtual:]
+    hidden_ND = hidden.reshape(-1, hidden.shape[-1])
+    if len(hidden_ND) != input_ids.numel():
+        raise InputError(
+            f"{len(hidden_ND)} positions reach the output head for {input_ids.numel()} tokens; "
+            "its steps cannot be told"
+        )
+    return (hidden_ND[index_M][None], *args[1:])
 
 
 def _chunked_head(head: Any, hidden_ND: Tensor, num_labels: int) -> Callable[[Tensor], Tensor]:
@@ -257,19 +273,31 @@ def measure_logit_transform(model: nn.Module, *, device: torch.device) -> LogitT
     return transform
 
 
+class LabelLogprobs(NamedTuple):
+    """What a model gives each label, on the CPU.
+
+    Attributes:
+        logprob_N: nats.
+        greater_N: tokens whose logit is greater.
+        equal_N: other tokens with the same logit: in bfloat16 one label in eight has some.
+    """
+
+    logprob_N: Float64[Tensor, " N"]
+    greater_N: Int64[Tensor, " N"]
+    equal_N: Int64[Tensor, " N"]
+
+
 def label_logprobs(
     model: nn.Module, batch: TokenBatch, transform: LogitTransform, *, device: torch.device
-) -> tuple[Float64[Tensor, " N"], Int64[Tensor, " N"]]:
-    """Log-probability and rank of each label, from one forward pass.
+) -> LabelLogprobs:
+    """Log-probability of each label and its place among all tokens, from one forward pass.
 
-    Equals `log_softmax(model(input_ids).logits.float(), -1)` read at `position - 1`.
-
-    Returns:
-        `logprob_N` (nats) and `rank_N` (1 + tokens strictly more likely), on the CPU. The softmax
-        runs in fp32, in float64 for a float64 model.
+    Equals `log_softmax(model(input_ids).logits.float(), -1)` read at `position - 1`. The softmax
+    runs in fp32, in float64 for a float64 model.
     """
     logprobs: list[Tensor] = []
-    ranks: list[Tensor] = []
+    greater: list[Tensor] = []
+    equal: list[Tensor] = []
 
     def consume(head_CV: Tensor, where: slice) -> None:
         label_C1 = batch.label_N[where, None].to(head_CV.device)
@@ -277,11 +305,15 @@ def label_logprobs(
         rows = CPU_ROWS_PER_BLOCK if head_CV.device.type == "cpu" else ROWS_PER_BLOCK
         for block_V, label_1 in zip(head_CV.split(rows), label_C1.split(rows), strict=True):
             # a copy even where the dtype is right: the transform works in place
-            logprob_V = torch.log_softmax(transform(block_V.to(dtype, copy=True)), dim=-1)
-            logprob_1 = logprob_V.gather(1, label_1)
-            logprobs.append(logprob_1[:, 0])
-            # summed as floats, exact below 2**24, because summing booleans is ten times slower
-            ranks.append(logprob_V.gt_(logprob_1).sum(-1))
+            logit_V = transform(block_V.to(dtype, copy=True))
+            logprob_V = torch.log_softmax(logit_V, dim=-1)
+            logprobs.append(logprob_V.gather(1, label_1)[:, 0])
+            # of logits: the softmax rounds some together. Summed as floats, exact below 2**24,
+            # because summing booleans is ten times slower
+            logit_1 = logit_V.gather(1, label_1)
+            greater.append(torch.gt(logit_V, logit_1, out=logprob_V).sum(-1))
+            equal.append(logit_V.eq_(logit_1).sum(-1) - 1)
 
     read_logits(model, batch, consume, device=device)
-    return torch.cat(logprobs).cpu().double(), torch.cat(ranks).cpu().long() + 1
+    counts = (torch.cat(part).cpu().long() for part in (greater, equal))
+    return LabelLogprobs(torch.cat(logprobs).cpu().double(), *counts)

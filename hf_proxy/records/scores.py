@@ -42,6 +42,7 @@ class ScoreScalars(Record):
     model_id: Text | None
     num_parameters: Count
     step: Count | None
+    tied_share: Number | None = None
 
     def to_score(self, rows: Dataset) -> "ProxyScore":
         """The score, with the rows of its traces."""
@@ -56,8 +57,9 @@ class ScoreRows(Record):
     weighted_nll_sum: list[Number] = []
     nll_sum: list[Number] = []
     weight_sum: list[Number] = []
-    top1_sum: list[Count] | None = None
-    rank_sum: list[Count] | None = None
+    top1_sum: list[Number] | None = None
+    rank_sum: list[Number] | None = None
+    tied_sum: list[Count] | None = None
     num_labels: list[Count] = []
     num_bytes: list[Count] = []
 
@@ -144,12 +146,15 @@ class ProxyScore:
         trace_nll: R_phi, mean over traces of `nll_sum / num_labels`: rBridge with all weights 1.
         bits_per_byte: summed NLL over summed bytes, in bits; the one number that compares across
             tokenizers.
-        top1_agreement: share of all labels that no other token outranks.
-        mean_rank: mean over all labels of 1 + the number of tokens that outrank it.
+        top1_agreement: share of all labels that come first; a tie of n counts 1 / n.
+        mean_rank: mean over all labels of 1 + the number of tokens that outrank it + half of those
+            that tie with it.
         setting: what was scored and how; see `Setting`.
         step: training step of the weights, where known.
         rows: `Dataset`, per trace, sorted by `example_id`: `example_id, weighted_nll_sum, nll_sum,
-            weight_sum, top1_sum, rank_sum, num_labels, num_bytes`.
+            weight_sum, top1_sum, rank_sum, tied_sum, num_labels, num_bytes`.
+        tied_share: share of all labels that another token ties with: the two numbers above are
+            expectations over these. None in scores of a version that counted ties as wins.
     """
 
     value: float
@@ -167,6 +172,7 @@ class ProxyScore:
     num_parameters: int
     step: int | None
     rows: Dataset
+    tied_share: float | None = None
 
     def scalars(self) -> dict[str, Any]:
         """Everything but `rows`, ready for JSON; the setting as its hash and parts."""

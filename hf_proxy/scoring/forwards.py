@@ -12,16 +12,9 @@ from datasets import Dataset
 from torch import nn
 from tqdm.auto import tqdm
 
-from hf_proxy.models.access import (
-    head_width,
-    input_rows,
-    prefers_padding_free,
-    scoring_mode,
-    supports_padding_free,
-)
+from hf_proxy.models.access import head_width, input_rows, prefers_padding_free, scoring_mode
 from hf_proxy.models.adapters import check_adapter
 from hf_proxy.models.batching import group_by_tokens, token_batch
-from hf_proxy.models.generation import window_of
 from hf_proxy.models.logits import label_logprobs, measure_logit_transform
 from hf_proxy.models.parallel import (
     Processes,
@@ -30,6 +23,8 @@ from hf_proxy.models.parallel import (
     num_processes,
     require_equal,
 )
+from hf_proxy.models.positions import length_kinds, window_of
+from hf_proxy.models.probes import require_causal, why_not_packed
 from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.records.scores import Setting
 from hf_proxy.records.storage import fingerprint
@@ -56,7 +51,8 @@ class Scored(NamedTuple):
     place: int  # in `Rows`
     weight_N: np.ndarray
     logprob_N: np.ndarray
-    rank_N: np.ndarray
+    greater_N: np.ndarray  # tokens that outrank the label
+    equal_N: np.ndarray  # others that tie with it
 
 
 def read_rows(aligned: Dataset) -> Rows:
@@ -121,29 +117,34 @@ def forwards(
     )
     lengths = rows.length.tolist()
     with scoring_mode(model) as bare:
-        if padding_free is None:
-            padding_free = prefers_padding_free(bare)
-        elif padding_free and not supports_padding_free(bare):
-            raise InputError(
-                f"{type(bare).__name__} with attention "
-                f"{getattr(bare.config, '_attn_implementation', None)!r} cannot tell packed rows "
-                "apart; score it with padding_free=False"
-            )
+        device = bare.device if accelerator is None else accelerator.device
         check_adapter(bare)
+        transform = measure_logit_transform(bare, device=device)
+        require_causal(bare, device=device, processes=accelerator)
+        if padding_free or (padding_free is None and prefers_padding_free(bare)):
+            line = max(tokens_per_batch, max(lengths))
+            why_not = why_not_packed(bare, longest=line, device=device, processes=accelerator)
+            if why_not and padding_free:
+                raise InputError.at(why_not, remedy="score it with padding_free=False")
+            padding_free = not why_not
+        padding_free = bool(padding_free)
         _check_window(bare, rows)
+        # the last token is only ever predicted
+        kinds = length_kinds(bare, [length - 1 for length in lengths])
         shards = [
             [[shard[i] for i in group] for group in groups]
             for shard in balanced_shards(lengths, num_processes(accelerator))
             for groups in [
                 group_by_tokens(
-                    [lengths[i] for i in shard], tokens_per_batch, padding_free=padding_free
+                    [lengths[i] for i in shard],
+                    tokens_per_batch,
+                    padding_free=padding_free,
+                    kinds=[kinds[i] for i in shard],
                 )
             ]
         ]
         num_forwards = max(map(len, shards))
         shard = shards[0 if accelerator is None else accelerator.process_index]
-        device = bare.device if accelerator is None else accelerator.device
-        transform = measure_logit_transform(bare, device=device)
         progress = tqdm(
             total=sum(lengths[i] for group in shard for i in group),
             desc="Scoring",
@@ -166,15 +167,14 @@ def forwards(
                     padding_free=padding_free,
                 )
                 _check_vocabulary(bare, batch, rows)
-                logprob_N, rank_N = label_logprobs(bare, batch, transform, device=device)
+                found = label_logprobs(bare, batch, transform, device=device)
                 if idle:
                     continue
-                logprobs_of = logprob_N.split(batch.num_labels)
-                ranks_of = rank_N.split(batch.num_labels)
-                for i, place in enumerate(group):
-                    _check_finite(logprobs_of[i], rows.example_id[place])
+                of_rows = zip(*(part.split(batch.num_labels) for part in found), strict=True)
+                for i, (place, parts) in enumerate(zip(group, of_rows, strict=True)):
+                    _check_finite(parts[0], rows.example_id[place])
                     weight_N = content[i][1][-batch.num_labels[i] :]
-                    yield Scored(place, weight_N, logprobs_of[i].numpy(), ranks_of[i].numpy())
+                    yield Scored(place, weight_N, *(part.numpy() for part in parts))
                 progress.update(sum(lengths[i] for i in group))
 
 

@@ -16,7 +16,13 @@ from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.rows import LABEL_LOGPROB_FEATURES
 from hf_proxy.records.scores import ProxyScore, Setting
 from hf_proxy.scoring.forwards import forwards, read_rows
-from hf_proxy.scoring.summary import DIVISORS, TraceSums, summarise
+from hf_proxy.scoring.summary import (
+    DIVISORS,
+    TraceSums,
+    expected_rank,
+    expected_top,
+    summarise,
+)
 
 
 class LabelSums(NamedTuple):
@@ -25,8 +31,9 @@ class LabelSums(NamedTuple):
     weighted_nll: np.ndarray  # nats
     nll: np.ndarray  # nats
     weight: np.ndarray
-    top1: np.ndarray  # labels that no other token outranks
-    rank: np.ndarray
+    top1: np.ndarray  # labels that come first, in the mean over ties broken at random
+    rank: np.ndarray  # the same of their ranks
+    tied: np.ndarray  # labels that another token ties with
 
 
 def score_traces(
@@ -53,7 +60,8 @@ def score_traces(
             process alone scores all of them.
         tokens_per_batch: tokens, padding included, of one forward pass.
         divisor: `"tokens"` (published: number of labels) or `"weights"` (sum of weights).
-        padding_free: all rows of a batch in one line. None: where the model has flash attention.
+        padding_free: all rows of a batch in one line. None: where the model has flash attention
+            and rows were seen to stay apart on it, see `why_not_packed`.
         step, model_id: recorded; `model_id` defaults to the name the model was loaded by.
 
     Returns:
@@ -62,7 +70,8 @@ def score_traces(
     Raises:
         InputError: rows of different settings, repeated ids, a row longer than the model's window,
             a token beyond its vocabulary, a label of probability 0 or NaN, ranks that hold
-            different rows. All ranks raise.
+            different rows, a model that looks ahead, `padding_free=True` where packed rows see
+            each other. All ranks raise.
     """
     if divisor not in DIVISORS:
         raise ValueError(f"divisor must be one of {DIVISORS}, not {divisor!r}")
@@ -72,14 +81,13 @@ def score_traces(
     table = np.zeros((num_rows, len(LabelSums._fields)))
     own = LabelSums(*table.T)  # views
     with stop_together(accelerator):
-        for place, weight_N, logprob_N, rank_N in forwards(
-            model, aligned, rows, accelerator, tokens_per_batch, padding_free
-        ):
-            own.weighted_nll[place] = (-logprob_N * weight_N).sum()
-            own.nll[place] = -logprob_N.sum()
-            own.weight[place] = weight_N.sum()
-            own.top1[place] = (rank_N == 1).sum()
-            own.rank[place] = rank_N.sum()
+        for row in forwards(model, aligned, rows, accelerator, tokens_per_batch, padding_free):
+            own.weighted_nll[row.place] = (-row.logprob_N * row.weight_N).sum()
+            own.nll[row.place] = -row.logprob_N.sum()
+            own.weight[row.place] = row.weight_N.sum()
+            own.top1[row.place] = expected_top(1, row.greater_N, row.equal_N).sum()
+            own.rank[row.place] = expected_rank(row.greater_N, row.equal_N).sum()
+            own.tied[row.place] = (row.equal_N > 0).sum()
     sums = LabelSums(*sum_over_ranks(table, accelerator).T)
     traces = TraceSums(
         weighted_nll=sums.weighted_nll,
@@ -105,12 +113,14 @@ def score_traces(
                 "weighted_nll_sum": sums.weighted_nll,
                 "nll_sum": sums.nll,
                 "weight_sum": sums.weight,
-                "top1_sum": sums.top1.astype(np.int64),
-                "rank_sum": sums.rank.astype(np.int64),
+                "top1_sum": sums.top1,
+                "rank_sum": sums.rank,
+                "tied_sum": sums.tied.astype(np.int64),
                 "num_labels": rows.num_labels,
                 "num_bytes": rows.num_bytes,
             }
         ),
+        tied_share=float(sums.tied.sum() / rows.num_labels.sum()),
     )
 
 
@@ -139,10 +149,8 @@ def token_logprobs(
     start = end - rows.num_labels
     flat = np.zeros(end[-1])
     with stop_together(accelerator):
-        for place, _, logprob_N, _ in forwards(
-            model, aligned, rows, accelerator, tokens_per_batch, padding_free
-        ):
-            flat[start[place] : end[place]] = logprob_N
+        for row in forwards(model, aligned, rows, accelerator, tokens_per_batch, padding_free):
+            flat[start[row.place] : end[row.place]] = row.logprob_N
     flat = sum_over_ranks(flat, accelerator)
 
     content: dict[str, list] = {"example_id": [], "label_logprobs": [], "label_spans": []}

@@ -21,6 +21,22 @@ class TraceSums(NamedTuple):
     num_bytes: np.ndarray
 
 
+def expected_top(k: int, greater_N: np.ndarray, equal_N: np.ndarray) -> np.ndarray:
+    """How likely each label is among the first k when ties are broken at random, float64.
+
+    Low-precision logits tie. Counted as wins they overstate a model, as losses they understate it.
+
+    Args:
+        greater_N, equal_N: tokens that outrank each label, and others that tie with it.
+    """
+    return np.clip((k - greater_N) / (equal_N + 1), 0.0, 1.0)
+
+
+def expected_rank(greater_N: np.ndarray, equal_N: np.ndarray) -> np.ndarray:
+    """The rank of each label, from 1, in the mean over ties broken at random, float64."""
+    return 1 + greater_N + equal_N / 2
+
+
 def summarise(example_ids: Sequence[str], sums: TraceSums, *, divisor: str) -> dict[str, Any]:
     """Sums per trace, sorted by `example_id`, into the numbers of a score; divides once.
 

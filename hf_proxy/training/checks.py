@@ -6,6 +6,8 @@ from typing import Any
 
 from datasets import Dataset
 
+from hf_proxy.models.access import scoring_mode
+from hf_proxy.models.probes import why_not_packed
 from hf_proxy.records.errors import InputError
 
 # arguments of SFTTrainer that this trainer does not read, and the remedy
@@ -120,3 +122,20 @@ def check_in_memory(rows: Any, name: str) -> None:
             "Dataset.from_list(list(rows)) has them all",
             source=name,
         )
+
+
+LONGEST_LINE = 4096  # tokens of packed rows to come; a window beyond it is not probed; chosen here
+
+
+def check_rows_apart(model: Any, accelerator: Any) -> None:
+    """Refuse to pack rows that would see each other.
+
+    Raises:
+        InputError: `padding_free=True` with such a model.
+    """
+    with scoring_mode(model) as bare, accelerator.autocast():
+        why_not = why_not_packed(
+            bare, longest=LONGEST_LINE, device=accelerator.device, processes=accelerator
+        )
+    if why_not:
+        raise InputError.at(why_not, remedy="set padding_free=False")

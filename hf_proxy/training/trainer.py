@@ -27,16 +27,10 @@ from trl import SFTTrainer
 
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.settings import MiningSettings
-from hf_proxy.models.access import (
-    adapters_off,
-    head_width,
-    input_rows,
-    supports_padding_free,
-    unwrapped,
-)
-from hf_proxy.models.generation import window_of
+from hf_proxy.models.access import adapters_off, head_width, input_rows, unwrapped
 from hf_proxy.models.logits import kept_logits
 from hf_proxy.models.parallel import stop_together
+from hf_proxy.models.positions import window_of
 from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.tokens.tokenizers import tokenizer_of
 from hf_proxy.training.checks import (
@@ -45,6 +39,7 @@ from hf_proxy.training.checks import (
     check_in_memory,
     check_mining_fields,
     check_parallelism,
+    check_rows_apart,
 )
 from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, TrajectoryCollator
 from hf_proxy.training.config import SelectiveSFTConfig
@@ -87,7 +82,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         InputError: a row that does not fit (ids beyond the vocabulary, more tokens than the model's
             window or `max_length`, positions or probabilities that are none), a set of another
             tokenizer or one that is streamed, no kept step at all, an argument of `SFTTrainer` or a
-            field of `args` that would change nothing.
+            field of `args` that would change nothing, packed rows that would see each other.
     """
 
     loss_is_scaled_for_ga: Any = True  # Trainer: the sum is divided by the whole step already
@@ -148,10 +143,9 @@ class SelectiveSFTTrainer(SFTTrainer):
             args.padding_free, args.dataset_kwargs = padding_free, kwargs
         assert self.model is not None
         bare = unwrapped(self.model)
-        if padding_free and not supports_padding_free(bare):
-            raise InputError(
-                f"{type(bare).__name__} cannot tell packed rows apart; set padding_free=False"
-            )
+        self._may_pack = not padding_free
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # whose weights stand later
+            self._require_rows_apart(self.model)
         check_parallelism(self.accelerator.parallelism_config)
         self.add_callback(LearntSteps())
         self._miner: Miner | None = None
@@ -276,6 +270,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         any kept step the loss is 0, and still part of the graph, so that ranks do not wait.
         """
         assert not return_outputs, "no logits are kept, see prediction_step"
+        self._require_rows_apart(model)
         inputs = self._prepare_inputs(self._with_targets(inputs))
         targets = {name: inputs.pop(name) for name in ("step", "token_id", "prob")}
         index, row = inputs.pop("logit_index"), inputs.pop("row")
@@ -311,6 +306,11 @@ class SelectiveSFTTrainer(SFTTrainer):
             counts, ranks = num_items_in_batch, self.accelerator.num_processes
         parts = zip(sums, counts.clamp(min=1), strict=False)  # one sum without sft_weight
         return sum(part / count for part, count in parts) * ranks
+
+    def _require_rows_apart(self, model: Any) -> None:
+        if not self._may_pack:
+            check_rows_apart(model, self.accelerator)
+            self._may_pack = True
 
     def _with_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch that the loss is made of; what has its targets stays as it is."""

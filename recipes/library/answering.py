@@ -11,8 +11,9 @@ from tqdm.auto import tqdm
 
 from hf_proxy.answers.finding import is_thinking_mark, opens_thinking
 from hf_proxy.models.access import scoring_mode
-from hf_proxy.models.generation import end_ids_of, generate, window_of
+from hf_proxy.models.generation import end_ids_of, generate
 from hf_proxy.models.parallel import is_main, num_processes, require_equal, stop_together
+from hf_proxy.models.positions import window_of
 from hf_proxy.recipes.library.checkpoints import Checkpoint
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.record import Record, checked, parse_json, read_bytes, read_json

@@ -35,10 +35,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_proxy
-from hf_proxy.models.access import prefers_padding_free
+from hf_proxy.models.access import prefers_padding_free, scoring_mode
 from hf_proxy.models.batching import TokenBatch, group_by_tokens, token_batch
 from hf_proxy.models.logits import LABELS_PER_CHUNK
 from hf_proxy.models.parallel import balanced_shards
+from hf_proxy.models.probes import why_not_packed
 
 SPEED_BAR = 0.90  # of the tokens/s of bare
 MEMORY_BAR_MIB, MEMORY_BAR_CHUNKS = 64, 2  # 64 MiB + k * C * V * 4 bytes above headless
@@ -117,7 +118,10 @@ def read_traces(source: str, num_traces: int) -> Dataset:
 
 def make_batches(model: Any, aligned: Dataset, tokens_per_batch: int) -> list[TokenBatch]:
     """The batches that `score_traces` makes on one process, see `hf_proxy.scoring.forwards`."""
-    padding_free = prefers_padding_free(model)
+    with scoring_mode(model) as bare:
+        padding_free = prefers_padding_free(bare) and not why_not_packed(
+            bare, longest=tokens_per_batch, device=bare.device
+        )
     aligned = aligned.with_format("numpy")
     lengths = [len(ids) for ids in aligned["input_ids"]]
     (shard,) = balanced_shards(lengths, 1)
