@@ -129,6 +129,11 @@ def test_minus_infinity_is_written_as_the_one_zero(tmp_path):
     assert np.exp(-9999.0) == 0.0
 
 
+def test_a_whole_number_is_a_logprob_too(tmp_path):
+    row = trace_row(frontier_logprobs=[-(2**63), -1])
+    assert loaded(tmp_path, row)[0]["frontier_logprobs"] == [-(2.0**63), -1.0]
+
+
 def test_fingerprint_knows_content_not_order():
     traces = make_traces(6)
     assert traces_fingerprint(traces) == traces_fingerprint(traces.shuffle(seed=1))

@@ -292,4 +292,6 @@ def _part(part: Any, place: int, fail) -> str:
 
 def zero_spelt(value: Any) -> Any:
     """A logprob as written, p = 0 in the one spelling; anything else goes on to `check_trace`."""
+    # Arrow takes no whole number beyond 2**53 for a logprob
+    value = float(value) if isinstance(value, int) else value
     return ZERO_PROBABILITY_LOGPROB if value == -math.inf else value
