@@ -179,6 +179,8 @@ def _same(found: Any, expected: Any, where: str) -> None:
             for value in (found, expected)
         ]
         same = kinds[0] == kinds[1] and found == expected
+        if kinds == ["number", "number"] and isinstance(found, float) and abs(expected) < 1e300:
+            same = found == float(expected)  # a number of JSON is the double nearest to it
     if not same:
         raise Wrong(f"{where}: {str(found)[:60]!r} where {str(expected)[:60]!r} stands")
 
