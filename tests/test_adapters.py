@@ -174,7 +174,7 @@ def test_every_type_is_read_as_its_own_forward_gives_it(kind, tmp_path):
         wanted_logits.append(logits)
     with scoring_mode(model) as bare:
         transform = measure_logit_transform(bare, device=bare.device)
-        found, _ = label_logprobs(bare, batch, transform, device=bare.device)
+        found = label_logprobs(bare, batch, transform, device=bare.device).logprob_N
     torch.testing.assert_close(found, torch.cat(wanted), atol=1e-4, rtol=1e-4)
     inputs = {"input_ids": batch.input_ids_BT}
     if kind != "aLoRA":  # whose own forward looks for its invocation in the padding too

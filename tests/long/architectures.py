@@ -86,12 +86,11 @@ def product(model, rows, **changes):
     try:
         return score_traces(model, rows, **changes).trace_nll
     except InputError as error:
-        for word, kind in (("not causal", "not causal"), ("packed rows", "not packed")):
+        kinds = {"not causal": "not causal", "packed rows": "not packed"}
+        for word, kind in (kinds | {"cannot be scored": "not scored"}).items():
             if word in str(error):
                 return kind
         return f"refused: {error}"
-    except ValueError as error:
-        return "not scored" if "cannot be scored" in str(error) else f"ValueError: {error}"
     except Exception as error:  # of a model that this version of transformers cannot run
         return f"{type(error).__name__}: {error}"
 
