@@ -223,8 +223,10 @@ def _frontier_traces(
         if right[i]
     ]
     if len(rows) < number:
-        raise ValueError(
-            f"the frontier solved {len(rows)} of {len(asked)} problems; train it for more steps"
+        raise InputError.at(
+            f"the frontier solved {len(rows)} of {len(asked)} problems",
+            remedy="train it for more steps",
+            field="num_steps",
         )
     blank = Dataset.from_list(rows[:number], features=TRACE_FEATURES)
     return annotate_traces(blank, frontier, tokenizer)
