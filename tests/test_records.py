@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_proxy import InputError
+from hf_proxy import InputError, load_traces
 from hf_proxy.records.errors import shown
 from hf_proxy.records.lines import LogLine, RunLine, append_line, read_lines, read_log, write_lines
 from hf_proxy.records.record import Count, Number, Record, Text, checked, parse_json
@@ -127,3 +127,19 @@ def test_a_log_says_whether_its_end_is_cut(tmp_path):
     path.write_text("\n")
     with pytest.raises(InputError, match="a.jsonl, line 1: no JSON from character 1 on"):
         read_log(path, LogLine)
+
+
+def test_a_mark_before_the_text_is_no_part_of_it(tmp_path):
+    mark = b"\xef\xbb\xbf"
+    lines, whole = tmp_path / "x.jsonl", tmp_path / "x.json"
+    # as Windows' editors save; an end of line in a text is none, an empty line holds nothing
+    text = '{"prompt": "a", "trace": "b\u2028c"}\r\n\r\n{"prompt": "a", "trace": "b\u0085c"}\r\n'
+    lines.write_bytes(mark + text.encode())
+    whole.write_bytes(mark + b'[{"prompt": "a", "trace": "b"}]')
+    assert load_traces(lines)["trace"][:] == ["b\u2028c", "b\u0085c"]
+    assert load_traces(whole)["trace"][:] == ["b"]
+    lines.write_bytes(mark)
+    with pytest.raises(InputError, match="it is empty"):
+        load_traces(lines)
+    lines.write_bytes(b'{"prompt": "a", "trace": "' + mark + b'"}')  # inside a text it is a letter
+    assert load_traces(lines)["trace"][:] == ["\ufeff"]

@@ -5,6 +5,7 @@ model does not know are left alone, so that files of other versions load.
 """
 
 import json
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -109,13 +110,13 @@ def checked(model: type[R], content: Any, **place: Any) -> R:
 
 
 def read_bytes(path: Path, remedy: str = "check path and rights") -> bytes:
-    """A whole file.
+    """A whole file of text, without the mark that Windows' editors put before it (BOM).
 
     Raises:
         InputError: it cannot be read.
     """
     try:
-        return path.read_bytes()
+        return path.read_bytes().removeprefix(BOM_UTF8)
     except OSError as error:
         raise InputError.at(
             f"cannot be read ({error.strerror})", remedy=remedy, source=path
