@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from datasets import Dataset
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from hf_proxy.records.defaults import SYSTEM_PROMPT
@@ -44,7 +45,8 @@ def read_context(
         context: `"chat"`: the tokenizer's template, the prompt as user turn, with its generation
             prompt; text in which `{prompt}` is replaced; or a function of the row.
         name: of the function.
-        system_prompt: for `"chat"`; None: the template's own.
+        system_prompt: for `"chat"`; None or empty: the template's own. Where the template
+            refuses a system turn it stands before the question, in the user's.
 
     Raises:
         InputError: a text without `{prompt}`, a tokenizer without template.
@@ -58,16 +60,35 @@ def read_context(
                 remedy="pass a context in text, as '{prompt}\\n'",
                 field="context",
             )
-        head = [] if system_prompt is None else [{"role": "system", "content": system_prompt}]
+        system_prompt = system_prompt or None
+        head: list[dict[str, str]] = []
+        before = ""
+        if system_prompt is not None and _takes_system_turn(tokenizer, system_prompt):
+            head = [{"role": "system", "content": system_prompt}]
+        elif system_prompt is not None:
+            before = f"{system_prompt}\n\n"
 
         def chat(row: Mapping) -> str:
-            turns = [*head, {"role": "user", "content": row["prompt"]}]
-            text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-            return str(text)
+            turn = {"role": "user", "content": before + row["prompt"]}
+            return _rendered(tokenizer, [*head, turn])
 
         template = tokenizer.chat_template
         return Context(chat, True, str(template), f"chat {fingerprint(template)}", system_prompt)
     return text_context(context)
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> str:
+    return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+
+
+def _takes_system_turn(tokenizer: PreTrainedTokenizerBase, system_prompt: str) -> bool:
+    """Whether the template makes anything of a system turn; some refuse it, as Gemma's."""
+    turns = [{"role": "system", "content": system_prompt}, {"role": "user", "content": "a"}]
+    try:
+        _rendered(tokenizer, turns)
+    except TemplateError:
+        return False
+    return True
 
 
 def text_context(text: str) -> Context:
