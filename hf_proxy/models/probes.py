@@ -10,6 +10,7 @@ of it arrives. Where these weights let nothing arrive at all (a first step from 
 shown, and nothing is kept.
 """
 
+import logging
 import math
 import re
 import weakref
@@ -27,6 +28,8 @@ from hf_proxy.models.logits import read_logits
 from hf_proxy.models.parallel import Processes, num_processes, sum_over_ranks
 from hf_proxy.models.positions import length_kinds, window_of
 from hf_proxy.records.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 # spacings of the dtype at the largest logit. Two forwards of one shape differ by none, unless what
 # changed arrives, or experts share their work; of two shapes, by rounding
@@ -179,7 +182,8 @@ def _packed_moved(model: Any, num_tokens: int, device: torch.device) -> list[flo
         with_other = _head_output(model, [other + row], positions, behind, device)
     except torch.OutOfMemoryError:
         raise
-    except (TypeError, ValueError, RuntimeError, NotImplementedError, IndexError):
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        logger.info("%s takes no packed line: %s", type(model).__name__, error)
         return [math.inf, math.inf]
     shape, stands, leaks = (
         float(_spacings(one - two, model, alone).max())
