@@ -5,13 +5,12 @@ import json
 import random
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.models import make_model
-from helpers.processes import TESTS, command, python
+from helpers.processes import ROOT, command, forked
 from scipy import stats
 from transformers import AutoModelForCausalLM
 
@@ -22,7 +21,6 @@ from hf_proxy.intervals import wilson_interval
 from hf_proxy.models.generation import generate
 from hf_proxy.recipes.library import answering
 
-ROOT = Path(__file__).parent.parent
 GSM8K = r"#### (.+)"
 
 
@@ -340,10 +338,10 @@ def test_other_ends_are_other_answers(run_folder, capsys):
 
 
 @pytest.mark.distributed
-def test_two_processes_answer_as_one(run_folder, capsys):
+def test_two_processes_answer_as_one(shared, run_folder, capsys):
     assert command(capsys, "accuracy", *arguments_of(run_folder, "a"))[0] == 0
     recipe = ROOT / "recipes" / "evaluate_accuracy.py"
-    done = python(TESTS / "forked_recipe.py", 2, recipe, *arguments_of(run_folder, "a", out="two"))
+    done = forked(shared, recipe, *arguments_of(run_folder, "a", out="two"), world_size=2)
     assert done.returncode == 0, done.stderr[-3000:]
     assert items_of(run_folder, "two") == items_of(run_folder)
 
