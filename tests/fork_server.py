@@ -9,6 +9,7 @@ with the environment that a launcher gives its ranks, which ends as a script end
 It ends when the process PID, that of the session, has. `helpers.processes` asks.
 """
 
+import gc
 import json
 import os
 import runpy
@@ -128,6 +129,8 @@ def main(path: Path, session: int) -> None:
 
     from hf_proxy import SelectiveSFTTrainer, mine_soft_targets, score_traces  # noqa: F401
 
+    gc.collect()
+    gc.freeze()  # what is imported stays shared between all that this process becomes
     wanted = serve(path, session)
     if wanted is not None:
         become(wanted)
