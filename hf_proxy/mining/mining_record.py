@@ -16,6 +16,11 @@ class SettingsRecord(Record):
     batch_size: Annotated[Count, Field(ge=1)]
     divergence_beta: Number
     plausibility_alpha: Number
+    # what an older version did not know, and did
+    select: Text = "kl"
+    target: Text = "contrast"
+    mixture_weight: Number | None = None
+    only_correct: bool = False
 
 
 class MiningRecord(Record):

@@ -79,6 +79,10 @@ class MiningSettings:
         return self.select not in ("kl", "all")
 
 
-def with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as an older version wrote them, with what it did not know at its defaults."""
-    return vars(MiningSettings()) | settings
+# what an older version did not know, and did
+_LATER = ("select", "target", "mixture_weight", "only_correct")
+
+
+def with_later(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a file has them, with those that its version did not know."""
+    return {name: getattr(MiningSettings, name) for name in _LATER} | settings

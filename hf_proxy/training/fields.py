@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hf_proxy.mining.settings import MiningSettings
+from hf_proxy.mining.settings import MiningSettings, Select, Target
 
 
 @dataclass
@@ -37,4 +37,26 @@ class SelectiveFields:
     contrast_temperature: float = field(
         default=MiningSettings.contrast_temperature,
         metadata={"help": "With an amateur: divides the log-ratio before the softmax (paper: 1)."},
+    )
+    select: Select = field(
+        default=MiningSettings.select,
+        metadata={
+            "help": "With an amateur: which steps are kept: kl (paper), random, entropy or "
+            "low_entropy_high_kl keep as many of an optimizer step; all keeps every one."
+        },
+    )
+    target: Target = field(
+        default=MiningSettings.target,
+        metadata={
+            "help": "With an amateur: what is aimed at: contrast (paper), expert (itself, over "
+            "the plausible tokens), token (the one that it wrote) or mixture."
+        },
+    )
+    mixture_weight: float | None = field(
+        default=MiningSettings.mixture_weight,
+        metadata={"help": "Of the contrast in target=mixture; the rest is the expert's."},
+    )
+    only_correct: bool = field(
+        default=MiningSettings.only_correct,
+        metadata={"help": "With an amateur: learn from trajectories with the right answer only."},
     )

@@ -2,13 +2,14 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from hf_proxy.mining.correctness import is_correct
 from hf_proxy.mining.soft_targets import check_soft_targets
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import fingerprint
@@ -82,6 +83,35 @@ def trajectories_of(rows: Dataset, name: str) -> Dataset:
                 field="prompt_length",
             )
     return rows.select_columns(wanted)
+
+
+def with_right_answers(
+    rows: Dataset, answers: Sequence[list], name: str, tokenizer: PreTrainedTokenizerBase
+) -> Dataset:
+    """The trajectories whose answer is right, counted in the log.
+
+    Args:
+        answers: what is right, row by row, see `read_answers`.
+    """
+    kept = [
+        place
+        for place, (row, gold) in enumerate(zip(rows, answers, strict=True))
+        if is_correct(
+            tokenizer,
+            row["input_ids"][: row["prompt_length"]],
+            row["input_ids"][row["prompt_length"] :],
+            gold,
+        )
+    ]
+    if not kept:
+        raise InputError.at(
+            f"none of {len(rows)} trajectories has the right answer",
+            remedy="give others, or leave out only_correct",
+            source=name,
+            field="only_correct",
+        )
+    logger.info("%s: %d of %d rows dropped: wrong answer", name, len(rows) - len(kept), len(rows))
+    return rows.select(kept)
 
 
 def _mining_hashes(rows: Dataset) -> dict[str, str | None]:
