@@ -31,8 +31,8 @@ class Grade:
     answer: str | None
 
 
-def gold_answer(text: str, pattern: str | None, *, row: str, source: Any = None) -> list:
-    """The expression that an answer column stands for.
+def answer_text(text: str, pattern: str | None, *, row: str, source: Any = None) -> str:
+    """The part of an answer column that is the answer.
 
     Args:
         text: of the column.
@@ -40,19 +40,31 @@ def gold_answer(text: str, pattern: str | None, *, row: str, source: Any = None)
             the whole text.
 
     Raises:
+        InputError: there is no match.
+    """
+    if pattern is None:
+        return text
+    matches = list(re.finditer(pattern, text))
+    if not matches:
+        raise InputError.at(
+            f"no {pattern!r} in {text[-40:]!r}",
+            remedy="set answer_pattern to what stands before the result",
+            source=source,
+            row=row,
+        )
+    return matches[-1][1]
+
+
+def gold_answer(text: str, pattern: str | None, *, row: str, source: Any = None) -> list:
+    """The expression that an answer column stands for.
+
+    Args:
+        text, pattern: see `answer_text`.
+
+    Raises:
         InputError: there is no match, or nothing that could be read as mathematics.
     """
-    found = text
-    if pattern is not None:
-        matches = list(re.finditer(pattern, text))
-        if not matches:
-            raise InputError.at(
-                f"no {pattern!r} in {text[-40:]!r}",
-                remedy="set answer_pattern to what stands before the result",
-                source=source,
-                row=row,
-            )
-        found = matches[-1][1]
+    found = answer_text(text, pattern, row=row, source=source)
     inside = found.strip()
     if len(inside) > 1 and inside[0] == inside[-1] == "$":
         inside = inside.strip("$").strip()

@@ -1,6 +1,7 @@
 """What `SelectiveSFTConfig` adds to TRL's fields, apart: `--help` shows it without torch."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from hf_proxy.mining.settings import MiningSettings, Select, Target
 
@@ -60,3 +61,9 @@ class SelectiveFields:
         default=MiningSettings.only_correct,
         metadata={"help": "With an amateur: learn from trajectories with the right answer only."},
     )
+
+    @property
+    def contrast_settings(self) -> dict[str, Any]:
+        """Those of `MiningSettings` that are fields here, by their names."""
+        names = vars(MiningSettings()).keys() & SelectiveFields.__dataclass_fields__.keys()
+        return {name: getattr(self, name) for name in sorted(names)}

@@ -55,12 +55,7 @@ class OnlineContrast:
             raise InputError("expert='base' needs a model with adapters (PEFT); set 'live'")
         self.settings = MiningSettings(
             seed=args.seed if args.data_seed is None else args.data_seed,
-            divergence_beta=args.divergence_beta,
-            plausibility_alpha=args.plausibility_alpha,
-            contrast_temperature=args.contrast_temperature,
-            select=args.select,
-            target=args.target,
-            mixture_weight=args.mixture_weight,
+            **args.contrast_settings,
         )
         self._miner = Miner(
             model,
