@@ -18,7 +18,7 @@ from hf_proxy.mining.correctness import read_answers
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.mining_record import MiningRecord
 from hf_proxy.mining.sets import mine_folder
-from hf_proxy.mining.settings import MiningSettings, Select, Target
+from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.access import adapters_off, unwrapped, weights_checksum
 from hf_proxy.models.parallel import from_main, is_main, stop_together
 from hf_proxy.records.defaults import SYSTEM_PROMPT
@@ -95,8 +95,8 @@ class ContrastCallback(WatchingCallback):
         plausibility_alpha: float = MiningSettings.plausibility_alpha,
         contrast_temperature: float = MiningSettings.contrast_temperature,
         parity: str | None = None,
-        select: Select = MiningSettings.select,
-        target: Target = MiningSettings.target,
+        select: str = MiningSettings.select,
+        target: str = MiningSettings.target,
         mixture_weight: float | None = MiningSettings.mixture_weight,
         only_correct: bool = MiningSettings.only_correct,
     ):
@@ -299,12 +299,14 @@ class ContrastCallback(WatchingCallback):
                 first_batch=number * -(-self.num_prompts // self.settings.batch_size),
             )
         statistics = tally.statistics()
+        dropped = {"num_wrong": self.num_prompts - tally.num_rows}
         line = {
             "name": "contrast",
             "step": state.global_step,
             "epoch": state.epoch,
             "tokens_seen": self._tokens_seen(state),
             **statistics,
+            **(dropped if self.settings.only_correct else {}),
             "mining": {name: content[name] for name in content if name != "template"},
             "expert_is": self.expert,
             "folder": f"soft_targets/{folder.name}",

@@ -80,14 +80,14 @@ class MineConfig(RecipeConfig):
         metadata={"help": "official: the published script's form, to compare with its sets."},
     )
     select: Select = field(
-        default=MiningSettings.select,
+        default="kl",
         metadata={
             "help": "Which steps are kept: kl (paper), random, entropy or low_entropy_high_kl keep "
             "as many of a batch; all keeps every one."
         },
     )
     target: Target = field(
-        default=MiningSettings.target,
+        default="contrast",
         metadata={
             "help": "What is aimed at: contrast (paper), expert (itself, over the plausible "
             "tokens), token (the one that it wrote) or mixture."

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from hf_proxy.mining.selection import choose_steps
-from hf_proxy.mining.settings import MiningSettings, Select, Target
+from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.mining.targets import target_probabilities
 from hf_proxy.models.logits import CPU_ROWS_PER_BLOCK, ROWS_PER_BLOCK
 
@@ -85,8 +85,8 @@ def contrast(
     plausibility_alpha: float = MiningSettings.plausibility_alpha,
     contrast_temperature: float = MiningSettings.contrast_temperature,
     parity: str | None = None,
-    select: Select = MiningSettings.select,
-    target: Target = MiningSettings.target,
+    select: str = MiningSettings.select,
+    target: str = MiningSettings.target,
     mixture_weight: float | None = MiningSettings.mixture_weight,
     token_id_N: Int64[Tensor, " N"] | None = None,
     seed: int = MiningSettings.seed,

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_proxy.mining.correctness import read_answers
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.mining_record import REMEDY, MiningRecord
-from hf_proxy.mining.settings import MiningSettings, Select, Target, with_later
+from hf_proxy.mining.settings import MiningSettings, with_later
 from hf_proxy.mining.shards import read_shard
 from hf_proxy.mining.soft_targets import Tally
 from hf_proxy.models.parallel import (
@@ -59,8 +59,8 @@ def mine_soft_targets(
     plausibility_alpha: float = MiningSettings.plausibility_alpha,
     contrast_temperature: float = MiningSettings.contrast_temperature,
     parity: str | None = None,
-    select: Select = MiningSettings.select,
-    target: Target = MiningSettings.target,
+    select: str = MiningSettings.select,
+    target: str = MiningSettings.target,
     mixture_weight: float | None = MiningSettings.mixture_weight,
     only_correct: bool = MiningSettings.only_correct,
     facts: Mapping[str, Any] | None = None,

@@ -24,8 +24,8 @@ class MiningSettings:
     plausibility_alpha: float = 0.2  # paper
     contrast_temperature: float = 1.0  # paper
     parity: str | None = None
-    select: Select = "kl"  # paper
-    target: Target = "contrast"  # paper
+    select: str = "kl"  # paper; one of `Select`
+    target: str = "contrast"  # paper; one of `Target`
     mixture_weight: float | None = None  # of the contrast; only of target "mixture"
     only_correct: bool = False
 

@@ -40,14 +40,14 @@ class SelectiveFields:
         metadata={"help": "With an amateur: divides the log-ratio before the softmax (paper: 1)."},
     )
     select: Select = field(
-        default=MiningSettings.select,
+        default="kl",
         metadata={
             "help": "With an amateur: which steps are kept: kl (paper), random, entropy or "
             "low_entropy_high_kl keep as many of an optimizer step; all keeps every one."
         },
     )
     target: Target = field(
-        default=MiningSettings.target,
+        default="contrast",
         metadata={
             "help": "With an amateur: what is aimed at: contrast (paper), expert (itself, over "
             "the plausible tokens), token (the one that it wrote) or mixture."

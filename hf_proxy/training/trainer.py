@@ -171,7 +171,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         check_in_memory(rows, name)
         tokenizer = tokenizer or self.processing_class
         if self._is_online:
-            given, rows = rows, trajectories_of(rows, name)
+            given, rows = rows, trajectories_of(rows, name, tokenizer)
             if self._only_correct:
                 answers = read_answers(given, [str(id) for id in rows["example_id"]], name)
                 rows = with_right_answers(rows, answers, name, tokenizer)
