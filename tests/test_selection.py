@@ -2,7 +2,6 @@
 
 import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -436,7 +435,7 @@ def test_the_commands_take_and_refuse_the_rules(pair, tokenizer, tmp_path, capsy
     read = load_prompts(
         str(tmp_path / "questions.jsonl"),
         "question",
-        answers=SimpleNamespace(answer_column="solution", answer_pattern="#### (.+)"),
+        answers=("solution", "#### (.+)"),
     )
     assert read["answer"] == list("01234") and read["prompt"] == PROMPTS
     where = [f"--expert={tmp_path}/expert", f"--amateur={tmp_path}/amateur"]
