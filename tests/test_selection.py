@@ -100,7 +100,7 @@ def test_rules_by_hand():
 
 
 @given(st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_every_rule_keeps_as_many_and_leaves_targets_as_they_are(data):
     """float32 too: the threshold is compared as the tensors compare it."""
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
@@ -181,7 +181,7 @@ def per_batch(rows, size=2):
     return [sum(sizes[i : i + size]) for i in range(0, len(sizes), size)]
 
 
-@pytest.mark.parametrize("select", RULES[2:])
+@pytest.mark.parametrize("select", ("random", "low_entropy_high_kl"))
 def test_a_set_is_the_same_in_any_order_and_gone_on_with(
     pair, tokenizer, tmp_path, select, monkeypatch, middle
 ):
