@@ -18,6 +18,8 @@ _CHANNEL = re.compile(
     r"(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)",
     re.DOTALL,
 )
+# a content that its server has not parted, with the channels' marks or without
+_NOT_PARTED = re.compile(r"<\|channel\|>|\Aanalysis[\s\S]*assistantfinal")
 _HARMONY_MARK = re.compile(r"<\|(?:end|start|channel|message|return|call)\|>")
 _SPELL = "the tokens must spell the answer: store all of them, with their bytes"
 
@@ -84,7 +86,7 @@ def _apart(answer: Answer, stream: Stream) -> Parts:
 
 def _in_one(answer: Answer, stream: Stream) -> Parts:
     content, reasoning = answer.content, answer.reasoning
-    if content is not None and "<|channel|>" in content:  # not parted by the server
+    if content is not None and _NOT_PARTED.search(content):
         content = None
     marked = None if content is None else thinking_spans(content)
     if content is not None and marked is not None and reasoning is None:
