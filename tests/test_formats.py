@@ -449,7 +449,7 @@ def test_masks_are_read_over_line_breaks_and_odd_marks(tmp_path):
     ]
     found, health = traces(tmp_path, *rows)
     assert [(t["trace"], t["frontier_spans"], t["weighting"]) for t in found] == [
-        ("a k\u00e9y\nstep c", [[2, 11], [12, 13]], "mask"),
+        ("a k\u00e9y\nstep bc", [[2, 11], [13, 14]], "mask"),
         ("abc", [[0, 2]], "mask"),
         ("no mark", [], "mask"),
     ]
