@@ -196,11 +196,14 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
         weights_fingerprint,
     )
     from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
-    from hf_proxy.traces.reading import load_traces
+    from hf_proxy.traces.reading import read_traces
 
     accelerator = Accelerator()
     with stop_together(accelerator):
-        traces = load_traces(config.source)
+        # the probabilities that it may have are replaced
+        traces, health = read_traces(config.source, allow_degenerate=True)
+        if accelerator.is_main_process:
+            print(f"{config.source}: {health.line()}")
         frontier = find_checkpoints(config.frontier)[-1]
         tokenizer = load_tokenizer(frontier)
         model = load_model(frontier, dtype=config.dtype, device=accelerator.device)

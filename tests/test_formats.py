@@ -27,6 +27,7 @@ from helpers.formats import (
 from helpers.tokenizers import byte_level_nfc, byte_level_of, llama
 
 from hf_proxy import InputError, load_traces
+from hf_proxy.traces.parts import overlap
 from hf_proxy.traces.reading import read_traces
 from hf_proxy.traces.shapes.answer import Place
 from hf_proxy.traces.shapes.recognise import SHAPES as READERS
@@ -375,6 +376,26 @@ def test_temperature_of_a_batch_is_known_from_its_requests(tmp_path):
     found, health = traces(tmp_path, *answers, requests=requests)
     assert [trace["prompt"] for trace in found] == ["2+2?", "3+3?"]
     assert health.temperatures == {"0.7": 1}
+
+
+def test_what_is_for_servers_answers_is_refused_elsewhere(tmp_path):
+    plain = {"prompt": "q", "trace": "t"}
+    for name, value in (("part", "answer"), ("protocol", "json"), ("tokenizer", byte_level_nfc())):
+        with pytest.raises(InputError, match=f"field {name}: rows of format text have no use for"):
+            traces(tmp_path, plain, **{name: value})
+    with pytest.raises(InputError, match="part 'thinking' is not known; use one of"):
+        traces(tmp_path, plain, part="thinking")
+
+
+@pytest.mark.parametrize(
+    ("asked", "data", "size"),
+    [(b"Q\n", b"\nIt", 1), (b"Q\n", b"Q\nIt", 2), (b"Q", b"It", 0), (b"aab", b"aabx", 3),
+     (b"a" * 50, b"a" * 60, 50), (b"abcabc", b"abcx", 3), (b"", b"x", 0), (b"Q\n", b"\n", 1)],
+)  # fmt: skip
+def test_the_longest_end_of_the_prompt_is_context(asked, data, size):
+    assert overlap(asked, data) == size
+    plain = [n for n in range(len(asked) + 1) if data.startswith(asked[len(asked) - n :])]
+    assert max(plain) == size
 
 
 def test_a_sound_set_is_said_in_one_line(tmp_path, caplog):
