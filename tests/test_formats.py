@@ -347,11 +347,11 @@ def test_health_counts_what_its_rows_tell(tmp_path):
     half = chat("x=\\boxed{4}", tokens([b"x=\\boxed{4}"], [math.log(0.55)]))
     half["choices"][0]["logprobs"]["content"][0]["top_logprobs"] = [{"logprob": -0.1}] * 2
     rows = [
-        row(half, example_id="right", answer="steps\n#### 4"),
-        row(half, example_id="wrong", answer=5, request={"temperature": 0.7}),
-        row(half, example_id="told", correct=True, prompt="another"),
+        row(half, example_id="right", gold="steps\n#### 4"),
+        row(half, example_id="wrong", gold=5, request={"temperature": 0.7}),
+        row(half, example_id="told", gold=None, correct=True, prompt="another"),
     ]
-    _, health = traces(tmp_path, *rows)
+    _, health = traces(tmp_path, *rows, columns={"answer": "gold"})
     assert (health.right, health.wrong, health.duplicates, health.over_one) == (2, 1, 1, 3)
     assert health.temperatures == {"0.7": 1}
     assert health.histogram == [0] * 5 + [3] + [0] * 4
@@ -361,6 +361,9 @@ def test_health_counts_what_its_rows_tell(tmp_path):
                  "3 tokens whose alternatives sum to more than 1"):  # fmt: skip
         assert said in line
     assert "\n" not in line
+    unread = row(half, gold=["4"])
+    with pytest.raises(InputError, match="row 0 .*field answer: expected text, found .'4'.; fill"):
+        traces(tmp_path, unread, columns={"answer": "gold"})
 
 
 def test_temperature_of_a_batch_is_known_from_its_requests(tmp_path):

@@ -69,6 +69,7 @@ class Reading:
         tokenizer: of the server, for tokens that came as ids.
         requests: of a batch, by `custom_id`.
         texts: of a sibling set, by the sample's id.
+        graded: whether rows hold a gold `answer`, which answers are held against.
     """
 
     part: str | None = None
@@ -76,6 +77,7 @@ class Reading:
     tokenizer: PreTrainedTokenizerBase | None = None
     requests: Mapping[str, Request] | None = None
     texts: Mapping[str, Text] | None = field(default=None, repr=False)
+    graded: bool = False
 
 
 class TraceOfRow(NamedTuple):

@@ -152,7 +152,7 @@ def read_traces(
 
     def rows() -> Iterator[dict[str, Any]]:
         counter = HealthCounter()
-        reading = Reading(part, protocol, tokenizer, asked, sibling)
+        reading = Reading(part, protocol, tokenizer, asked, sibling, "answer" in columns)
         made = trace_rows(
             raw_rows, str(source), format, columns, reading, counter, strict, is_typed
         )

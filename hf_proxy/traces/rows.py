@@ -101,9 +101,9 @@ def _row_of(
     except InputError as error:  # a text that is no text is the server's
         raise RowDefect(str(error)) from error
     correct = row.get("correct") if type(row.get("correct")) is bool else None
-    if correct is None and row.get("answer") is not None and found.answer is not None:
+    if correct is None and reading.graded and found.answer is not None:
         name = f"{index} (example_id {shown(found.row['example_id'])})"
-        correct = is_right(found.answer, row["answer"], source=source, row=name)
+        correct = is_right(found.answer, row.get("answer"), source=source, row=name)
     counter.told(
         part=found.part,
         temperature=found.temperature,
