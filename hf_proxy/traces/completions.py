@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from transformers import PreTrainedTokenizerBase
-
 from hf_proxy.records.errors import InputError, shown
 from hf_proxy.records.record import Record, checked
-from hf_proxy.tokens.pieces import spell_ids
+from hf_proxy.tokens.pieces import IdSpeller
 from hf_proxy.traces.json_answers import control_letter, has_scaffold, read_json_answer
 from hf_proxy.traces.parts import behind_context, parts_of
 from hf_proxy.traces.requests import Messages, Request, RequestBody, prompt_of, text_of_messages
@@ -66,7 +64,7 @@ class Reading:
             answer.
         protocol: `"json"`: an answer that is no JSON object with `reasoning` is dropped; `"text"`:
             answers are taken as they stand; None: as `"json"` where an answer was meant as JSON.
-        tokenizer: of the server, for tokens that came as ids.
+        speller: of the server's tokenizer, for tokens that came as ids.
         requests: of a batch, by `custom_id`.
         texts: of a sibling set, by the sample's id.
         graded: whether rows hold a gold `answer`, which answers are held against.
@@ -74,7 +72,7 @@ class Reading:
 
     part: str | None = None
     protocol: str | None = None
-    tokenizer: PreTrainedTokenizerBase | None = None
+    speller: IdSpeller | None = None
     requests: Mapping[str, Request] | None = None
     texts: Mapping[str, Text] | None = field(default=None, repr=False)
     graded: bool = False
@@ -122,7 +120,7 @@ def trace_of_row(row: Mapping, source: str, index: int, reading: Reading) -> Tra
     _check_end(answer, known, place)
     if not answer.tokens and not answer.reasoning_tokens:
         raise place.defect("no log-probabilities", "it is missing", remedy=ASK, field=answer.field)
-    answer = _spelt(answer, reading.tokenizer, place)
+    answer = _spelt(answer, reading.speller, place)
     if text is not None and text.text is not None and answer.content is None:
         answer = answer._replace(content=text.text)
     if answer.has_context:
@@ -279,19 +277,19 @@ def _check_end(answer: Answer, known: str | None, place: Place) -> None:
         )  # fmt: skip
 
 
-def _spelt(answer: Answer, tokenizer: PreTrainedTokenizerBase | None, place: Place) -> Answer:
+def _spelt(answer: Answer, speller: IdSpeller | None, place: Place) -> Answer:
     """The answer with the bytes of tokens that came as ids."""
     missing = [token.id for token in answer.tokens if token.data is None and token.id is not None]
-    if not missing or (tokenizer is None and answer.has_context):
+    if not missing or (speller is None and answer.has_context):
         return answer
-    if tokenizer is None:
+    if speller is None:
         raise place.defect(
             "tokens came as ids",
             "the tokens are ids, without text",
             remedy="name the server's tokenizer (tokenizer=, --tokenizer)",
             field=answer.field,
         )
-    spelt = spell_ids(tokenizer, missing)
+    spelt = speller.spell(missing)
     if isinstance(spelt, str):
         raise place.defect(
             "tokens came as ids", spelt, remedy="name the server's tokenizer", field=answer.field

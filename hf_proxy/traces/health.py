@@ -170,12 +170,13 @@ class HealthCounter:
 
     def health(self) -> TraceHealth:
         """What was counted."""
-        return TraceHealth(
+        content = {
             **self._sums,
             **self._named,
-            histogram=self._histogram.tolist(),
-            dropped_rows=self._dropped_rows,
-        )
+            "histogram": self._histogram.tolist(),
+            "dropped_rows": self._dropped_rows,
+        }
+        return TraceHealth.model_validate(content)
 
 
 def health_of(rows: Iterable[Mapping[str, Any]]) -> TraceHealth:

@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 from hf_proxy.answers.finding import thinking_spans
-from hf_proxy.traces.shapes.answer import Answer, Place
+from hf_proxy.traces.shapes.answer import Answer, Place, RowDefect
 from hf_proxy.traces.stream import BLANKS, Spelling, Stream, Unspelt
 
 # a message of Harmony: its channel, then its text up to the mark that ends it
@@ -65,7 +65,7 @@ def parts_of(answer: Answer, place: Place) -> Parts:
         raise defect_of(error, answer.field, place) from error
 
 
-def defect_of(error: Unspelt, field: str, place: Place):
+def defect_of(error: Unspelt, field: str, place: Place) -> RowDefect:
     """The defect of a row whose tokens do not spell its text."""
     where = f"{field}[{error.token}]" if "tokens end" not in str(error) else field
     return place.defect(error.reason, str(error), remedy=_SPELL, field=where)

@@ -68,13 +68,13 @@ def trace_rows(
 
 def _refuse_unread(reading: Reading, format: str, source: str) -> None:
     """Arguments that say how a server's answer is read do nothing to rows that are none."""
-    for name in ("part", "protocol", "requests", "tokenizer", "texts"):
+    for name in ("part", "protocol", "requests", "speller", "texts"):
         if getattr(reading, name) is not None:
             raise InputError.at(
                 f"rows of format {format} have no use for it",
                 remedy="leave it out: it is for servers' answers (format openai)",
                 source=source,
-                field=name,
+                field="tokenizer" if name == "speller" else name,
             )
 
 
