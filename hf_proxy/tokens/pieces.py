@@ -37,8 +37,8 @@ class IdSpeller:
                 token = self._added[id]
                 spelt.append(SpeltId(token.content.encode(), token.special))
                 continue
-            piece = self._tokenizer.convert_ids_to_tokens(id) if 0 <= id < self._size else None
-            data = None if piece is None else self._scheme(piece)
+            known = self._tokenizer.convert_ids_to_tokens([id]) if 0 <= id < self._size else [None]
+            data = None if known[0] is None else self._scheme(known[0])
             if data is None:
                 return f"id {id} is none of the tokenizer's {self._size}"
             spelt.append(SpeltId(data, False))
