@@ -36,8 +36,14 @@ class ScoreConfig(RecipeConfig):
     traces: str = field(
         metadata={"help": "Trace set: file, save_to_disk folder or hub id; see `hf-proxy traces`."}
     )
-    traces_format: Literal["auto", "trace", "text", "openai"] = field(
+    traces_format: Literal["auto", "trace", "text", "openai", "rbridge", "rbridge-mask"] = field(
         default="auto", metadata={"help": "auto: recognised from the columns."}
+    )
+    part: Literal["auto", "reasoning", "answer", "all"] = field(
+        default="auto",
+        metadata={
+            "help": "What of a server's answer is scored; auto: the reasoning where there is one."
+        },
     )
     num_traces: int | None = field(
         default=None,
@@ -61,9 +67,12 @@ class ScoreConfig(RecipeConfig):
             "or not at all (none)."
         },
     )
-    divisor: Literal["tokens", "weights"] = field(
-        default="tokens",
-        metadata={"help": "Weighted sums are divided by tokens (paper) or by weights."},
+    divisor: Literal["auto", "tokens", "weights"] = field(
+        default="auto",
+        metadata={
+            "help": "Weighted sums are divided by tokens (paper) or by weights; auto: by weights "
+            "where the traces are masked."
+        },
     )
     max_length: int | None = field(
         default=None,
@@ -116,29 +125,44 @@ def main(config: ScoreConfig) -> dict[str, Any]:
     from hf_proxy.recipes.library.checkpoints import find_checkpoints
     from hf_proxy.records.lines import write_lines
     from hf_proxy.records.storage import provenance_of, write_text
-    from hf_proxy.traces.reading import load_traces
+    from hf_proxy.scoring.masks import masked_figures
+    from hf_proxy.traces.reading import read_traces
 
     accelerator = Accelerator()
     with stop_together(accelerator):
-        traces = load_traces(
-            config.traces, format=None if config.traces_format == "auto" else config.traces_format
+        traces, health = read_traces(
+            config.traces,
+            format=None if config.traces_format == "auto" else config.traces_format,
+            part=None if config.part == "auto" else config.part,
         )
+        if accelerator.is_main_process:
+            print(f"{config.traces}: {health.line()}")
         if config.num_traces is not None:
             traces = traces.select(range(min(config.num_traces, len(traces))))
         checkpoints = [found for spec in config.models for found in find_checkpoints(spec)]
+    is_masked = set(traces["weighting"]) == {"mask"}
+    if config.divisor == "auto":
+        config = dataclasses.replace(config, divisor="weights" if is_masked else "tokens")
     scores, facts = [], []
     for checkpoint in checkpoints:
         score, fact = _score(checkpoint, traces, config, accelerator)
         scores.append(score)
-        facts.append(fact)
+        facts.append(fact | ({"masked": masked_figures(score, traces)} if is_masked else {}))
     comparisons = _comparisons(scores)
     if accelerator.is_main_process:
         _print_scores(scores, facts)
+        if is_masked:
+            _print_masked(scores, facts)
         for (a, b), result in comparisons:
             print(_sentence(scores[a], scores[b], result))
         if config.output_dir is not None:
             folder = Path(config.output_dir)
-            lines = (s.scalars() | {"rows": s.rows.to_dict()} for s in scores)
+            lines = (
+                s.scalars()
+                | {"rows": s.rows.to_dict()}
+                | ({"masked": fact["masked"]} if is_masked else {})
+                for s, fact in zip(scores, facts, strict=True)
+            )
             write_lines(folder / "scores.jsonl", lines)
             stamp = provenance_of(parameters=dataclasses.asdict(config), models=facts)
             write_text(folder / "provenance.json", json.dumps(stamp, indent=2))
@@ -254,6 +278,24 @@ def _print_scores(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None
         + ["cached" if fact["cached"] else f"{fact['seconds']:.1f}"]
         for score, fact in zip(scores, facts, strict=True)
     ]
+    print_table(head, rows, words=("model",))
+
+
+def _print_masked(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
+    """What the authors of masked traces print: perplexities of the words and bytes in masks."""
+    rows = [
+        [str(score.model_id), str(score.num_traces)]
+        + [
+            "-" if fact["masked"][name] is None else f"{fact['masked'][name]:.{digits}f}"
+            for name, digits in (
+                ("word_perplexity", 2),
+                ("byte_perplexity", 2),
+                ("bits_per_byte", 4),
+            )
+        ]
+        for score, fact in zip(scores, facts, strict=True)
+    ]
+    head = ("model", "traces", "word perplexity", "byte perplexity", "bits per byte in masks")
     print_table(head, rows, words=("model",))
 
 

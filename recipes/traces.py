@@ -14,13 +14,14 @@ from hf_proxy.recipes.library.running import (
     newlines,
     run_action,
 )
-from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
 from hf_proxy.traces.settings import TRACE_CONTEXT
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from hf_proxy.traces.health import TraceHealth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,28 @@ class ReadConfig(RecipeConfig):
     source: str = field(
         metadata={"help": "File (.jsonl, .json, .parquet), folder, save_to_disk folder or hub id."}
     )
-    format: Literal["auto", "trace", "text", "openai"] = field(
+    format: Literal["auto", "trace", "text", "openai", "rbridge", "rbridge-mask"] = field(
         default="auto", metadata={"help": "auto: recognised from the columns."}
+    )
+    part: Literal["auto", "reasoning", "answer", "all"] = field(
+        default="auto",
+        metadata={
+            "help": "What of a server's answer is scored; auto: the reasoning where there is one."
+        },
+    )
+    protocol: Literal["auto", "json", "text"] = field(
+        default="auto",
+        metadata={
+            "help": "json: answers that are no JSON object are dropped; text: taken as they stand; "
+            "auto: json where most are such objects."
+        },
+    )
+    strict: bool = field(
+        default=False, metadata={"help": "Stop at the first row that a server spoilt."}
+    )
+    allow_degenerate: bool = field(
+        default=False,
+        metadata={"help": "Take a set whose probabilities are nearly all exactly 0 or 1."},
     )
     split: str | None = field(
         default=None, metadata={"help": "Split to take, where there are several."}
@@ -43,6 +64,14 @@ class ReadConfig(RecipeConfig):
     requests: str | None = field(
         default=None,
         metadata={"help": "With the output of an OpenAI batch: its input file, for the prompts."},
+    )
+    tokenizer: str | None = field(
+        default=None,
+        metadata={"help": "Folder or hub id of the server's tokenizer, for tokens that are ids."},
+    )
+    texts: str | None = field(
+        default=None,
+        metadata={"help": "With rows of ids and logprobs: file of their prompts and texts, by id."},
     )
 
 
@@ -64,6 +93,16 @@ class ImportConfig(ReadConfig):
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_traces")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig(ReadConfig):
+    """`hf-proxy traces check`."""
+
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Folder or hub id of a model: traces beyond its window are counted."},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +144,8 @@ def import_traces(config: ImportConfig) -> dict[str, Any]:
 
     A trace is a worked solution, with the probability that a strong model (the frontier) gave to
     each of its tokens where that is known. Formats: trace (our own), text (prompt and trace alone),
-    openai (chat completions with logprobs, or the output of a batch); recognised by their fields.
+    openai (any server's answers with logprobs, or the output of a batch), rbridge and rbridge-mask
+    (as released); recognised by their fields. A row that a server spoilt is dropped and counted.
 
     Reads:   .jsonl, .json or .parquet file, folder of those, save_to_disk folder, or hub id.
     Writes:  the trace set and provenance.json in output_dir.
@@ -114,7 +154,9 @@ def import_traces(config: ImportConfig) -> dict[str, Any]:
     """
     from hf_proxy.traces.checks import check_trace
 
-    traces, dropped = _read(config)
+    traces, health = _read(config)
+    print(f"{config.source}: {health.line()}")
+    dropped = health.dropped
     num_read = len(traces)
     if config.num_traces is not None:
         traces = traces.select(range(min(config.num_traces, num_read)))
@@ -130,7 +172,7 @@ def import_traces(config: ImportConfig) -> dict[str, Any]:
         for index, row in enumerate(traces):  # nothing may be left of one
             check_trace(row, source=config.source, index=index)
     counts = {"in": num_read + sum(dropped.values()), "kept": len(traces), "dropped": dropped}
-    _save(traces, config, counts)
+    _save(traces, config, counts, health=health.model_dump())
     print(f"{len(traces)} traces in {config.output_dir}, dropped {dropped or 'none'}")
     return {"output_dir": config.output_dir, "counts": counts}
 
@@ -154,11 +196,14 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
         weights_fingerprint,
     )
     from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
-    from hf_proxy.traces.reading import load_traces
+    from hf_proxy.traces.reading import read_traces
 
     accelerator = Accelerator()
     with stop_together(accelerator):
-        traces = load_traces(config.source)
+        # the probabilities that it may have are replaced
+        traces, health = read_traces(config.source, allow_degenerate=True)
+        if accelerator.is_main_process:
+            print(f"{config.source}: {health.line()}")
         frontier = find_checkpoints(config.frontier)[-1]
         tokenizer = load_tokenizer(frontier)
         model = load_model(frontier, dtype=config.dtype, device=accelerator.device)
@@ -188,58 +233,48 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
     return {"output_dir": config.output_dir, "counts": counts}
 
 
-def check(config: ReadConfig) -> dict[str, Any]:
+def check(config: CheckConfig) -> dict[str, Any]:
     """Check every row of a trace set and print what it holds.
 
     Reads:   what `hf-proxy traces import` reads.
     Writes:  to the screen only: rows, tokens, letters without probability, a histogram of the
-             probabilities, what was dropped and why, and the fingerprint of the content.
+             probabilities and how many are exactly 0 or 1, duplicates, answers right and wrong,
+             what was dropped and why, and the fingerprint of the content.
     Example: hf-proxy traces check --source outputs/gsm8k-annotated
     """
-    import numpy as np
-
+    from hf_proxy.recipes.library.trace_health import lengths_in_tokens, print_health
     from hf_proxy.traces.checks import traces_fingerprint
 
-    traces, dropped = _read(config)
-    num_tokens = num_letters = num_bare = 0
-    histogram = np.zeros(10, dtype=np.int64)
-    for row in traces:
-        num_letters += len(row["trace"])
-        num_tokens += len(row["frontier_spans"])
-        if row["weighting"] != "logprob":
-            num_bare += len(row["trace"])
-            continue
-        probability = np.exp(np.asarray(row["frontier_logprobs"]))
-        histogram += np.histogram(probability, bins=10, range=(0, 1))[0]
-    counts = {
+    traces, health = _read(config, allow_degenerate=True)
+    num_tokens = sum(map(len, traces["frontier_spans"]))
+    counts: dict[str, Any] = {
         "rows": len(traces),
         "frontier_tokens": num_tokens,
-        "letters": num_letters,
-        "letters_without_probability": num_bare,
-        "weights_histogram": histogram.tolist(),
-        "dropped": dropped,
+        "letters": health.letters,
+        "letters_without_probability": health.letters_without_probability,
+        "weights_histogram": health.histogram,
+        "exact_share": health.exact_share,
+        "duplicates": health.duplicates,
+        "dropped": health.dropped,
+        "parts": health.parts,
+        "temperatures": health.temperatures,
+        "right": health.right,
+        "wrong": health.wrong,
         "fingerprint": traces_fingerprint(traces),
     }
-    rows = [
-        ["rows", str(counts["rows"])],
-        ["frontier tokens", str(num_tokens)],
-        ["letters", str(num_letters)],
-        ["letters without probability", str(num_bare)],
-        ["dropped", str(dropped or "none")],
-        ["fingerprint", str(counts["fingerprint"])],
-    ]
-    print_table(("what", "of this set"), rows, words=("what", "of this set"))
-    if num_tokens:
-        most = histogram.max()
-        bars = [
-            (f"{i / 10:.1f} - {(i + 1) / 10:.1f}", str(count), "#" * round(50 * count / most))
-            for i, count in enumerate(histogram)
-        ]
-        print_table(("frontier probability", "tokens", "of them"), bars, words=("of them",))
+    window: dict[str, Any] = {}
+    if config.model is not None:
+        window = lengths_in_tokens(traces, config.model)
+        counts |= window
+    print_health(health, num_tokens, window, fingerprint=str(counts["fingerprint"]))
+    if not config.allow_degenerate:
+        health.check(config.source)
     return counts
 
 
-def _read(config: ReadConfig) -> tuple[Dataset, dict[str, int]]:
+def _read(
+    config: ReadConfig, *, allow_degenerate: bool | None = None
+) -> tuple[Dataset, TraceHealth]:
     from hf_proxy.traces.reading import read_traces
 
     columns = {}
@@ -257,7 +292,13 @@ def _read(config: ReadConfig) -> tuple[Dataset, dict[str, int]]:
         format=None if config.format == "auto" else config.format,
         split=config.split,
         columns=columns,
+        part=None if config.part == "auto" else config.part,
+        strict=config.strict,
         requests=config.requests,
+        tokenizer=config.tokenizer,
+        texts=config.texts,
+        protocol=None if config.protocol == "auto" else config.protocol,
+        allow_degenerate=config.allow_degenerate if allow_degenerate is None else allow_degenerate,
     )
 
 
@@ -276,7 +317,7 @@ def _save(traces: Dataset, config: Any, counts: dict, **facts: Any) -> None:
 ACTIONS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
     "import": (ImportConfig, import_traces),
     "annotate": (AnnotateConfig, annotate),
-    "check": (ReadConfig, check),
+    "check": (CheckConfig, check),
 }
 
 

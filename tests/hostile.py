@@ -24,6 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from helpers.formats import SHAPES, write_rows
 
 from hf_proxy import Curve, InputError, load_soft_targets, load_traces
 from hf_proxy.cli import main
@@ -88,7 +89,7 @@ def _traces(name: str, **arguments: str) -> Callable[[Path], None]:
         for row in rows:
             _check_trace(row)
         if name.endswith((".jsonl", ".json")):
-            _compare_traces(rows, _parsed(folder / name), folder, arguments)
+            _compare_traces(rows, _parsed(folder / name), folder / Path(name).stem, arguments)
 
     return read
 
@@ -98,6 +99,53 @@ def _parsed(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".json":
         return json.loads(data)
     return [json.loads(line) for line in data.split(b"\n") if line.strip()]
+
+
+def _make_shapes(folder: Path) -> None:
+    """One answer of every server, and a set of ids with its texts."""
+    rows = [row | {"example_id": f"{i}"} for i, (row, _) in enumerate(SHAPES.values())]
+    write_rows(folder / "shapes.jsonl", rows)
+    sample = {"sample_uuid": "u", "token_ids": [65, 66, 65], "logprobs": [-0.1, -0.2, -0.3]}
+    write_rows(folder / "ids.jsonl", [sample, sample | {"sample_uuid": "v"}])
+    beside = [{"uuid": name, "input": "q", "output": "aba"} for name in "uv"]
+    write_rows(folder / "texts.jsonl", beside)
+    masks = [{"question": "Q", "reasoning": f"a <span>b</span> {i}"} for i in range(3)]
+    write_rows(folder / "masks.jsonl", masks)
+    released = [{"example_id": i, "question": "q", "reasoning": "ok"} for i in range(2)]
+    (folder / "set.json").write_text(json.dumps(released))
+    tokens = [
+        {"example_id": i, "position": p, "token": t, "logprob": -0.5}
+        for i in range(2)
+        for p, t in enumerate(('{"reasoning": "', "o", "k", '"}'))
+    ]
+    write_rows(folder / "set_logprobs.jsonl", tokens)
+
+
+def _shapes(name: str, **arguments: str) -> Callable[[Path], None]:
+    """Each trace keeps its promises, and its letters are those of its own source."""
+
+    def read(folder: Path) -> None:
+        given = {key: str(folder / value) for key, value in arguments.items()}
+        if "tokenizer" in given:
+            given["tokenizer"] = str(ASSETS / "expert")
+        for row in load_traces(folder / name, **given).to_list():
+            _check_trace(row)
+            if not all(letter in _letters(folder) for letter in row["trace"]):
+                raise Wrong(f"{row['trace']!r} holds a letter of no file")
+
+    return read
+
+
+def _letters(folder: Path) -> set[str]:
+    """Every letter that a text of these files holds, or that escapes, ids and bytes may make."""
+    files = [path.read_bytes() for path in folder.glob("*.json*")]
+    spelt = set('\n\t\r\\"/\u00b2')
+    for data in files:
+        with contextlib.suppress(UnicodeDecodeError):
+            spelt |= set(data.decode())
+        for code in re.findall(rb"\\u([0-9a-fA-F]{4})", data):
+            spelt.add(chr(int(code, 16)))
+    return spelt | {chr(code) for code in range(32, 127)}
 
 
 def _check_trace(row: dict[str, Any]) -> None:
@@ -121,7 +169,11 @@ def _compare_traces(rows, raw, folder, arguments) -> None:
     """Each row has its source, and says what that says."""
     by_id = {}
     for index, source in enumerate(raw):
-        name = source.get("example_id", source.get("custom_id"))
+        response = source.get("response")
+        given = [source.get("example_id"), source.get("custom_id")]
+        given += [response.get("id")] if isinstance(response, dict) else []
+        given += [f"{folder.name}-{index}"] if response else []
+        name = next((value for value in given if value is not None), None)
         by_id[str(index if name is None else name)] = source
     for row in rows:
         source = by_id[row["example_id"]]
@@ -297,6 +349,15 @@ KINDS: dict[str, Kind] = {
         ("batch.jsonl", "requests.jsonl"),
         _traces("batch.jsonl", requests="requests.jsonl"),
     ),
+    "shapes": Kind((), ("shapes.jsonl",), _shapes("shapes.jsonl"), _make_shapes),
+    "ids": Kind(
+        (),
+        ("ids.jsonl", "texts.jsonl"),
+        _shapes("ids.jsonl", texts="texts.jsonl", tokenizer=""),
+        _make_shapes,
+    ),
+    "masks": Kind((), ("masks.jsonl",), _shapes("masks.jsonl"), _make_shapes),
+    "released": Kind((), ("set.json", "set_logprobs.jsonl"), _shapes("set.json"), _make_shapes),
     "curve": Kind(("curve.json",), ("curve.json",), _curve),
     "curve, command": Kind(("curve.json",), ("curve.json",), _predict),
     "curve, report": Kind(("curve.json",), ("curve.json",), _report()),

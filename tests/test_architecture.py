@@ -42,6 +42,7 @@ ROOT = Path(__file__).parent.parent
 RANKS = (
     {"records", "intervals"},
     {"tokens", "models", "answers"},
+    {"traces.shapes"},
     {"traces", "mining"},
     {"scoring", "training"},
     {"building", "prediction"},
@@ -53,8 +54,12 @@ RANKS = (
 )
 RANK_OF = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 # the two methods know nothing of each other
-WAYS = ({"traces", "scoring", "building", "prediction"}, {"mining", "training"})
-WITHOUT_TORCH = ("records", "intervals", "tokens", "answers", "traces", "prediction")
+WAYS = ({"traces.shapes", "traces", "scoring", "building", "prediction"}, {"mining", "training"})
+WITHOUT_TORCH = (
+    "records", "intervals", "tokens", "answers", "traces.shapes", "traces", "prediction"
+)  # fmt: skip
+# rooms within a room: rank and rule of their own, drawn with the room they lie in
+SUB_ROOMS = ("recipes.library", "traces.shapes")
 RECIPES_OF_RECIPES = ("hf_proxy.recipes.demo",)  # runs commands one after the other
 LONGEST_MODULE = 350  # lines
 
@@ -62,8 +67,8 @@ LONGEST_MODULE = 350  # lines
 def room_of(module: str) -> str:
     """`hf_proxy.recipes.library.flags` lies in `recipes.library`; `hf_proxy` itself in none."""
     parts = module.split(".")
-    if parts[1:3] == ["recipes", "library"]:
-        return "recipes.library"
+    if ".".join(parts[1:3]) in SUB_ROOMS:
+        return ".".join(parts[1:3])
     return parts[1] if len(parts) > 1 else ""
 
 
@@ -176,9 +181,7 @@ def floors_drawn(readme: str) -> list[set[str]]:
 
 def test_readme_draws_the_same_floors():
     readme = (ROOT / "README.md").read_text()
-    inside = [
-        rank for rank in RANKS if not rank & {"callbacks", "recipes.library", "recipes", "cli"}
-    ]
+    inside = [rank for rank in RANKS if not rank & {"callbacks", "recipes", "cli", *SUB_ROOMS}]
     assert floors_drawn(readme) == inside
     assert floors_drawn(readme.replace("  mining/", "  digging/")) != inside
 
@@ -195,6 +198,8 @@ def test_readme_draws_the_same_floors():
         ("hf_proxy.scoring.scoring", "from hf_proxy import load_traces"),
         ("hf_proxy.scoring.scoring", "from hf_proxy.mining.divergence import contrast"),
         ("hf_proxy.training.rows", "from hf_proxy.traces.checks import check_trace"),
+        ("hf_proxy.traces.shapes.chat", "from hf_proxy.traces.parts import parts_of"),
+        ("hf_proxy.training.rows", "from hf_proxy.traces.shapes.answer import Answer"),
         ("hf_proxy.prediction.curve", "from hf_proxy.training.loss import selective_loss"),
         ("hf_proxy.prediction.curve", "from hf_proxy.scoring.comparison import _private"),
         ("hf_proxy.report.page", "from hf_proxy.metrics import load_metric"),

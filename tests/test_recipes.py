@@ -1,19 +1,24 @@
 """Commands as a user types them: tables, JSON, caches, and one line on bad input."""
 
+import dataclasses
 import json
+import math
 import random
 import re
 import shutil
 
 import pytest
 import torch
+from helpers.formats import SHAPES, chat, tokens, write_rows
 from helpers.models import make_model
 from helpers.processes import ROOT, Forked, command
 from peft import LoraConfig, get_peft_model
 
-from hf_proxy import align_traces, load_traces, score_traces
+from hf_proxy import InputError, align_traces, load_traces, score_traces
+from hf_proxy.recipes.library.scores import read_scores
 from hf_proxy.recipes.library.small_world import problems
 from hf_proxy.recipes.library.training import last_checkpoint
+from hf_proxy.scoring.masks import masked_figures
 
 
 @pytest.fixture(autouse=True)
@@ -155,6 +160,92 @@ def test_import_annotate_check(folder, capsys, tmp_path):
     assert sum(found["weights_histogram"]) == found["frontier_tokens"]
     for word in ("rows", "frontier tokens", "letters without probability", "dropped", "0.9 - 1.0"):
         assert word in said.out
+
+
+def test_masked_traces_give_perplexities_of_words_and_bytes(folder, capsys, tmp_path, tokenizer):
+    """Against a plain forward: nats of the labels that touch a mask, over words and bytes."""
+    rows = [
+        {"question": "Start with 4.", "reasoning": "We <span>double\nit</span> to 8, <span>ok"
+         "<\\span>."},
+        {"question": "And 5?", "reasoning": "It is ten."},
+    ]  # fmt: skip
+    path = tmp_path / "masks.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = ["--output_dir", tmp_path / "out"]
+    arguments = ["score", "--models", folder / "model", "--traces", path, "--json", *out]
+    code, said, found = command(capsys, *arguments)
+    assert code == 0 and "word perplexity" in said.out
+    model = make_model("llama", len(tokenizer))
+    nll, words, num_bytes = 0.0, 0, 0
+    for prompt, trace, masks in (
+        ("Start with 4.", "We double\nit to 8, ok.", ("double\nit", "ok")),
+        ("And 5?", "It is ten.", ("It is ten.",)),
+    ):
+        context = tokenizer(prompt + "\n")["input_ids"]
+        ids = tokenizer(trace, add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            logits = model(torch.tensor([context + ids])).logits[0].double()
+        end = 0
+        for place, token in enumerate(ids):
+            start, end = end, end + len(tokenizer.decode([token]))
+            if any(start < trace.find(m) + len(m) and end > trace.find(m) for m in masks):
+                nll -= torch.log_softmax(logits[len(context) + place - 1], -1)[token].item()
+        words += len("".join(masks).split())
+        num_bytes += len("".join(masks))
+    score = found["scores"][0]
+    assert score["setting_parts"]["divisor"] == "weights"
+    assert score["masked"] == {
+        "word_perplexity": pytest.approx(math.exp(nll / words), rel=1e-5),
+        "byte_perplexity": pytest.approx(math.exp(nll / num_bytes), rel=1e-5),
+        "bits_per_byte": pytest.approx(nll / num_bytes / math.log(2), rel=1e-6),
+        "num_words": words,
+        "num_bytes": num_bytes,
+    }
+    line = json.loads((tmp_path / "out" / "scores.jsonl").read_text())
+    assert line["masked"] == score["masked"]
+    ((again, _),) = read_scores(tmp_path / "out" / "scores.jsonl")
+    masked = load_traces(path)
+    with pytest.raises(InputError, match="row 1: a masked trace of the score is not here; pass"):
+        masked_figures(again, masked.select([0]))
+    huge = dataclasses.replace(again, rows=again.rows.map(lambda _: {"weighted_nll_sum": 1e6}))
+    assert masked_figures(huge, masked)["word_perplexity"] is None
+
+
+def test_traces_of_servers_are_imported_and_their_health_is_told(folder, capsys, tmp_path):
+    rows = [source | {"example_id": name} for name, (source, _) in SHAPES.items()]
+    cut = rows[0] | {"response": chat("cut", tokens([b"cut"], [-1.0]), "length")}
+    source = write_rows(tmp_path / "rows.jsonl", [*rows, cut | {"example_id": "cut"}])
+    where = ["--source", source, "--protocol", "text", "--json"]
+    code, said, found = command(
+        capsys, "traces", "import", *where, "--part", "answer", "--output_dir", tmp_path / "set"
+    )
+    dropped = {"answer cut off (finish_reason length)": 1, "no answer (refused or empty)": 1}
+    assert code == 0 and found["counts"]["dropped"] == dropped
+    provenance = json.loads((tmp_path / "set" / "provenance.json").read_text())
+    assert provenance["health"]["dropped_rows"] == {
+        "answer cut off (finish_reason length)": [str(len(rows))],
+        "no answer (refused or empty)": [str(len(rows) - 1)],  # reasoning alone
+    }
+    assert "rows dropped: 1 x answer cut off (finish_reason length) (row" in said.out
+    check = ["traces", "check", "--model", folder / "model"]
+    code, said, found = command(capsys, *check, *where)
+    assert code == 0
+    assert found["rows"] == len(rows) and found["parts"]["reasoning"] > 5
+    assert found["window"] == 640 and found["beyond_window"] == 0 and found["longest"] > 10
+    for word in ("window of the model", "probabilities exactly 1", "worth a look", "duplicates"):
+        assert word in said.out
+    code, said, _ = command(capsys, *check, *where, "--strict")
+    assert code == 2 and f"row {len(rows)} (example_id 'cut')" in said.err
+
+    certain = chat("ab", tokens([b"a", b"b"], [0.0, -9999.0]))
+    write_rows(source, [{"prompt": "q", "response": certain}])
+    assert command(capsys, "traces", "check", "--source", source)[0] == 2
+    out = ["--source", source, "--output_dir", tmp_path / "certain"]
+    code, said, _ = command(capsys, "traces", "import", *out)
+    assert code == 2 and "100.0% of the probabilities are exactly 0 or 1" in said.err
+    assert command(capsys, "traces", "import", *out, "--allow_degenerate")[0] == 0
+    with pytest.warns(UserWarning, match="100% of the probabilities are exactly 0 or 1"):
+        load_traces(tmp_path / "certain")  # allowed once, said each time
 
 
 def test_yaml_keys_are_flags(folder, capsys):

@@ -54,6 +54,24 @@ def behind_thinking(text: str) -> str:
     return re.split(_OPEN, text)[0]
 
 
+def thinking_spans(text: str) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Where the thinking and where the answer stands, the marks in neither; None: no marks.
+
+    What is closed but not opened was opened in the prompt; what is never closed leaves no answer.
+    """
+    opened, closed = re.search(_OPEN, text), re.search(_CLOSE, text)
+    if opened and closed and closed.start() < opened.start():
+        opened = None
+    if opened is None and closed is None:
+        return None
+    start = opened.end() if opened else 0
+    if opened and text[: opened.start()].strip():  # a text that speaks of the mark
+        return None
+    if closed is None:
+        return (start, len(text)), (len(text), len(text))
+    return (start, closed.start()), (closed.end(), len(text))
+
+
 def last_boxes(text: str) -> list[str]:
     r"""What the last `\boxed{}` or `\fbox{}` holds, and before it those that it is joined to.
 

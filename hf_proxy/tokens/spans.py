@@ -32,18 +32,20 @@ def byte_level(piece: str) -> bytes | None:
         return None
 
 
-def _sentencepiece(piece: str) -> bytes:
+def sentencepiece(piece: str) -> bytes:
+    """Bytes of a SentencePiece piece, a byte-fallback one too."""
     byte = _BYTE_PIECE.fullmatch(piece)
     if byte:
         return bytes([int(byte[1], 16)])
     return piece.replace(SPIECE_UNDERLINE, " ").encode()
 
 
-def _char_per_byte(piece: str) -> bytes | None:
+def char_per_byte(piece: str) -> bytes | None:
+    """Bytes of a piece that is one letter for one byte (ByT5), if it is one."""
     return bytes([ord(piece)]) if len(piece) == 1 and ord(piece) < 256 else None
 
 
-_SCHEMES = (byte_level, _sentencepiece, _char_per_byte)
+_SCHEMES = (byte_level, sentencepiece, char_per_byte)
 
 
 def byte_ends(
@@ -163,7 +165,7 @@ def _walk(
 def _end_of(data: bytes, at: int, spelt: bytes, piece: str, scheme) -> int | None:
     if data.startswith(spelt, at):
         return at + len(spelt)
-    if scheme is _sentencepiece and SPIECE_UNDERLINE in piece:
+    if scheme is sentencepiece and SPIECE_UNDERLINE in piece:
         # the text holds the very letter that SentencePiece writes for a space
         for char in piece:
             choices = (char.encode(), b" ") if char == SPIECE_UNDERLINE else (char.encode(),)
@@ -197,7 +199,7 @@ def _spelt_in_words(
     ends = []
     at = 0
     for id, word in zip(ids, words, strict=True):
-        letters = added[id].content.encode() if id in added else _sentencepiece(word).strip()
+        letters = added[id].content.encode() if id in added else sentencepiece(word).strip()
         while not data.startswith(letters, at) and (blank := _BLANK.match(data, at)):
             at = blank.end()
         if not data.startswith(letters, at):

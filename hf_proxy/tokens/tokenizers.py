@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,25 @@ def tokenizer_of(processing_class: Any) -> PreTrainedTokenizerBase:
         remedy="pass a tokenizer, or a processor that has one",
         field="processing_class",
     )
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or a hub id; nothing of it is run.
+
+    Raises:
+        InputError: there is none.
+    """
+    from transformers import AutoTokenizer  # it loads torch
+
+    try:
+        return AutoTokenizer.from_pretrained(str(source))
+    except Exception as error:  # the libraries below raise whatever they come upon
+        raise InputError.at(
+            f"no tokenizer can be had ({type(error).__name__})",
+            remedy="name the folder of a model, or a hub id that is in the cache",
+            source=source,
+            field="tokenizer",
+        ) from error
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

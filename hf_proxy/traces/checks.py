@@ -111,6 +111,13 @@ def check_trace(row: Mapping, *, source: str | None = None, index: int | None = 
             )
 
 
+def zero_spelt(value: Any) -> Any:
+    """A logprob as written, p = 0 in the one spelling; anything else goes on to `check_trace`."""
+    # Arrow takes no whole number beyond 2**53 for a logprob
+    value = float(value) if isinstance(value, int) else value
+    return ZERO_PROBABILITY_LOGPROB if value == -math.inf else value
+
+
 def traces_fingerprint(rows: Iterable[Mapping]) -> str:
     """Hash of the rows' content, sorted by `example_id`: equal for any order, path or machine."""
     digests = {}

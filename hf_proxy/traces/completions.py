@@ -1,297 +1,304 @@
-"""A chat completion with logprobs into a trace: the one place that knows OpenAI's format.
+"""A server's answer with log-probabilities into a trace, whatever shape it came in.
 
-The probabilities are those of raw tokens. Where the answer is a JSON object, they stand for the
-escaped text, so they are carried over to the letters that a reader sees.
+Readers of shapes give tokens; here the part that is scored is chosen, and each of its letters gets
+the probability of the token that holds it. Problems of a row's own fields (its prompt, its id) are
+the user's and stop the file; what a server did to an answer costs that row.
 """
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from json.decoder import scanstring  # type: ignore[attr-defined]
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from hf_proxy.records.errors import InputError, shown
-from hf_proxy.records.record import checked
-from hf_proxy.records.rows import ZERO_PROBABILITY_LOGPROB
-from hf_proxy.traces.completion_records import (
-    BatchAnswer,
-    Completion,
-    CompletionRow,
-    Logprobs,
-    MessageRecord,
-    Messages,
-    RequestRecord,
-    TokenRecord,
-)
-from hf_proxy.traces.files import file_rows
+from hf_proxy.records.record import Record, checked
+from hf_proxy.tokens.pieces import IdSpeller
+from hf_proxy.traces.json_answers import control_letter, has_scaffold, read_json_answer
+from hf_proxy.traces.parts import behind_context, parts_of
+from hf_proxy.traces.requests import Messages, Request, RequestBody, prompt_of, text_of_messages
+from hf_proxy.traces.selection import answer_text, choose, spans_of
+from hf_proxy.traces.shapes.answer import UNSAID, WHOLE, Answer, Place, Token
+from hf_proxy.traces.shapes.chat import ASK
+from hf_proxy.traces.shapes.recognise import read_answer
 
-_REMEDY = "store the whole response object"
-
-
-class Dropped(NamedTuple):
-    """A row that is left out, and why."""
-
-    reason: str
+_ENDS = {
+    "stop", "eos", "eos_token", "stop_sequence", "stop_string", "stop_token", "stop_word", "word",
+    "end_turn", "end_of_turn", "completed", "done", "tool_calls",
+}  # fmt: skip
+_NAMES = ("example_id", "custom_id", "sample_uuid", "uuid")
 
 
-def trace_of_completion(
-    row: Mapping, source: str, index: int, prompts: Mapping[str, str] | None
-) -> dict[str, Any] | Dropped:
-    """A `Trace` from one chat completion with `logprobs.content`."""
-    name = f"{index} (example_id {shown(row.get('example_id', row.get('custom_id')))})"
-    place = {"source": source, "row": name}
+class CompletionRow(Record):
+    """A row with a completion in it: its own, or as a batch gave it back."""
 
-    def fail(field, problem, remedy):
-        return InputError.at(problem, remedy=remedy, field=field, **place)
-
-    found = checked(CompletionRow, row, remedy="mend the row, or drop it", **place)
-    example_id = row.get("example_id", found.custom_id)
-    response, at = found.response, "response"
-    if "custom_id" in row:
-        if found.error or not response:
-            return Dropped("request failed")
-        answer = checked(BatchAnswer, response, field=at, remedy=_REMEDY, **place)
-        if answer.status_code != 200:
-            return Dropped("request failed")
-        response, at = answer.body, "response.body"
-    if not isinstance(response, Mapping) or not isinstance(response.get("choices"), list):
-        raise fail("response", "not a chat completion", _REMEDY)
-    completion = checked(Completion, response, field=at, remedy=_REMEDY, **place)
-    if len(completion.choices) != 1:
-        raise fail("response.choices", f"{len(completion.choices)} choices", "ask with n = 1")
-    (choice,) = completion.choices
-    content = choice.message.content if choice.message else None
-    if not content:
-        return Dropped("no answer (refused or empty)")
-    if choice.finish_reason == "length":
-        return Dropped("answer cut off (finish_reason length)")
-    if prompts is not None and found.custom_id not in prompts:
-        raise fail("custom_id", "not in the requests file", "pass the input file of this batch")
-    if prompts is not None:
-        prompt = prompts[str(found.custom_id)]
-    elif found.prompt is not None:
-        prompt = found.prompt
-    elif isinstance(found.messages, list):
-        asked = checked(Messages, row, remedy="store the messages as they were sent", **place)
-        prompt = text_of_messages(asked.messages, fail)
-    else:
-        raise fail("prompt", "it is missing", "add prompt or messages, or pass requests=")
-    tokens: Sequence[TokenRecord] | None = None
-    if choice.logprobs:
-        at = f"{at}.choices[0].logprobs"
-        tokens = checked(Logprobs, choice.logprobs, field=at, remedy=_REMEDY, **place).content
-    if not tokens:
-        raise fail("response.choices.logprobs", "it is missing", "ask with logprobs=true")
-    byte_token, logprobs = _spell(content, tokens, fail)
-    raw_start, raw_end, is_json = _reasoning_of(content)
-    if is_json and raw_end <= raw_start:
-        return Dropped("reasoning is empty or not text")
-    letters = _decoded_letters(content, raw_start, raw_end) if is_json else None
-    trace, spans, trace_logprobs = _spans_of(
-        content, raw_start, raw_end, letters, byte_token, logprobs
-    )
-    return {
-        "example_id": str(example_id) if isinstance(example_id, int) else example_id,
-        "prompt": prompt,
-        "trace": trace,
-        "weighting": "logprob",
-        "frontier_spans": spans,
-        "frontier_logprobs": trace_logprobs,
-    }
+    example_id: str | int | None = None
+    custom_id: str | None = None
+    prompt: str | None = None
+    query: str | None = None
+    trace: str | None = None
+    messages: Any = None
+    request: RequestBody | None = None
+    response: Any = None
+    error: Any = None
 
 
-def prompts_of_requests(path: Path) -> dict[str, str]:
-    """By `custom_id` what the input file of a batch asks.
+class BatchAnswer(Record):
+    """`response` of a line of batch output."""
+
+    status_code: int | None = None
+    body: Any = None
+
+
+class Text(NamedTuple):
+    """What a sibling set says of a sample."""
+
+    prompt: str | None
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows of servers' answers are read.
+
+    Attributes:
+        part: `"reasoning"`, `"answer"`, `"all"`; None: the reasoning, of an answer without any the
+            answer.
+        protocol: `"json"`: an answer that is no JSON object with `reasoning` is dropped; `"text"`:
+            answers are taken as they stand; None: as `"json"` where an answer was meant as JSON.
+        speller: of the server's tokenizer, for tokens that came as ids.
+        requests: of a batch, by `custom_id`.
+        texts: of a sibling set, by the sample's id.
+        graded: whether rows hold a gold `answer`, which answers are held against.
+    """
+
+    part: str | None = None
+    protocol: str | None = None
+    speller: IdSpeller | None = None
+    requests: Mapping[str, Request] | None = None
+    texts: Mapping[str, Text] | None = field(default=None, repr=False)
+    graded: bool = False
+
+
+class TraceOfRow(NamedTuple):
+    """A `Trace` row, and what is told of it beyond that: `answer` is the text of its result."""
+
+    row: dict[str, Any]
+    part: str
+    temperature: float | None
+    over_one: int
+    answer: str | None
+
+
+def trace_of_row(row: Mapping, source: str, index: int, reading: Reading) -> TraceOfRow:
+    """A trace from one row that holds a server's answer.
+
+    Args:
+        row: `example_id`, `prompt` or `messages`, and `response`; a line of batch output; or a row
+            that is the response itself.
+        source, index: for messages, and for the name of a row without one.
 
     Raises:
-        InputError: it cannot be read, or a row is no request.
+        RowDefect: the answer is not whole, or not what its server says it is.
+        InputError: the row's own fields are wrong, or there is no prompt.
     """
-    prompts: dict[str, str] = {}
-    for index, row in enumerate(file_rows(path)):
-
-        def fail(field, problem, remedy, index=index):
-            return InputError.at(problem, remedy=remedy, source=path, row=index, field=field)
-
-        body = row.get("body")
-        if "custom_id" not in row or not isinstance(body, Mapping) or "messages" not in body:
-            raise fail("body.messages", "not a batch request", "pass the input file of the batch")
-        remedy = "pass the input file of the batch"
-        request = checked(RequestRecord, row, source=path, row=index, remedy=remedy)
-        prompts[request.custom_id] = text_of_messages(request.body.messages, fail)
-    return prompts
-
-
-def _spell(content: str, tokens: Sequence[TokenRecord], fail) -> tuple[np.ndarray, list[float]]:
-    """Which token holds each byte of `content`, and the logprob of each token.
-
-    Tokens behind the last byte, such as an end-of-turn mark, are allowed: they spell no letter.
-    """
-    data = content.encode(errors="surrogatepass")
-    byte_token = np.empty(len(data), dtype=np.int64)
-    logprobs = []
-    end = 0
-    for place, token in enumerate(tokens):
-        logprob = zero_spelt(token.logprob)
-        if logprob is None or not math.isfinite(logprob) or logprob > 0:
-            raise fail(
-                f"response.choices.logprobs.content[{place}].logprob",
-                f"{logprob!r}, expected a finite number <= 0",
-                "ask for logprobs again",
-            )
-        logprobs.append(float(logprob))
-        if end == len(data):
-            continue
-        if token.bytes is None and token.token is None:
-            raise fail(
-                f"response.choices.logprobs.content[{place}]",
-                "neither token nor bytes",
-                "the tokens must spell the answer: store them with their bytes",
-            )
-        raw = token.bytes
-        piece = str(token.token).encode(errors="surrogatepass") if raw is None else bytes(raw)
-        if data[end : end + len(piece)] != piece:
-            raise fail(
-                f"response.choices.logprobs.content[{place}]",
-                f"the token is {shown(piece)}, the answer goes on with "
-                f"{data[end : end + 20]!r} at byte {end}",
-                "the tokens must spell the answer: store them with their bytes",
-            )
-        byte_token[end : end + len(piece)] = place
-        end += len(piece)
-    if end != len(data):
-        raise fail(
-            "response.choices.logprobs.content",
-            f"the tokens end at byte {end}, the answer has {len(data)}",
-            "the tokens must spell the answer: store all of them",
+    named = next((row[name] for name in _NAMES if row.get(name) is not None), None)
+    name = f"{index} (example_id {shown(named)})"
+    place = Place(source, name)
+    where = {"source": source, "row": name}
+    found = checked(CompletionRow, row, remedy="mend the row, or drop it", **where)
+    response, at = _response_of(row, found, place)
+    example_id = named
+    for inside in ("id", "responseId", "response_id"):
+        if example_id is None and isinstance(response.get(inside), str | int):
+            example_id = response[inside]
+    if example_id is None:
+        example_id = f"{_stem(source)}-{index}"
+    example_id = str(example_id) if isinstance(example_id, int) else example_id
+    text = _sibling_of(reading.texts, named, where)
+    prompt, temperature = _asked(row, found, reading, text, response, where)
+    answer = read_answer(response, at, place, prompt)
+    known = found.trace if found.trace is not None else text.text if text else None
+    _check_end(answer, known, place)
+    if not answer.tokens and not answer.reasoning_tokens:
+        raise place.defect("no log-probabilities", "it is missing", remedy=ASK, field=answer.field)
+    answer = _spelt(answer, reading.speller, place)
+    if text is not None and text.text is not None and answer.content is None:
+        answer = answer._replace(content=text.text)
+    if answer.has_context:
+        chosen, part = [behind_context(answer, prompt, known, place)], "answer"
+        letters, written = None, None
+    else:
+        parts = parts_of(answer, place)
+        chosen, letters, part = choose(parts, answer, reading.part, reading.protocol, place)
+        written = answer_text(parts, reading.protocol)
+    trace, spans, logprobs = spans_of(chosen, letters, place)
+    if (letter := control_letter(trace)) is not None and letters is not None:
+        raise place.defect(
+            "bad format",
+            f"the reasoning holds {letter!r}: an escape that was not meant as one",
+            remedy="ask for JSON whose backslashes are doubled",
+            field=chosen[0].field,
         )
-    return byte_token, logprobs
+    return TraceOfRow(
+        {
+            "example_id": example_id,
+            "prompt": prompt,
+            "trace": trace,
+            "weighting": "logprob",
+            "frontier_spans": spans,
+            "frontier_logprobs": logprobs,
+        },
+        part,
+        temperature if temperature is not None else answer.temperature,
+        answer.over_one,
+        written,
+    )
 
 
-def _reasoning_of(content: str) -> tuple[int, int, bool]:
-    """Characters `[start, end)` of the raw text to score, and whether a JSON string holds them.
+def json_evidence(row: Mapping) -> bool | None:
+    """Whether a row's answer was meant as JSON of the protocol; None: it tells nothing.
 
-    The value of `reasoning` where the answer is a JSON object (bare or in a code fence) that has
-    one, else the whole answer. An empty range: there is a `reasoning`, but it is no text.
+    An answer behind thinking, and one that cannot be read, tell nothing of the set.
     """
-    start = content.find("{")
-    if start < 0 or content[:start].strip() not in ("", "```", "```json"):
-        return 0, len(content), False
-    decoder = json.JSONDecoder(strict=False)
     try:
-        if "reasoning" not in decoder.raw_decode(content, start)[0]:
-            return 0, len(content), False
-    except (ValueError, RecursionError):  # a number of thousands of digits, brackets as deep
-        return 0, len(content), False
-    found = (0, 0)
-    place = start
-    while content[place] != "}":
-        key, place = scanstring(content, content.index('"', place + 1) + 1, False)
-        place = content.index(":", place) + 1
-        while content[place].isspace():
-            place += 1
-        value, end = decoder.raw_decode(content, place)
-        if key == "reasoning":  # the last one wins, as in every JSON reader
-            found = (place + 1, end - 1) if isinstance(value, str) else (0, 0)
-        place = end
-        while content[place].isspace():
-            place += 1
-    return *found, True
+        found = checked(CompletionRow, row)
+        place = Place(None, None)
+        response, at = _response_of(row, found, place)
+        answer = read_answer(response, at, place)
+        _check_end(answer, None, place)
+    except InputError:
+        return None
+    content = answer.content
+    if answer.has_context or not content or answer.reasoning or answer.reasoning_tokens:
+        return None
+    parsed = read_json_answer(content)
+    if parsed is not None:
+        start, end = parsed.spans["reasoning"]
+        return True if parsed.is_text["reasoning"] and start < end else None
+    return has_scaffold(content) if not content.lstrip().startswith("<think>") else None
 
 
-def _decoded_letters(content: str, start: int, end: int) -> list[tuple[str, int, int]]:
-    """Each letter of a JSON string with the raw characters `[start, end)` that spell it."""
-    letters = []
-    place = start
-    while place < end:
-        size = 1
-        if content[place] == "\\":
-            size = 6 if content[place + 1] == "u" else 2
-        text = json.loads(f'"{content[place : place + size]}"', strict=False)
-        if "\ud800" <= text <= "\udbff" and content[place + 6 : place + 8] == "\\u":
-            pair = json.loads(f'"{content[place : place + 12]}"')
-            if len(pair) == 1:
-                text, size = pair, 12
-        letters.append((text, place, place + size))
-        place += size
-    return letters
+def _stem(source: str) -> str:
+    name = source.rstrip("/").rsplit("/", 1)[-1]
+    return name.rsplit(".", 1)[0] if "." in name else name
 
 
-def _spans_of(
-    content: str,
-    start: int,
-    end: int,
-    letters: list[tuple[str, int, int]] | None,
-    byte_token: np.ndarray,
-    logprobs: list[float],
-) -> tuple[str, list[list[int]], list[float]]:
-    """The decoded trace, and its frontier spans with their logprobs.
-
-    A letter written as an escape sequence carries the mean probability of the sequence's raw bytes;
-    it has a span of its own where those belong to several tokens.
-    """
-    size_of = [len(letter.encode(errors="surrogatepass")) for letter in content[:end]]
-    raw_byte = np.concatenate([[0], np.cumsum(size_of, dtype=np.int64)])
-    if letters is None:
-        letters = [(content[i], i, i + 1) for i in range(start, end)]
-    spans: list[list[int]] = []
-    span_logprobs: list[float] = []
-    last_token = None
-    at = 0
-
-    def add(size: int, token: Any, logprob: float) -> None:
-        nonlocal at, last_token
-        if token is not None and token == last_token:
-            spans[-1][1] += size
-        else:
-            spans.append([at, at + size])
-            span_logprobs.append(logprob)
-        at += size
-        last_token = token
-
-    for letter, raw_start, raw_end in letters:
-        tokens = byte_token[raw_byte[raw_start] : raw_byte[raw_end]].tolist()
-        if letter == content[raw_start:raw_end]:
-            for token in tokens:
-                add(1, token, logprobs[token])
-        elif len(set(tokens)) == 1:
-            add(len(letter.encode(errors="surrogatepass")), tokens[0], logprobs[tokens[0]])
-        else:
-            mean = math.fsum(math.exp(logprobs[token]) for token in tokens) / len(tokens)
-            logprob = math.log(mean) if mean > 0 else ZERO_PROBABILITY_LOGPROB
-            add(len(letter.encode(errors="surrogatepass")), None, min(logprob, 0.0))
-    return "".join(letter for letter, _, _ in letters), spans, span_logprobs
+def _response_of(row: Mapping, found: CompletionRow, place: Place) -> tuple[Mapping, str]:
+    """What the server sent, and its key path."""
+    response, at = found.response, "response"
+    if "custom_id" in row:
+        failed = place.defect("request failed", "the request failed", remedy="ask again", field=at)
+        if found.error or not response:
+            raise failed
+        answer = place.checked(BatchAnswer, response, at)
+        if answer.status_code != 200:
+            raise failed
+        response, at = answer.body, "response.body"
+    if isinstance(response, list) and len(response) == 1:
+        response, at = response[0], f"{at}[0]"
+    if isinstance(response, str) or ("response" not in row and "custom_id" not in row):
+        return row, ""
+    if not isinstance(response, Mapping):
+        raise place.defect("no answer of a known shape", "no response", remedy=WHOLE, field=at)
+    return response, at
 
 
-def text_of_messages(messages: Sequence[MessageRecord], fail) -> str:
-    """What was asked: every message but the system's, a blank line between."""
-    texts = []
-    for place, message in enumerate(messages):
-        if message.role in ("system", "developer"):
-            continue
-        content = message.content
-        if isinstance(content, list):
-            parts = [_part(part, place, fail) for part in content]
-            content = "".join(parts)
-        if not isinstance(content, str):
-            raise fail("messages", f"content is {shown(content)}", "expected text")
-        texts.append(content)
-    return "\n\n".join(texts)
+def _sibling_of(texts: Mapping[str, Text] | None, named: Any, where: dict) -> Text | None:
+    if texts is None:
+        return None
+    found = texts.get(str(named))
+    if found is None:
+        raise InputError.at(
+            f"{shown(named)} is not in the set of texts",
+            remedy="pass the sibling set of this one as texts",
+            field=next(iter(_NAMES)),
+            **where,
+        )
+    return found
 
 
-def _part(part: Any, place: int, fail) -> str:
-    """The text of one part of a message."""
-    if isinstance(part, Mapping) and part.get("type") == "text":
-        text = part.get("text")
-        if isinstance(text, str):
-            return text
-    raise fail(f"messages[{place}].content", "a part is not text", "only text can be scored")
+def _asked(
+    row: Mapping,
+    found: CompletionRow,
+    reading: Reading,
+    text: Text | None,
+    response: Mapping,
+    where: dict,
+) -> tuple[str, float | None]:
+    """The prompt, and the temperature where the request tells it."""
+    temperature = found.request.temperature if found.request else None
+    if reading.requests is not None:
+        request = reading.requests.get(str(found.custom_id))
+        if request is None:
+            raise InputError.at(
+                "not in the requests file",
+                remedy="pass the input file of this batch",
+                field="custom_id",
+                **where,
+            )
+        return request
+    prompt = found.prompt if found.prompt is not None else found.query
+    if prompt is None and isinstance(found.messages, list):
+        asked = checked(Messages, row, remedy="store the messages as they were sent", **where)
+        prompt = text_of_messages(asked.messages, where)
+    if prompt is None and found.request is not None:
+        prompt = prompt_of(found.request, where)
+    if prompt is None and text is not None:
+        prompt = text.prompt
+    if prompt is None:
+        raise InputError.at(
+            "it is missing",
+            remedy="add prompt or messages, or pass requests= (or texts=)",
+            field="prompt",
+            **where,
+        )
+    return prompt, temperature
 
 
-def zero_spelt(value: Any) -> Any:
-    """A logprob as written, p = 0 in the one spelling; anything else goes on to `check_trace`."""
-    # Arrow takes no whole number beyond 2**53 for a logprob
-    value = float(value) if isinstance(value, int) else value
-    return ZERO_PROBABILITY_LOGPROB if value == -math.inf else value
+def _check_end(answer: Answer, known: str | None, place: Place) -> None:
+    """Refuse an answer that did not end by itself, or that holds nothing."""
+    given = answer.content or answer.reasoning or answer.reasoning_tokens
+    if not given and (answer.content is not None or not answer.tokens):
+        raise place.defect(
+            "no answer (refused or empty)",
+            "no answer (refused or empty)",
+            remedy="ask again",
+            field=answer.field,
+        )
+    end = answer.finish
+    if end == UNSAID or (answer.has_context and (known is not None or answer.content is None)):
+        return
+    word = str(end).lower().removeprefix("finishreason.").removeprefix("finish_reason_")
+    if end is None or word not in _ENDS:
+        said = "null" if end is None else end
+        reason = f"answer cut off (finish_reason {said:.40})"
+        raise place.defect(
+            reason, reason, remedy="ask again, with more tokens where it was length",
+            field=answer.field,
+        )  # fmt: skip
+
+
+def _spelt(answer: Answer, speller: IdSpeller | None, place: Place) -> Answer:
+    """The answer with the bytes of tokens that came as ids."""
+    missing = [token.id for token in answer.tokens if token.data is None and token.id is not None]
+    if not missing or (speller is None and answer.has_context):
+        return answer
+    if speller is None:
+        raise place.defect(
+            "tokens came as ids",
+            "the tokens are ids, without text",
+            remedy="name the server's tokenizer (tokenizer=, --tokenizer)",
+            field=answer.field,
+        )
+    spelt = speller.spell(missing)
+    if isinstance(spelt, str):
+        raise place.defect(
+            "tokens came as ids", spelt, remedy="name the server's tokenizer", field=answer.field
+        )
+    pieces = iter(spelt)
+    tokens: list[Token] = []
+    for token in answer.tokens:
+        if token.data is None and token.id is not None:
+            piece = next(pieces)
+            token = token._replace(data=piece.data, special=piece.is_special)
+        tokens.append(token)
+    return answer._replace(tokens=tokens)

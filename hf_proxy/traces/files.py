@@ -1,6 +1,6 @@
 """Rows of a file, a folder or a hub id as they stand there, and what names their content."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,19 @@ def open_source(source: str, split: str | None) -> tuple[str, Iterable[Mapping]]
                 remedy=f"expected {' or '.join(FILE_TYPES)} files",
                 source=source,
             )
-        return identity, (row for file in files for row in file_rows(file))
+        return identity, FileRows(files)
     _no_split(split, source)
-    return file_hash(path), file_rows(path)
+    return file_hash(path), FileRows([path])
+
+
+class FileRows:
+    """Rows of files, read anew each time they are asked for."""
+
+    def __init__(self, files: Sequence[Path]):
+        self._files = files
+
+    def __iter__(self) -> Iterator[Mapping]:
+        return (row for file in self._files for row in file_rows(file))
 
 
 def _saved_set(folder: Path) -> Dataset | DatasetDict:
