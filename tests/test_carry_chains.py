@@ -26,7 +26,7 @@ def test_a_chain_by_hand():
     assert chain.results(sloppy=True) == [45, 46]  # 47 + 8 without its carry, 45 - 9 without borrow
     assert chain.question("Ben") == "Ben asks: what is 47 plus 8 minus 9?"
     texts = {chain.solution(random.Random(seed), sloppy=True) for seed in range(20)}
-    assert "47 + 8 = 45, so 45 - 9 = 46." in texts
+    assert "47 + 8 = 45 so 45 - 9 = 46." in texts
     assert len(texts) == 4
 
 

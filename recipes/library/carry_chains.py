@@ -27,7 +27,7 @@ SMALLEST, LARGEST = 10, 99  # of every number that is reached
 OPERANDS = range(2, 10)
 WORDS = {"+": "plus", "-": "minus"}
 # between two steps, each as likely: taste, which no model can know; the numbers it can
-SEPARATORS = (", ", "; ", ", so ", ". ")
+SEPARATORS = (", ", "; ", ". ", " so ")
 
 
 @dataclass(frozen=True)
