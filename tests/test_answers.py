@@ -16,7 +16,7 @@ from scipy import stats
 from transformers import AutoModelForCausalLM
 
 from hf_proxy import InputError
-from hf_proxy.answers.grading import gold_answer, grade
+from hf_proxy.answers.grading import gold_answer, grade, text_to_grade
 from hf_proxy.answers.pairs import compare_accuracy, detectable_difference
 from hf_proxy.intervals import wilson_interval
 from hf_proxy.models.generation import generate
@@ -172,13 +172,13 @@ def test_marks_of_thinking_count_where_a_text_is_shown_without_them(tokenizer):
     assert "THINK" not in with_marks.decode(inside, skip_special_tokens=True)
     gold = gold_answer("7", None, row="0")
     prompt = with_marks("What?", add_special_tokens=False)["input_ids"]
-    assert not grade(answering.text_to_grade(with_marks, prompt, inside), gold).correct
+    assert not grade(text_to_grade(with_marks, prompt, inside), gold).correct
     behind = with_marks("[THINK]so[/THINK]\\boxed{7}", add_special_tokens=False)["input_ids"]
-    assert grade(answering.text_to_grade(with_marks, prompt, behind), gold).correct
+    assert grade(text_to_grade(with_marks, prompt, behind), gold).correct
     plain = tokenizer("so \\boxed{7}", add_special_tokens=False)["input_ids"]
     opened = tokenizer("What?<think>\n", add_special_tokens=False)["input_ids"]
-    assert grade(answering.text_to_grade(tokenizer, prompt, plain), gold).correct
-    assert not grade(answering.text_to_grade(tokenizer, opened, plain), gold).correct
+    assert grade(text_to_grade(tokenizer, prompt, plain), gold).correct
+    assert not grade(text_to_grade(tokenizer, opened, plain), gold).correct
 
 
 def test_a_gold_answer_that_cannot_be_read_is_named():
