@@ -136,8 +136,8 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
             if is_main(accelerator):
                 given = dict(zip(names, prompts[spec].input_ids, strict=True))
                 items[spec] = [
-                    _item(spec, name, given[name], ids, ended, gold[name], tokenizers[spec])
-                    for name, (ids, ended) in answers.items()
+                    _item(spec, name, given[name], text, gold[name], tokenizers[spec])
+                    for name, text in answers.items()
                 ]
     result: dict[str, Any] = {}  # the main process's to tell
     with stop_together(accelerator):
@@ -194,20 +194,20 @@ def _prompts(config, names, questions, tokenizers) -> dict[str, Prompts]:
     return prompts
 
 
-def _item(spec, name, prompt, ids, ended, gold, tokenizer) -> dict[str, Any]:
+def _item(spec, name, prompt, written, gold, tokenizer) -> dict[str, Any]:
     from hf_proxy.answers.grading import grade
-    from hf_proxy.recipes.library.answering import text_to_grade
+    from hf_proxy.answers.texts import text_to_grade
 
-    text = tokenizer.decode(ids, skip_special_tokens=True)
-    found = grade(text_to_grade(tokenizer, prompt, ids), gold)
+    text = tokenizer.decode(written.ids, skip_special_tokens=True)
+    found = grade(text_to_grade(tokenizer, prompt, written.ids), gold)
     return {
         "model": spec,
         "example_id": name,
         "correct": found.correct,
         "answer": found.answer,
         "gold": str(gold[-1]),
-        "num_tokens": len(ids),
-        "ended": ended,
+        "num_tokens": len(written.ids),
+        "ended": written.ended,
         "text": text,
     }
 

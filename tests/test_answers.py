@@ -18,9 +18,10 @@ from transformers import AutoModelForCausalLM
 from hf_proxy import InputError
 from hf_proxy.answers.grading import gold_answer, grade
 from hf_proxy.answers.pairs import compare_accuracy, detectable_difference
+from hf_proxy.answers.texts import text_to_grade
 from hf_proxy.intervals import wilson_interval
+from hf_proxy.models import rounds
 from hf_proxy.models.generation import generate
-from hf_proxy.recipes.library import answering
 
 ROOT = Path(__file__).parent.parent
 GSM8K = r"#### (.+)"
@@ -172,13 +173,13 @@ def test_marks_of_thinking_count_where_a_text_is_shown_without_them(tokenizer):
     assert "THINK" not in with_marks.decode(inside, skip_special_tokens=True)
     gold = gold_answer("7", None, row="0")
     prompt = with_marks("What?", add_special_tokens=False)["input_ids"]
-    assert not grade(answering.text_to_grade(with_marks, prompt, inside), gold).correct
+    assert not grade(text_to_grade(with_marks, prompt, inside), gold).correct
     behind = with_marks("[THINK]so[/THINK]\\boxed{7}", add_special_tokens=False)["input_ids"]
-    assert grade(answering.text_to_grade(with_marks, prompt, behind), gold).correct
+    assert grade(text_to_grade(with_marks, prompt, behind), gold).correct
     plain = tokenizer("so \\boxed{7}", add_special_tokens=False)["input_ids"]
     opened = tokenizer("What?<think>\n", add_special_tokens=False)["input_ids"]
-    assert grade(answering.text_to_grade(tokenizer, prompt, plain), gold).correct
-    assert not grade(answering.text_to_grade(tokenizer, opened, plain), gold).correct
+    assert grade(text_to_grade(tokenizer, prompt, plain), gold).correct
+    assert not grade(text_to_grade(tokenizer, opened, plain), gold).correct
 
 
 def test_a_gold_answer_that_cannot_be_read_is_named():
@@ -273,7 +274,7 @@ def test_every_answer_is_the_models_own_whatever_the_rounds(
     run_folder, capsys, tokenizer, monkeypatch
 ):
     """Rounds of 16 tokens, pooled anew: what one call of `generate` writes, graded."""
-    monkeypatch.setattr(answering, "TOKENS_PER_ROUND", 16)
+    monkeypatch.setattr(rounds, "TOKENS_PER_ROUND", 16)
     code, said, found = command(capsys, "accuracy", *arguments_of(run_folder, "a", "b"), "--json")
     assert code == 0, said.err
     items = items_of(run_folder)
@@ -306,7 +307,7 @@ def test_every_answer_is_the_models_own_whatever_the_rounds(
 
 
 def test_what_is_there_is_not_written_again(run_folder, capsys, monkeypatch):
-    monkeypatch.setattr(answering, "TOKENS_PER_ROUND", 16)
+    monkeypatch.setattr(rounds, "TOKENS_PER_ROUND", 16)
     arguments = arguments_of(run_folder, "a")
     assert command(capsys, "accuracy", *arguments)[0] == 0
     whole = items_of(run_folder)

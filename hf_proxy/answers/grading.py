@@ -71,20 +71,45 @@ def grade(text: str, gold: list) -> Grade:
     Thinking is no answer: what stands between `<think>` and `</think>` is left out, and what stands
     behind a `<think>` that is never closed. Where `gold` is a letter of choice, the letter counts.
     """
-    text = behind_thinking(text)
-    boxes = [plain_numbers(box.strip(), whole=True) for box in last_boxes(text)]
+    text, boxes = _shown(text)
     letter = choice_in(str(gold[-1]))
     if letter is not None:
-        found_letter = choice_in(boxes[-1]) if boxes else choice_of_text(text)
+        found_letter = _letter(text, boxes)
         if found_letter is not None:
             return Grade(found_letter == letter, found_letter)
-    if not boxes:
-        found = parse(plain_numbers(text))
-        return Grade(bool(found) and bool(verify(gold, found)), str(found[-1]) if found else None)
-    found = parse(rf"\boxed{{{boxes[-1]}}}")
+    found = _expression(text, boxes)
     correct = bool(found) and bool(verify(gold, found))
     if not correct and len(boxes) > 1:
         # parts of one answer: no part alone equals a gold answer that has several
         parts = parse("$" + ", ".join(boxes) + "$")
         correct = bool(verify(gold, parts)) and len(getattr(gold[0], "args", ())) > 1
     return Grade(correct, str(found[-1]) if found else None)
+
+
+def same_answer(text_a: str, text_b: str) -> bool:
+    """Whether two texts come to one answer, whichever is right; found as `grade` finds it.
+
+    Equal texts do, whatever they say; of others one without an answer agrees with none.
+    """
+    if text_a == text_b:
+        return True
+    a, b = _shown(text_a), _shown(text_b)
+    letters = _letter(*a), _letter(*b)
+    if None not in letters:
+        return letters[0] == letters[1]
+    found = _expression(*a), _expression(*b)
+    return bool(found[0]) and bool(found[1]) and bool(verify(*found))
+
+
+def _shown(text: str) -> tuple[str, list[str]]:
+    """What a text says behind its thinking, and what its last boxes hold."""
+    text = behind_thinking(text)
+    return text, [plain_numbers(box.strip(), whole=True) for box in last_boxes(text)]
+
+
+def _letter(text: str, boxes: list[str]) -> str | None:
+    return choice_in(boxes[-1]) if boxes else choice_of_text(text)
+
+
+def _expression(text: str, boxes: list[str]) -> list:
+    return parse(rf"\boxed{{{boxes[-1]}}}" if boxes else plain_numbers(text))
