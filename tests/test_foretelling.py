@@ -4,12 +4,15 @@ import json
 import math
 from pathlib import Path
 
+import foretelling_worker
 import numpy as np
 import pytest
 import torch
 from helpers import divergence_reference as reference
 from helpers.mining import PROMPTS, with_controls
 from helpers.models import make_model, sharp_pair
+from helpers.processes import command
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_proxy import InputError, contrast, foretell_gain
@@ -361,3 +364,94 @@ def test_a_broken_amateur_is_named(tokenizer):
     rows = [{"prompt": text, "answer": "5"} for text in PROMPTS]
     with pytest.raises(InputError, match=r"in contrastive decoding, .*the amateur has a logit"):
         foretell_gain(expert, amateur, rows, processing_class=tokenizer, **TEXT)
+
+
+@pytest.mark.distributed
+def test_two_processes_foretell_as_one(tmp_path, shared, of_ranks):
+    one, two = foretelling_worker.work(shared / "inputs", tmp_path), of_ranks("foretelling", 2)
+    assert one["told"][0] == one["told"][1]  # with a folder and without
+    assert set(two["told"]) == set(one["told"]) and len(two["told"]) == 4
+    mine, theirs = (
+        (place / "items.jsonl").read_text()
+        for place in (tmp_path, shared / "inputs" / "foretelling-2")
+    )
+    assert mine == theirs
+
+
+# the command
+
+
+def arguments_of(tmp_path, **changes):
+    flags = {
+        "expert": ASSETS / "expert",
+        "amateur": ASSETS / "amateur",
+        "problems": ASSETS / "problems.jsonl",
+        "question_column": "prompt",
+        "num_problems": 6,
+        "max_new_tokens": 16,
+        "output_dir": tmp_path / "out",
+    } | changes
+    return [part for name, value in flags.items() for part in (f"--{name}", *str(value).split())]
+
+
+def test_the_command_says_what_is_foretold(tmp_path, capsys):
+    arguments = arguments_of(tmp_path, divergence_beta="0.4 0.1")
+    code, said, found = command(capsys, "contrast", "foretell", *arguments, "--json")
+    assert code == 0, said.err
+    written = json.loads((tmp_path / "out" / "foretold.json").read_text())
+    assert written["provenance"]["facts"]["problems"] == str(ASSETS / "problems.jsonl")
+    assert {k: found[k] for k in written if k != "provenance"} == {
+        k: v for k, v in written.items() if k != "provenance"
+    }
+    lines = said.out.splitlines()
+    head = (
+        "divergence_beta plausibility_alpha pass@1 gain, points 95 % interval McNemar p agreement"
+    )
+    assert lines[0].split() == [*head.split(), "cut"]
+    assert [line.split()[0] for line in lines[1:5]] == ["expert", "amateur", "0.4", "0.1"]
+    assert SENTENCES[found["verdict"]] in lines[5] and f"{100 * found['gain']:+.1f} po" in lines[5]
+    assert lines[6 : 6 + len(found["notes"])] == [f"- {note}" for note in found["notes"]]
+    assert "3 problems are fewer than 100" in said.out and "cut at 16 tokens" in said.out
+    # the same line again asks no model
+    files = {f: f.stat().st_mtime_ns for f in (tmp_path / "out").glob("generations/*/*/*.json")}
+    assert command(capsys, "contrast", "foretell", *arguments)[0] == 0
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in files.items())
+
+
+def test_the_command_without_right_answers(tmp_path, capsys):
+    (tmp_path / "questions.jsonl").write_text('{"prompt": "Start with 2. Add 3."}\n' * 2)
+    arguments = arguments_of(tmp_path, problems=tmp_path / "questions.jsonl")
+    code, said, _ = command(capsys, "contrast", "foretell", *arguments)
+    assert code == 2 and "field answer: there is no such column" in said.err
+    assert "set answer_column, or --verdict false where there is none" in said.err
+    code, said, found = command(
+        capsys, "contrast", "foretell", *arguments, "--verdict", "false", "--json"
+    )
+    assert code == 0 and found["gain"] is None and found["verdict"] is None
+    assert NOTHING_FORETELLS in said.out and "McNemar" not in said.out
+    assert not (tmp_path / "out" / "items.jsonl").exists()
+    warm = arguments_of(tmp_path, temperature=0.7)
+    code, said, _ = command(capsys, "contrast", "foretell", *warm)
+    assert code == 2 and "field temperature: 0.7: a gain is foretold" in said.err
+
+
+def test_an_expert_under_an_adapter(small_world, tmp_path, capsys):
+    """A LoRA folder of zeros foretells what its base does; one that has learnt, something else."""
+    expert = AutoModelForCausalLM.from_pretrained(ASSETS / "expert")
+    model = get_peft_model(expert, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    items = {}
+    for name, size in (("zero", 0.0), ("learnt", 0.3)):
+        with torch.no_grad():
+            for key, parameter in model.named_parameters():
+                if "lora_B" in key:
+                    parameter.fill_(size)
+        model.save_pretrained(tmp_path / name)
+        config = json.loads((tmp_path / name / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = str(ASSETS / "expert")
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(config))
+    for name in ("zero", "learnt", "base"):
+        place = ASSETS / "expert" if name == "base" else tmp_path / name
+        flags = arguments_of(tmp_path, expert=place, output_dir=tmp_path / "of" / name)
+        assert command(capsys, "contrast", "foretell", *flags)[0] == 0
+        items[name] = (tmp_path / "of" / name / "items.jsonl").read_text()
+    assert items["zero"] == items["base"] != items["learnt"]

@@ -22,14 +22,13 @@ from hf_proxy.mining.verdicts import ENOUGH_PROBLEMS, Foretold, Graded, foretold
 from hf_proxy.models import rounds
 from hf_proxy.models.parallel import Processes, from_main, is_main, require_equal, stop_together
 from hf_proxy.models.rounds import Written, write_in_rounds
-from hf_proxy.records.defaults import SYSTEM_PROMPT
+from hf_proxy.records.defaults import MAX_ANSWER_TOKENS, SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.lines import write_lines
 from hf_proxy.records.storage import fingerprint, provenance_of, write_text
 from hf_proxy.tokens.prompts import Prompts, read_prompts
 from hf_proxy.tokens.tokenizers import tokenizer_of
 
-MAX_NEW_TOKENS = 512  # of an answer; chosen here, as `hf-proxy accuracy` has it
 Setting = tuple[float, float]  # divergence_beta, plausibility_alpha
 
 
@@ -48,7 +47,7 @@ def foretell_gain(
     accelerator: Processes = None,
     context: str = "chat",
     system_prompt: str | None = SYSTEM_PROMPT,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    max_new_tokens: int = MAX_ANSWER_TOKENS,
     temperature: float = MiningSettings.temperature,
     batch_size: int = MiningSettings.batch_size,
     seed: int = MiningSettings.seed,
