@@ -1,9 +1,8 @@
 """The model in training held against an amateur: what it would learn from, while it trains."""
 
 import dataclasses
-import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hf_proxy.callbacks.set_folders import tidy_sets
 from hf_proxy.callbacks.watching import WatchingCallback
 from hf_proxy.mining.correctness import read_answers
+from hf_proxy.mining.foretelling import Foreteller, check_foretellable
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.mining_record import MiningRecord
 from hf_proxy.mining.sets import mine_folder
@@ -25,7 +26,6 @@ from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.lines import FedLine, read_log
 from hf_proxy.records.record import read_record
-from hf_proxy.records.run_folders import step_of
 from hf_proxy.tokens.prompts import Prompts, read_prompts
 from hf_proxy.tokens.tokenizers import tokenizer_of
 from hf_proxy.training.feeding import Feeding
@@ -38,6 +38,7 @@ KEYS = {
     "contrast_support_size": "support_size",
     "contrast_flip_rate": "flip_rate",
 }
+FORETOLD = "contrast_foretold_gain"
 EXPERTS = ("live", "base")
 
 
@@ -60,6 +61,9 @@ class ContrastCallback(WatchingCallback):
         feed: give a `SelectiveSFTTrainer` without train_dataset its rows, those of the newest
             measurement, mined before the first step whatever the schedule. One that keeps no step
             leaves the rows as they were.
+        foretell: rows with `prompt` and `answer`, answered at each measurement by the expert, by
+            the amateur (once) and by contrastive decoding, at most `max_new_tokens` each: what
+            training on these targets would gain, see `foretell_gain`. Logged as a fraction.
         expert: `"live"`: the model as it stands; `"base"`: with its adapters off (PEFT only).
         strategy, steps: as in `ProxyScoreCallback`.
         output_dir: of `contrast.jsonl` and `soft_targets/step-*/` (sets for `load_soft_targets`);
@@ -80,6 +84,7 @@ class ContrastCallback(WatchingCallback):
         processing_class: Any = None,
         amateur_processing_class: Any = None,
         feed: bool = False,
+        foretell: Dataset | Sequence[Mapping[str, Any]] | None = None,
         expert: str = "live",
         strategy: str | None = None,
         steps: int | None = None,
@@ -129,6 +134,9 @@ class ContrastCallback(WatchingCallback):
             mixture_weight=mixture_weight,
             only_correct=only_correct,
         )
+        if foretell is not None:
+            check_foretellable(self.settings)
+        self.foretell = foretell
         if isinstance(amateur, (str, Path)):
             # new modules draw their first weights, which would move the training's own stream
             with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -144,6 +152,7 @@ class ContrastCallback(WatchingCallback):
         self.prompts, self.num_prompts, self.expert = prompts, num_prompts, expert
         self._context: dict[str, Any] = {"context": context, "system_prompt": system_prompt}
         self._ready: tuple[Any, Miner, Prompts] | None = None
+        self._foreteller: Foreteller | None = None
         mined_with = dataclasses.asdict(self.settings) | {"expert": expert}
         self.feeding = Feeding(mined_with) if feed else None
 
@@ -156,7 +165,7 @@ class ContrastCallback(WatchingCallback):
     def _check_schedule(self, args, state) -> None:
         super()._check_schedule(args, state)
         wanted = (args.metric_for_best_model or "").removeprefix("eval_")
-        if wanted in KEYS:
+        if wanted in (*KEYS, FORETOLD):
             raise InputError(
                 f"metric_for_best_model={args.metric_for_best_model!r} is no measure of quality, "
                 "so it cannot choose the best model; choose a loss or a proxy score"
@@ -204,7 +213,7 @@ class ContrastCallback(WatchingCallback):
         with stop_together(PartialState()):
             self._open_miner(model)
             if is_main(PartialState()):
-                self._tidy(self._folder(args), state.global_step)
+                tidy_sets(self._folder(args), state.global_step)
 
     def _open_miner(self, model) -> tuple[Miner, Prompts]:
         """Made once for a model; whatever does not fit together is refused here."""
@@ -231,26 +240,18 @@ class ContrastCallback(WatchingCallback):
                 answers=answers,
             )
             miner.check_lengths(prompts)
+            if self.foretell is not None:
+                self._foreteller = Foreteller(
+                    miner,
+                    self.foretell,
+                    amateur_processing_class=self.amateur_processing_class,
+                    **self._context,
+                )
             self._ready = (model, miner, prompts)
         return self._ready[1:]
 
     def _folder(self, args) -> Path:
         return self._open_log(args).path.parent / "soft_targets"
-
-    def _tidy(self, folder: Path, step: int) -> None:
-        """A fresh run leaves an earlier one's sets aside; a resumed one drops the later ones."""
-        if not folder.exists():
-            return
-        if step == 0:
-            number = 1
-            while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
-                number += 1
-            folder.rename(aside)
-            return
-        for path in folder.iterdir():
-            found = step_of(path)
-            if found is not None and found > step:
-                shutil.rmtree(path)
 
     def _step_folder(self, args, state, model) -> Path:
         """Where the set of these weights goes; other weights at the same step (the best ones, after
@@ -298,6 +299,7 @@ class ContrastCallback(WatchingCallback):
                 facts={"expert": f"{self.expert}, step {state.global_step}"},
                 first_batch=number * -(-self.num_prompts // self.settings.batch_size),
             )
+            foretold = self._foretold(processes)
         statistics = tally.statistics()
         dropped = {"num_wrong": self.num_prompts - tally.num_rows}
         line = {
@@ -310,6 +312,7 @@ class ContrastCallback(WatchingCallback):
             "mining": {name: content[name] for name in content if name != "template"},
             "expert_is": self.expert,
             "folder": f"soft_targets/{folder.name}",
+            **foretold,
             "seconds": time.perf_counter() - start,
         }
         with stop_together(processes):
@@ -317,4 +320,14 @@ class ContrastCallback(WatchingCallback):
             if self.feeding is not None and self._run_began and statistics["num_kept"]:
                 self.feeding.put(folder, number, state.global_step)
         row = {key: statistics[name] for key, name in KEYS.items()}
+        if foretold:
+            row[FORETOLD] = foretold["foretold"]["gain"]
         return {key: float(value) for key, value in row.items() if value is not None}
+
+    def _foretold(self, processes: PartialState) -> dict[str, Any]:
+        """What training on the targets of these weights would gain, for the line."""
+        if self._foreteller is None:
+            return {}
+        setting = (self.settings.divergence_beta, self.settings.plausibility_alpha)
+        found = self._foreteller.foretell([setting], accelerator=processes)
+        return {"foretold": {k: v for k, v in vars(found).items() if k != "settings"}}

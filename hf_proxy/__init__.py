@@ -7,7 +7,9 @@ if TYPE_CHECKING:  # for type checkers; a running program loads a name when it i
     from hf_proxy.building.annotation import annotate_traces
     from hf_proxy.metrics import load_metric
     from hf_proxy.mining.divergence import Contrast, contrast
+    from hf_proxy.mining.foretelling import foretell_gain
     from hf_proxy.mining.sets import load_soft_targets, mine_soft_targets
+    from hf_proxy.mining.verdicts import Foretold
     from hf_proxy.prediction.cross_validation import CrossValidation, cross_validate
     from hf_proxy.prediction.curve import Curve, Prediction
     from hf_proxy.prediction.decisions import (
@@ -37,6 +39,7 @@ _MODULE_OF = {
     "CrossValidation": "prediction.cross_validation",
     "Curve": "prediction.curve",
     "DecisionAccuracy": "prediction.decisions",
+    "Foretold": "mining.verdicts",
     "InputError": "records.errors",
     "Ladder": "prediction.ladder",
     "Prediction": "prediction.curve",
@@ -54,6 +57,7 @@ _MODULE_OF = {
     "decision_accuracy": "prediction.decisions",
     "fit_curve": "prediction.fitting",
     "fit_ladder": "prediction.ladder",
+    "foretell_gain": "mining.foretelling",
     "kendall_tau": "prediction.decisions",
     "load_metric": "metrics",
     "load_soft_targets": "mining.sets",
@@ -70,6 +74,7 @@ __all__ = [
     "CrossValidation",
     "Curve",
     "DecisionAccuracy",
+    "Foretold",
     "InputError",
     "Ladder",
     "Prediction",
@@ -87,6 +92,7 @@ __all__ = [
     "decision_accuracy",
     "fit_curve",
     "fit_ladder",
+    "foretell_gain",
     "kendall_tau",
     "load_metric",
     "load_soft_targets",

@@ -8,7 +8,10 @@ from importlib import import_module
 COMMANDS = {
     "traces": ("traces", "import, annotate and check reasoning traces"),
     "score": ("score_checkpoints", "score models on traces: table, intervals, comparisons"),
-    "contrast": ("mine_soft_targets", "mine soft targets from an expert and an amateur, show them"),
+    "contrast": (
+        "mine_soft_targets",
+        "mine soft targets, show them, foretell whether they will help",
+    ),
     "train": ("train_selective_sft", "tune a model on its own soft targets"),
     "finetune": ("finetune_with_proxy", "fine-tune with the score beside eval_loss"),
     "loop": ("closed_loop", "tune a model on targets mined anew from itself, its score beside"),

@@ -8,9 +8,9 @@ NUM_RESAMPLES = 2000  # bootstrap and permutation; chosen here
 
 
 def bootstrap_interval(
-    numerator: np.ndarray, weight: np.ndarray | None = None
+    numerator: np.ndarray, weight: np.ndarray | None = None, *, level: float = LEVEL
 ) -> tuple[float | None, float | None]:
-    """Percentile bootstrap interval at `LEVEL` of `sum(numerator) / sum(weight)` over traces.
+    """Percentile bootstrap interval of `sum(numerator) / sum(weight)` over traces.
 
     The seed is fixed, and rows come sorted by `example_id`: equal rows give equal intervals.
     """
@@ -24,7 +24,7 @@ def bootstrap_interval(
         vectorized=True,
         n_resamples=NUM_RESAMPLES,
         batch=resamples_together(len(numerator)),
-        confidence_level=LEVEL,
+        confidence_level=level,
         method="percentile",
         rng=np.random.default_rng(0),
     )

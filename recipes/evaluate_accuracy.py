@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, compile_pattern, newlines, run
 from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.records.defaults import SYSTEM_PROMPT
+from hf_proxy.records.defaults import MAX_ANSWER_TOKENS, SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class AccuracyConfig(RecipeConfig):
         default=SYSTEM_PROMPT, metadata={"help": "System turn under context=chat."}
     )
     max_new_tokens: int = field(
-        default=512,
+        default=MAX_ANSWER_TOKENS,
         metadata={"help": "Most tokens of an answer; one that is cut is graded as it is."},
     )
     batch_size: int = field(
@@ -136,8 +136,8 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
             if is_main(accelerator):
                 given = dict(zip(names, prompts[spec].input_ids, strict=True))
                 items[spec] = [
-                    _item(spec, name, given[name], ids, ended, gold[name], tokenizers[spec])
-                    for name, (ids, ended) in answers.items()
+                    _item(spec, name, given[name], text, gold[name], tokenizers[spec])
+                    for name, text in answers.items()
                 ]
     result: dict[str, Any] = {}  # the main process's to tell
     with stop_together(accelerator):
@@ -153,20 +153,17 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
 def _problems(config: AccuracyConfig) -> tuple[list[str], list[str], dict[str, list]]:
     """Names, questions, and by name what is right."""
     from hf_proxy.answers.grading import gold_answer
-    from hf_proxy.recipes.library.rows import check_text, load_rows
+    from hf_proxy.recipes.library.rows import load_problems
 
-    columns = {config.question_column: "question_column", config.answer_column: "answer_column"}
-    rows = load_rows(config.problems, columns)
-    if config.num_problems is not None:
-        rows = rows.select(range(min(config.num_problems, len(rows))))
-    check_text(rows, config.problems, config.question_column)
-    named = "example_id" in rows.column_names
-    names = [str(i) for i in (rows["example_id"] if named else range(len(rows)))]
+    rows = load_problems(
+        config.problems, config.question_column, config.answer_column, config.num_problems
+    )
+    names = list(rows["example_id"])
     gold = {
         name: gold_answer(str(text), config.answer_pattern, row=name, source=config.problems)
-        for name, text in zip(names, rows[config.answer_column], strict=True)
+        for name, text in zip(names, rows["answer"], strict=True)
     }
-    return names, list(rows[config.question_column]), gold
+    return names, list(rows["prompt"]), gold
 
 
 def _prompts(config, names, questions, tokenizers) -> dict[str, Prompts]:
@@ -194,19 +191,20 @@ def _prompts(config, names, questions, tokenizers) -> dict[str, Prompts]:
     return prompts
 
 
-def _item(spec, name, prompt, ids, ended, gold, tokenizer) -> dict[str, Any]:
-    from hf_proxy.answers.grading import grade, text_to_grade
+def _item(spec, name, prompt, written, gold, tokenizer) -> dict[str, Any]:
+    from hf_proxy.answers.grading import grade
+    from hf_proxy.answers.texts import text_to_grade
 
-    text = tokenizer.decode(ids, skip_special_tokens=True)
-    found = grade(text_to_grade(tokenizer, prompt, ids), gold)
+    text = tokenizer.decode(written.ids, skip_special_tokens=True)
+    found = grade(text_to_grade(tokenizer, prompt, written.ids), gold)
     return {
         "model": spec,
         "example_id": name,
         "correct": found.correct,
         "answer": found.answer,
         "gold": str(gold[-1]),
-        "num_tokens": len(ids),
-        "ended": ended,
+        "num_tokens": len(written.ids),
+        "ended": written.ended,
         "text": text,
     }
 

@@ -1,4 +1,4 @@
-"""Soft targets from an expert and an amateur (LightReasoner): mine a set, look at it."""
+"""Soft targets from an expert and an amateur (LightReasoner): mine, show, foretell."""
 
 import dataclasses
 import time
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hf_proxy.mining.settings import MiningSettings, Select, Target
+from hf_proxy.recipes.library.foretelling import ForetellConfig, foretell
 from hf_proxy.recipes.library.running import (
     RecipeConfig,
     at_least,
@@ -295,11 +296,12 @@ def _number(value: float | int | None) -> str:
 ACTIONS: dict[str, tuple[Any, Callable[..., dict[str, Any]]]] = {
     "mine": (MineConfig, mine),
     "show": (ShowConfig, show),
+    "foretell": (ForetellConfig, foretell),
 }
 
 
 def cli(argv: list[str] | None = None) -> int:
-    """`hf-proxy contrast mine|show`."""
+    """`hf-proxy contrast mine|show|foretell`."""
     return run_action(ACTIONS, argv, prog="hf-proxy contrast")
 
 

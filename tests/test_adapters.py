@@ -20,6 +20,7 @@ from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.access import adapters_off, scoring_mode
 from hf_proxy.models.batching import token_batch
 from hf_proxy.models.generation import end_ids_of, generate
+from hf_proxy.models.in_step import generate_in_step
 from hf_proxy.models.logits import (
     LogitTransform,
     kept_logits,
@@ -276,3 +277,26 @@ def test_end_ids_are_those_of_the_model_under_the_adapter(tmp_path):
     model = with_adapter("PROMPT_TUNING", tmp_path)
     model.get_base_model().generation_config.eos_token_id = [0, 17]
     assert end_ids_of(model, Ids()) == [0, 17]
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT's own: settings of untrained adapters
+@pytest.mark.parametrize(
+    "kind", ["LORA", "aLoRA", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING", "IA3"]
+)
+def test_two_models_in_step_are_run_as_each_is_alone(kind, tmp_path):
+    """Whoever decides writes what it writes alone, while the other reads along."""
+    adapted, base = with_adapter(kind, tmp_path), base_model("qwen2")
+    alone = [ours(model) for model in (adapted, base)]
+    assert alone[0] != ours(base_model()) and alone[0] != alone[1]
+    for pair in ((adapted, base), (base, adapted)):
+        for place, decides in enumerate(pair):
+            written = generate_in_step(
+                *pair,
+                PROMPTS,
+                PROMPTS,
+                lambda *logits, place=place: logits[place].argmax(-1),
+                processing_class=Ids(),
+                max_new_tokens=8,
+                translate=list,
+            )
+            assert written == alone[decides is base]

@@ -15,11 +15,12 @@ from scipy import stats
 from transformers import AutoModelForCausalLM
 
 from hf_proxy import InputError
-from hf_proxy.answers.grading import gold_answer, grade, text_to_grade
+from hf_proxy.answers.grading import gold_answer, grade
 from hf_proxy.answers.pairs import compare_accuracy, detectable_difference
+from hf_proxy.answers.texts import text_to_grade
 from hf_proxy.intervals import wilson_interval
+from hf_proxy.models import rounds
 from hf_proxy.models.generation import generate
-from hf_proxy.recipes.library import answering
 
 GSM8K = r"#### (.+)"
 
@@ -271,7 +272,7 @@ def test_every_answer_is_the_models_own_whatever_the_rounds(
     run_folder, capsys, tokenizer, monkeypatch
 ):
     """Rounds of 16 tokens, pooled anew: what one call of `generate` writes, graded."""
-    monkeypatch.setattr(answering, "TOKENS_PER_ROUND", 16)
+    monkeypatch.setattr(rounds, "TOKENS_PER_ROUND", 16)
     code, said, found = command(capsys, "accuracy", *arguments_of(run_folder, "a", "b"), "--json")
     assert code == 0, said.err
     items = items_of(run_folder)
@@ -304,7 +305,7 @@ def test_every_answer_is_the_models_own_whatever_the_rounds(
 
 
 def test_what_is_there_is_not_written_again(run_folder, capsys, monkeypatch):
-    monkeypatch.setattr(answering, "TOKENS_PER_ROUND", 16)
+    monkeypatch.setattr(rounds, "TOKENS_PER_ROUND", 16)
     arguments = arguments_of(run_folder, "a")
     assert command(capsys, "accuracy", *arguments)[0] == 0
     whole = items_of(run_folder)

@@ -179,7 +179,7 @@ CASES = [
     # commands, actions, flags
     ("scoer", "no command 'scoer' (did you mean score?); hf-proxy --help"),
     ("traces chekc", "no action 'chekc' (did you mean check?)"),
-    ("contrast", "name an action: mine, show"),
+    ("contrast", "name an action: mine, show, foretell"),
     ("score", "--models, --traces missing, here or in --config"),
     ("train --use_cpu", "--soft_targets, --model_name_or_path, --output_dir missing"),
     ("score model", "'model' belongs to no flag; write --FLAG model"),

@@ -21,10 +21,12 @@ from peft import LoraConfig, get_peft_model
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from hf_proxy import load_metric, load_soft_targets, mine_soft_targets
+from hf_proxy import foretell_gain, load_metric, load_soft_targets, mine_soft_targets
 from hf_proxy.callbacks import ProxyScoreCallback
-from hf_proxy.callbacks.contrast import KEYS
+from hf_proxy.callbacks.contrast import FORETOLD, KEYS
+from hf_proxy.mining import foretelling
 from hf_proxy.models.access import adapters_off
+from hf_proxy.records.lines import ContrastLine
 
 
 def test_figures_stand_beside_the_loss(tmp_path, tokenizer):
@@ -69,12 +71,18 @@ def test_the_set_is_the_one_that_mining_would_give(tmp_path, tokenizer):
     assert mine.to_dict() == theirs.to_dict()
 
 
-@pytest.mark.parametrize("attached", [True, False])
-def test_training_is_bit_for_bit_the_same(tmp_path, tokenizer, attached):
+PROBLEMS = [{"prompt": prompt, "answer": "5"} for prompt in PROMPTS[:3]]
+
+
+@pytest.mark.parametrize(
+    ("attached", "changes"),
+    [(True, {}), (False, {}), (True, {"foretell": PROBLEMS, "temperature": 0.0})],
+)
+def test_training_is_bit_for_bit_the_same(tmp_path, tokenizer, attached, changes):
     def trained(name, with_callback):
         trainer = plain_trainer(tmp_path / name, tokenizer)
         if with_callback:
-            callback = make_callback(tokenizer)
+            callback = make_callback(tokenizer, **changes)
             callback.attach(trainer) if attached else trainer.add_callback(callback)
         set_seed(11)  # the amateur of this test draws its weights
         trainer.train()
@@ -199,6 +207,7 @@ def test_what_cannot_work_stops_the_run_before_its_first_step(tmp_path, tokenize
         "has adapters|adapters \\(PEFT\\)": {"expert": "base"},
         "window of 640": {"prompts": ["1 " * 900, *PROMPTS]},
         "has no chat template": {"context": "chat"},
+        "no verdict without right answers": {"foretell": [{"prompt": "1 + 1"}], "temperature": 0.0},
     }
     for number, (message, changes) in enumerate(cases.items()):
         trainer = plain_trainer(tmp_path / str(number), tokenizer)
@@ -218,12 +227,45 @@ def test_what_cannot_work_stops_the_run_before_its_first_step(tmp_path, tokenize
         trainer.train()
     for changes, message in (
         ({"num_prompts": 9}, "between 1 and the number of prompts, 5"),
+        ({"foretell": PROBLEMS}, "field temperature: 1: a gain is foretold from greedy"),
         ({"expert": "frozen"}, "expert must be one of"),
         ({"strategy": "often"}, "strategy must be one of"),
         ({"divergence_beta": -1}, "divergence_beta must be"),
     ):
         with pytest.raises(ValueError, match=message):
             make_callback(tokenizer, **changes)
+
+
+def test_a_gain_is_foretold_while_the_model_trains(tmp_path, tokenizer, monkeypatch):
+    """What `foretell_gain` says of the weights as they stand; the amateur answers once."""
+    changes = {"foretell": PROBLEMS, "temperature": 0.0, "divergence_beta": 0.1}
+    callback = make_callback(tokenizer, strategy="steps", steps=3, **changes)
+    asked = []
+    write = foretelling.write_in_rounds
+    monkeypatch.setattr(
+        foretelling, "write_in_rounds", lambda *a, **k: asked.append(k["what"]) or write(*a, **k)
+    )
+    trainer = plain_trainer(tmp_path, tokenizer, callbacks=[callback])
+    trainer.train()
+    assert asked == ["Expert", "Amateur", "Contrast 0.1, 0.2", "Expert", "Contrast 0.1, 0.2"]
+    lines = contrast_lines(tmp_path)
+    rows = [row for row in trainer.state.log_history if FORETOLD in row]
+    assert [row[FORETOLD] for row in rows] == [line["foretold"]["gain"] for line in lines]
+    own = foretell_gain(
+        trainer.model,
+        callback.amateur,
+        PROBLEMS,
+        processing_class=tokenizer,
+        amateur_processing_class=tokenizer,
+        divergence_beta=0.1,
+        context="{prompt}\n",
+        max_new_tokens=6,
+        batch_size=2,
+    )
+    expected = {k: v for k, v in vars(own).items() if k != "settings"}
+    expected["notes"] = list(own.notes)
+    assert lines[-1]["foretold"] == expected
+    assert ContrastLine.model_validate(lines[-1]).foretold.num_problems == 3
 
 
 @pytest.mark.distributed

@@ -10,9 +10,7 @@ from hf_proxy.answers.finding import (
     behind_thinking,
     choice_in,
     choice_of_text,
-    is_thinking_mark,
     last_boxes,
-    opens_thinking,
     plain_numbers,
 )
 from hf_proxy.records.errors import InputError
@@ -85,17 +83,13 @@ def grade(text: str, gold: list) -> Grade:
     Thinking is no answer: what stands between `<think>` and `</think>` is left out, and what stands
     behind a `<think>` that is never closed. Where `gold` is a letter of choice, the letter counts.
     """
-    text = behind_thinking(text)
-    boxes = [plain_numbers(box.strip(), whole=True) for box in last_boxes(text)]
+    text, boxes = _shown(text)
     letter = choice_in(str(gold[-1]))
     if letter is not None:
-        found_letter = choice_in(boxes[-1]) if boxes else choice_of_text(text)
+        found_letter = _letter(text, boxes)
         if found_letter is not None:
             return Grade(found_letter == letter, found_letter)
-    if not boxes:
-        found = parse(plain_numbers(text))
-        return Grade(bool(found) and bool(verify(gold, found)), str(found[-1]) if found else None)
-    found = parse(rf"\boxed{{{boxes[-1]}}}")
+    found = _expression(text, boxes)
     correct = bool(found) and bool(verify(gold, found))
     if not correct and len(boxes) > 1:
         # parts of one answer: no part alone equals a gold answer that has several
@@ -104,18 +98,30 @@ def grade(text: str, gold: list) -> Grade:
     return Grade(correct, str(found[-1]) if found else None)
 
 
-def text_to_grade(tokenizer: Any, prompt: list[int], ids: list[int]) -> str:
-    """What a model wrote, with every mark of thinking.
+def same_answer(text_a: str, text_b: str) -> bool:
+    """Whether two texts come to one answer, whichever is right; found as `grade` finds it.
 
-    Some tokenizers count such marks among the special tokens, which a text is shown without; some
-    templates open the thinking at the end of the prompt.
+    Equal texts do, whatever they say; of others one without an answer agrees with none.
     """
-    special = {id: str(t) for id, t in tokenizer.added_tokens_decoder.items() if t.special}
-    marks = {id for id, token in special.items() if is_thinking_mark(token)}
-    if marks & set(ids):
-        shown = [id for id in ids if id in marks or id not in special]
-        text = str(tokenizer.decode(shown, skip_special_tokens=False))
-    else:
-        text = str(tokenizer.decode(ids, skip_special_tokens=True))
-    opened = opens_thinking(str(tokenizer.decode(prompt, skip_special_tokens=False)))
-    return f"<think>{text}" if opened else text
+    if text_a == text_b:
+        return True
+    a, b = _shown(text_a), _shown(text_b)
+    letters = _letter(*a), _letter(*b)
+    if None not in letters:
+        return letters[0] == letters[1]
+    found = _expression(*a), _expression(*b)
+    return bool(found[0]) and bool(found[1]) and bool(verify(*found))
+
+
+def _shown(text: str) -> tuple[str, list[str]]:
+    """What a text says behind its thinking, and what its last boxes hold."""
+    text = behind_thinking(text)
+    return text, [plain_numbers(box.strip(), whole=True) for box in last_boxes(text)]
+
+
+def _letter(text: str, boxes: list[str]) -> str | None:
+    return choice_in(boxes[-1]) if boxes else choice_of_text(text)
+
+
+def _expression(text: str, boxes: list[str]) -> list:
+    return parse(rf"\boxed{{{boxes[-1]}}}" if boxes else plain_numbers(text))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
-from hf_proxy.intervals import bootstrap_interval, mcnemar_p
+from hf_proxy.intervals import LEVEL, bootstrap_interval, mcnemar_p
 
 POWER, ALPHA = 0.8, 0.05  # of the detectable difference: the usual ones
 
@@ -17,7 +17,7 @@ class AccuracyComparison:
 
     Attributes:
         difference: accuracy of b minus that of a, a fraction.
-        low, high: its 90 % bootstrap interval over problems.
+        low, high: its bootstrap interval over problems (90 % unless told otherwise).
         only_a, only_b: problems that one alone got right.
         p_value: McNemar's exact test, two-sided.
         detectable: the difference that this many problems with this many such pairs would show in
@@ -35,8 +35,10 @@ class AccuracyComparison:
     num_problems: int
 
 
-def compare_accuracy(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> AccuracyComparison:
-    """Paired comparison, problem by problem.
+def compare_accuracy(
+    correct_a: Sequence[bool], correct_b: Sequence[bool], *, level: float = LEVEL
+) -> AccuracyComparison:
+    """Paired comparison, problem by problem; `level` is that of the interval.
 
     Raises:
         ValueError: other lengths, or fewer than two problems.
@@ -48,7 +50,7 @@ def compare_accuracy(correct_a: Sequence[bool], correct_b: Sequence[bool]) -> Ac
         )
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     delta = b.astype(float) - a
-    low, high = bootstrap_interval(delta)
+    low, high = bootstrap_interval(delta, level=level)
     assert low is not None and high is not None
     return AccuracyComparison(
         difference=float(delta.mean()),

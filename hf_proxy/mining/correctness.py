@@ -6,7 +6,8 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from hf_proxy.answers.grading import gold_answer, grade, text_to_grade
+from hf_proxy.answers.grading import gold_answer, grade
+from hf_proxy.answers.texts import text_to_grade
 from hf_proxy.records.errors import InputError
 
 Answers = Mapping[str, list]  # by example_id, as `gold_answer` reads them

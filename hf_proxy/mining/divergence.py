@@ -76,6 +76,28 @@ class Contrast:
         kept = {name: getattr(self, name)[keep_S] for name in entries}
         return replace(self, keep_N=keep_N, offset=offset, **kept)
 
+    def first_token(self, allowed_V: Bool[Tensor, " V"]) -> Int64[Tensor, " M"]:
+        """The target's first token of each kept step; of equals the lowest id.
+
+        The same under every `contrast_temperature`, which divides all log-ratios alike.
+
+        Args:
+            allowed_V: whether an id may be chosen; those beyond its end may not.
+
+        Returns:
+            ids; -1 where the target holds none that is allowed.
+        """
+        size_M = self.offset.diff()
+        step_S = torch.arange(len(size_M), device=size_M.device).repeat_interleave(size_M)
+        known_S = self.token_id < len(allowed_V)
+        may_S = known_S & allowed_V[self.token_id.clamp(max=len(allowed_V) - 1)]
+        prob_S = self.prob.where(may_S, -1.0)
+        most_M = prob_S.new_full(size_M.shape, -1.0).scatter_reduce(0, step_S, prob_S, "amax")
+        none = torch.iinfo(torch.int64).max
+        best_S = self.token_id.where(may_S & (prob_S == most_M[step_S]), none)
+        first_M = best_S.new_full(size_M.shape, none).scatter_reduce(0, step_S, best_S, "amin")
+        return first_M.where(first_M != none, -1)
+
 
 def contrast(
     expert_logits_NV: Tensor,

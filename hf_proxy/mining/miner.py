@@ -93,7 +93,7 @@ class Miner:
         self._free = torch.tensor(sorted({*range(self.width)} - tokens), dtype=torch.int64)
         self._rows = {"expert": input_rows(bare), "amateur": input_rows(bare_amateur)}
         own = {int(theirs): int(moved) for theirs, moved in self.id_map.moved}
-        self._writable = [
+        self.writable = [
             id
             for id in vocabulary_ids(processing_class)
             if id < self._rows["expert"] and own.get(id, id) < self._rows["amateur"]
@@ -148,6 +148,22 @@ class Miner:
                     "on each process: mine with DDP or one process"
                 )
 
+    def over_same_tokens(self, expert_CV: Tensor, amateur_CV: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of both over the tokens that both have, as the expert counts them.
+
+        In place: the amateur's control tokens move, and ids of no token get the least number.
+        """
+        expert_CV, amateur_CV = (head_CV[:, : self.width] for head_CV in (expert_CV, amateur_CV))
+        if len(self.id_map.moved):
+            # gathered before it is written: two control tokens may have changed places
+            moved = torch.from_numpy(self.id_map.moved)
+            here = moved[(moved < self.width).all(1)].to(amateur_CV.device)
+            amateur_CV[:, here[:, 0]] = amateur_CV[:, here[:, 1]]
+        for head_CV in (expert_CV, amateur_CV) if len(self._free) else ():
+            # ids of no token take no share; the least number, since none may be infinite
+            head_CV[:, self._free.to(head_CV.device)] = torch.finfo(head_CV.dtype).min / 2
+        return expert_CV, amateur_CV
+
     def describe(self, prompts: Prompts) -> dict[str, Any]:
         """What decides the rows, by value or by hash; the same on every rank."""
         models = {"expert": self.expert, "amateur": self.amateur}
@@ -201,7 +217,7 @@ class Miner:
                 max_new_tokens=self.settings.max_new_tokens,
                 temperature=self.settings.temperature,
                 seed=[self.settings.seed, batch],
-                allowed=self._writable,
+                allowed=self.writable,
             )
         if self._answers is not None:
             right = [
@@ -263,7 +279,6 @@ class Miner:
         transforms = self._transforms
         whole = [p + t for p, t in zip(prompts, trajectories, strict=True)]
         found: list[TrajectorySteps | None] = [None] * len(whole)
-        moved = torch.from_numpy(self.id_map.moved)
         lengths = list(map(len, whole))
         read = [length - 1 for length in lengths]
         kinds = list(zip(length_kinds(expert, read), length_kinds(amateur, read), strict=True))
@@ -284,16 +299,10 @@ class Miner:
                     if not transform.is_identity:
                         dtype = torch.promote_types(head_CV.dtype, torch.float32)
                         head_CV = transform(head_CV.to(dtype, copy=True))
-                    logits.append(head_CV[:, : self.width])
-                if len(moved):
-                    # gathered before it is written: two control tokens may have changed places
-                    here = moved[(moved < self.width).all(1)].to(logits[1].device)
-                    logits[1][:, here[:, 0]] = logits[1][:, here[:, 1]]
-                for head_CV in logits if len(self._free) else ():
-                    # ids of no token take no share; the least number, since none may be infinite
-                    head_CV[:, self._free.to(head_CV.device)] = torch.finfo(head_CV.dtype).min / 2
+                    logits.append(head_CV)
                 label_C = batch.label_N[where]
-                parts.append(contrast_steps(logits[0], logits[1], self.settings, label_C))
+                both = self.over_same_tokens(*logits)
+                parts.append(contrast_steps(*both, self.settings, label_C))
 
             try:
                 read_logit_pairs(expert, amateur, batch, amateur_batch, consume, **devices)

@@ -80,8 +80,7 @@ def generate(
     """
     check_adapter(model)
     end_ids = end_ids_of(model, processing_class)
-    pad_id = processing_class.pad_token_id
-    pad_id = end_ids[0] if pad_id is None else pad_id
+    pad_id = pad_id_of(processing_class, end_ids)
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0}
@@ -94,50 +93,60 @@ def generate(
     )
     trajectories: list[list[int]] = [[] for _ in prompts]
     allowed = vocabulary_ids(processing_class) if allowed is None else allowed
-    only = LogitsProcessorList([_OnlyTokens({*allowed, *end_ids}, head_width(model))])
+    only = LogitsProcessorList([OnlyTokens({*allowed, *end_ids}, head_width(model))])
     with (
-        _clean_generation(model, config),
+        clean_generation(model, config),
         _own_draws(model.device, seed),
-        _contiguous_head(model),
+        contiguous_head(model),
     ):
         for group in generation_groups(model, list(map(len, prompts))):
-            rows = _written(model, [prompts[i] for i in group], pad_id, only)
-            for i, row in zip(group, rows, strict=True):
-                ends = [place for place, token in enumerate(row) if token in end_ids]
-                trajectories[i] = row[: ends[0] + 1] if ends else row
+            own = [prompts[i] for i in group]
+            found_BT = model.generate(logits_processor=only, **padded_inputs(model, own, pad_id))
+            new_BT = found_BT[:, max(map(len, own)) :]
+            for i, row in zip(group, new_BT.tolist(), strict=True):
+                trajectories[i] = up_to_end(row, end_ids)
     return trajectories
 
 
-def _written(
-    model: Any, prompts: list[list[int]], pad_id: int, processors: LogitsProcessorList
-) -> list[list[int]]:
-    """What stands behind each prompt of one batch, padding behind its end included."""
+def pad_id_of(tokenizer: PreTrainedTokenizerBase, end_ids: list[int]) -> int:
+    """The id that fills a batch: the tokenizer's own, else one that ends a text."""
+    pad_id: int | None = tokenizer.pad_token_id
+    return end_ids[0] if pad_id is None else pad_id
+
+
+def padded_inputs(model: Any, prompts: list[list[int]], pad_id: int) -> dict[str, Any]:
+    """What `model.generate` takes of one batch, padded on the left."""
     width = max(map(len, prompts))
     ids_BT = torch.tensor([[pad_id] * (width - len(p)) + p for p in prompts])
     mask_BT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    found_BT = model.generate(
-        logits_processor=processors,
-        input_ids=ids_BT.to(model.device),
-        attention_mask=mask_BT.to(model.device),
+    return {
+        "input_ids": ids_BT.to(model.device),
+        "attention_mask": mask_BT.to(model.device),
         **generation_inputs(model, prompts),
-    )
-    return found_BT[:, width:].tolist()
+    }
 
 
-class _OnlyTokens(LogitsProcessor):
+def up_to_end(ids: list[int], end_ids: list[int]) -> list[int]:
+    """A row without the padding behind its end."""
+    ends = [place for place, token in enumerate(ids) if token in end_ids]
+    return ids[: ends[0] + 1] if ends else ids
+
+
+class OnlyTokens(LogitsProcessor):
     """No id without a token: heads have rows between and beyond them, which stand for nothing."""
 
     def __init__(self, ids: set[int], width: int):
         self.banned_V = torch.ones(width, dtype=torch.bool)
         self.banned_V[[id for id in ids if id < width]] = False
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+    def __call__(self, input_ids: Tensor | None, scores: Tensor) -> Tensor:
+        """The scores with those of other ids at minus infinity."""
         self.banned_V = self.banned_V.to(scores.device)
         return scores.masked_fill(self.banned_V, -torch.inf)
 
 
 @contextmanager
-def _clean_generation(model: Any, config: GenerationConfig) -> Iterator[None]:
+def clean_generation(model: Any, config: GenerationConfig) -> Iterator[None]:
     """`generate` fills what a caller leaves open from the model's own config; here it has none.
 
     PEFT hands the config and its own preparation of inputs on to modules inside, and leaves them
@@ -162,7 +171,7 @@ def _clean_generation(model: Any, config: GenerationConfig) -> Iterator[None]:
 
 
 @contextmanager
-def _contiguous_head(model: Any) -> Iterator[None]:
+def contiguous_head(model: Any) -> Iterator[None]:
     """Hand the output head a contiguous input.
 
     The prompts' last positions are a strided slice. A head that needs no gradient (frozen, or under

@@ -162,6 +162,11 @@ def _select(head: Any, args: tuple) -> tuple:
     return (hidden_ND[index_M][None], *args[1:])
 
 
+def next_logits(outputs: Any) -> Tensor:
+    """Of the token behind the last, `[B, V]`, from what a model's forward gives."""
+    return outputs.logits[:, -1]
+
+
 def _chunked_head(head: Any, hidden_ND: Tensor, num_labels: int) -> Callable[[Tensor], Tensor]:
     """The head as a function of `[C, D]`; its result is overwritten by the next call."""
     plain = (

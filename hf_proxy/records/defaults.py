@@ -4,3 +4,4 @@ TOKENS_PER_BATCH = 4096  # of one forward pass of scoring; chosen here, not tune
 # paper, appendix H.3.3: one prompt for expert, amateur and training
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 FORMS = ("linear", "quadratic", "exponential", "logarithmic", "sigmoid")
+MAX_ANSWER_TOKENS = 512  # most new tokens of an answer that is graded; chosen here

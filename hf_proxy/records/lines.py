@@ -9,7 +9,7 @@ import os
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import Field, InstanceOf
 
@@ -78,6 +78,25 @@ class JoinedLine(ScoreLine):
     num_parameters: Count
 
 
+class ForetoldRecord(Record):
+    """What contrastive decoding foretold; without right answers there are no figures."""
+
+    gain: Number | None
+    low: Number | None
+    high: Number | None
+    p: Share | None
+    verdict: Literal["go", "away", "no evidence"] | None
+    divergence_beta: Number
+    plausibility_alpha: Number
+    expert_accuracy: Share | None
+    amateur_accuracy: Share | None
+    accuracy: Share | None
+    agreement: Share
+    num_problems: Count
+    num_cut: Count
+    notes: list[Text]
+
+
 class ContrastLine(LogLine):
     """`contrast.jsonl`: one mining of the model in training."""
 
@@ -88,6 +107,7 @@ class ContrastLine(LogLine):
     top1_agreement: Share | None
     support_size: Number | None
     flip_rate: Share | None
+    foretold: ForetoldRecord | None = None
     seconds: Number = 0.0
 
 

@@ -153,3 +153,39 @@ def check_answer_flags(config: Any, only_correct: bool) -> None:
             raise InputError.at(
                 "it is read with only_correct only", remedy="add --only_correct true", field=name
             )
+
+
+def load_problems(
+    source: str,
+    question_column: str,
+    answer_column: str | None,
+    num_problems: int | None = None,
+    *,
+    without_answers: str | None = None,
+) -> Dataset:
+    """Rows of `example_id`, `prompt` and, where a column is named, `answer`.
+
+    Args:
+        question_column, answer_column: as the flags of these names say; None: without answers.
+        num_problems: the first so many; None: all.
+        without_answers: what a user can ask for who has no answers, for the message.
+
+    Raises:
+        InputError: see `load_rows`.
+    """
+    columns = {question_column: "question_column"}
+    if answer_column is not None:
+        instead = "" if without_answers is None else f", or {without_answers} where there is none"
+        columns[answer_column] = f"answer_column{instead}"
+    rows = load_rows(source, columns)
+    if num_problems is not None:
+        rows = rows.select(range(min(num_problems, len(rows))))
+    check_text(rows, source, question_column)
+    named = "example_id" in rows.column_names
+    found = {
+        "example_id": [str(i) for i in (rows["example_id"] if named else range(len(rows)))],
+        "prompt": list(rows[question_column]),
+    }
+    if answer_column is not None:
+        found["answer"] = list(rows[answer_column])
+    return Dataset.from_dict(found)
