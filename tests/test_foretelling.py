@@ -23,6 +23,7 @@ from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.mining.verdicts import LIMITS, NOTHING_FORETELLS, SENTENCES, Graded, foretold
 from hf_proxy.models import rounds
+from hf_proxy.report.page import write_report
 
 ASSETS = Path(__file__).parent.parent / "recipes" / "assets"
 TEXT = {"context": "{prompt}\n", "max_new_tokens": 8}
@@ -412,6 +413,12 @@ def test_the_command_says_what_is_foretold(tmp_path, capsys):
     assert SENTENCES[found["verdict"]] in lines[5] and f"{100 * found['gain']:+.1f} po" in lines[5]
     assert lines[6 : 6 + len(found["notes"])] == [f"- {note}" for note in found["notes"]]
     assert "3 problems are fewer than 100" in said.out and "cut at 16 tokens" in said.out
+    write_report(tmp_path / "out", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert (
+        f"{found['verdict'].capitalize()}: {found['sentence']}; {100 * found['gain']:+.1f}" in page
+    )
+    assert "3 problems are fewer than 100" in page and "against greedy decoding" in page
     # the same line again asks no model
     files = {f: f.stat().st_mtime_ns for f in (tmp_path / "out").glob("generations/*/*/*.json")}
     assert command(capsys, "contrast", "foretell", *arguments)[0] == 0
@@ -430,6 +437,9 @@ def test_the_command_without_right_answers(tmp_path, capsys):
     assert code == 0 and found["gain"] is None and found["verdict"] is None
     assert NOTHING_FORETELLS in said.out and "McNemar" not in said.out
     assert not (tmp_path / "out" / "items.jsonl").exists()
+    write_report(tmp_path / "out", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "No verdict." in page and NOTHING_FORETELLS[8:] in page
     warm = arguments_of(tmp_path, temperature=0.7)
     code, said, _ = command(capsys, "contrast", "foretell", *warm)
     assert code == 2 and "field temperature: 0.7: a gain is foretold" in said.err

@@ -20,6 +20,8 @@ from torch import Tensor
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.logits import CPU_ROWS_PER_BLOCK, ROWS_PER_BLOCK
 
+# what four rows of 150,000 hold; of a small vocabulary more rows are as near in the cache
+_CPU_LOGITS_PER_BLOCK = 600_000
 _OFFICIAL_EPSILON = 1e-12  # added to both probabilities by the published script
 
 
@@ -133,7 +135,9 @@ def contrast_steps(
     width = min(expert_logits_NV.shape[1], amateur_logits_NV.shape[1])
     dtype = torch.promote_types(expert_logits_NV.dtype, amateur_logits_NV.dtype)
     dtype = torch.promote_types(dtype, torch.float32)
-    rows = CPU_ROWS_PER_BLOCK if expert_logits_NV.device.type == "cpu" else ROWS_PER_BLOCK
+    rows = ROWS_PER_BLOCK
+    if expert_logits_NV.device.type == "cpu":
+        rows = min(rows, max(CPU_ROWS_PER_BLOCK, _CPU_LOGITS_PER_BLOCK // max(width, 1)))
     blocks = []
     for start in range(0, max(len(expert_logits_NV), 1), rows):
         expert_BV, amateur_BV = (
