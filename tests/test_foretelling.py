@@ -415,9 +415,8 @@ def test_the_command_says_what_is_foretold(tmp_path, capsys):
     assert "3 problems are fewer than 100" in said.out and "cut at 16 tokens" in said.out
     write_report(tmp_path / "out", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert (
-        f"{found['verdict'].capitalize()}: {found['sentence']}; {100 * found['gain']:+.1f}" in page
-    )
+    told = f"{found['verdict'].capitalize()}: {found['sentence']}; {100 * found['gain']:+.1f}"
+    assert told in page
     assert "3 problems are fewer than 100" in page and "against greedy decoding" in page
     # the same line again asks no model
     files = {f: f.stat().st_mtime_ns for f in (tmp_path / "out").glob("generations/*/*/*.json")}
