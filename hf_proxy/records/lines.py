@@ -97,9 +97,9 @@ class ForetoldSettingRecord(Record):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        figures = (self.gain, self.low, self.high, self.p, self.verdict)
-        figures += (self.expert_accuracy, self.amateur_accuracy, self.accuracy)
-        if any(figure is None for figure in figures) != all(figure is None for figure in figures):
+        names = "gain low high p verdict expert_accuracy amateur_accuracy accuracy".split()
+        absent = [getattr(self, name) is None for name in names]
+        if any(absent) != all(absent):
             raise ValueError("some of its figures are there and some are not")
         return self
 
