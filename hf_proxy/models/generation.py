@@ -7,6 +7,7 @@ model ships with would make another distribution of it than the one that is meas
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,11 +20,8 @@ from transformers import (
 )
 
 from hf_proxy.models.access import head_width, output_head, unwrapped
-from hf_proxy.models.adapters import (
-    check_adapter,
-    generation_groups,
-    generation_inputs,
-)
+from hf_proxy.models.adapters import active_config, check_adapter, generation_inputs
+from hf_proxy.models.groups import writing_groups
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import fingerprint
 
@@ -85,31 +83,29 @@ def generate(
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0}
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        eos_token_id=end_ids,
-        pad_token_id=pad_id,
-        use_cache=True,
-        **sampling,
-    )
+    config = GenerationConfig(eos_token_id=end_ids, pad_token_id=pad_id, use_cache=True, **sampling)
     trajectories: list[list[int]] = [[] for _ in prompts]
     allowed = vocabulary_ids(processing_class) if allowed is None else allowed
     only = LogitsProcessorList([_OnlyTokens({*allowed, *end_ids}, head_width(model))])
-    with (
-        _clean_generation(model, config),
-        _own_draws(model.device, seed),
-        _contiguous_head(model),
-    ):
-        for group in generation_groups(model, list(map(len, prompts))):
-            rows = _written(model, [prompts[i] for i in group], pad_id, only)
-            for i, row in zip(group, rows, strict=True):
-                ends = [place for place, token in enumerate(row) if token in end_ids]
-                trajectories[i] = row[: ends[0] + 1] if ends else row
+    write = partial(_written, model, pad_id)
+    with _clean_generation(model, config), _contiguous_head(model), _named_failure(model):
+        with _own_draws(model.device, seed):  # their measurement draws too
+            groups = writing_groups(model, prompts, max_new_tokens, write)
+        with _own_draws(model.device, seed):
+            for group in groups:
+                rows = write([prompts[i] for i in group], only, max_new_tokens)
+                for i, row in zip(group, rows, strict=True):
+                    ends = [place for place, token in enumerate(row) if token in end_ids]
+                    trajectories[i] = row[: ends[0] + 1] if ends else row
     return trajectories
 
 
 def _written(
-    model: Any, prompts: list[list[int]], pad_id: int, processors: LogitsProcessorList
+    model: Any,
+    pad_id: int,
+    prompts: list[list[int]],
+    processors: LogitsProcessorList,
+    max_new_tokens: int,
 ) -> list[list[int]]:
     """What stands behind each prompt of one batch, padding behind its end included."""
     width = max(map(len, prompts))
@@ -117,6 +113,7 @@ def _written(
     mask_BT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     found_BT = model.generate(
         logits_processor=processors,
+        max_new_tokens=max_new_tokens,
         input_ids=ids_BT.to(model.device),
         attention_mask=mask_BT.to(model.device),
         **generation_inputs(model, prompts),
@@ -159,6 +156,32 @@ def _clean_generation(model: Any, config: GenerationConfig) -> Iterator[None]:
             for name in names:
                 vars(module).pop(name, None)
             vars(module).update(own)
+
+
+@contextmanager
+def _named_failure(model: Any) -> Iterator[None]:
+    """What PEFT cannot write is said by the adapter's name.
+
+    Prefixes are keys and values of one shape for every layer, and there are models whose layers
+    keep another shape or a state (latent attention, a recurrence); adapters may wrap layers whose
+    output their model takes apart.
+    """
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        config = active_config(model)
+        if config is None:
+            raise
+        inner = type(model.get_base_model()).__name__
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        raise InputError.at(
+            f"PEFT cannot write with an adapter of type {kind} on {inner} "
+            f"({type(error).__name__}: {error})",
+            remedy="use an adapter of another type, as LORA on the attention's projections",
+            field="adapter",
+        ) from error
 
 
 @contextmanager
