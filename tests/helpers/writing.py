@@ -4,9 +4,9 @@ import warnings
 from typing import Any
 
 import torch
-from helpers.zoo import build
 from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 
+from helpers.zoo import build
 from hf_proxy import InputError
 from hf_proxy.models.access import scoring_mode
 from hf_proxy.models.generation import generate
