@@ -30,16 +30,16 @@ from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.access import adapters_off, head_width, input_rows, unwrapped
 from hf_proxy.models.logits import kept_logits
 from hf_proxy.models.parallel import stop_together
-from hf_proxy.models.positions import window_of
 from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.tokens.tokenizers import tokenizer_of
 from hf_proxy.training.checks import (
     check_arguments,
     check_fed,
     check_in_memory,
+    check_lengths,
     check_mining_fields,
+    check_model,
     check_parallelism,
-    check_rows_apart,
 )
 from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, TrajectoryCollator
 from hf_proxy.training.config import SelectiveSFTConfig
@@ -47,7 +47,6 @@ from hf_proxy.training.feeding import Feeding, feeding_for
 from hf_proxy.training.learnt import LearntSteps
 from hf_proxy.training.loss import LossSums, loss_counts, prefers_target_token, selective_loss
 from hf_proxy.training.rows import (
-    check_longest,
     check_trainable,
     for_each_set,
     trajectories_of,
@@ -82,7 +81,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         InputError: a row that does not fit (ids beyond the vocabulary, more tokens than the model's
             window or `max_length`, positions or probabilities that are none), a set of another
             tokenizer or one that is streamed, no kept step at all, an argument of `SFTTrainer` or a
-            field of `args` that would change nothing, packed rows that would see each other.
+            field of `args` that would change nothing, what `check_model` and `check_lengths` name.
     """
 
     loss_is_scaled_for_ga: Any = True  # Trainer: the sum is divided by the whole step already
@@ -143,9 +142,9 @@ class SelectiveSFTTrainer(SFTTrainer):
             args.padding_free, args.dataset_kwargs = padding_free, kwargs
         assert self.model is not None
         bare = unwrapped(self.model)
-        self._may_pack = not padding_free
+        self._is_checked = False
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # whose weights stand later
-            self._require_rows_apart(self.model)
+            self._check_model(self.model)
         check_parallelism(self.accelerator.parallelism_config)
         self.add_callback(LearntSteps())
         self._miner: Miner | None = None
@@ -192,7 +191,8 @@ class SelectiveSFTTrainer(SFTTrainer):
             check_trainable(rows, name, input_rows(bare), head_width(bare))
         else:
             self._miner.check_readable(rows, name)
-        check_longest(rows, name, window_of(bare), args.max_length)
+        to_the_end = self._miner is not None or self._sft_weight > 0
+        check_lengths(rows, name, bare, args, to_the_end=to_the_end)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """As `Trainer`'s; a set given here is read and refused as the constructor's are."""
@@ -222,7 +222,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         if self._feeding is not None:
             check_mining_fields(self.args, self._feeding.mined_with)
             tokenizer = cast(Any, self.processing_class)
-            self._feeding.accept(tokenizer, keep_all=self._sft_weight > 0)
+            self._feeding.accept(tokenizer, keep_all=self._sft_weight > 0, check=self._check)
         return super().get_train_dataloader()
 
     def _get_train_sampler(self, train_dataset=None):
@@ -270,7 +270,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         any kept step the loss is 0, and still part of the graph, so that ranks do not wait.
         """
         assert not return_outputs, "no logits are kept, see prediction_step"
-        self._require_rows_apart(model)
+        self._check_model(model)
         inputs = self._prepare_inputs(self._with_targets(inputs))
         targets = {name: inputs.pop(name) for name in ("step", "token_id", "prob")}
         index, row = inputs.pop("logit_index"), inputs.pop("row")
@@ -307,10 +307,10 @@ class SelectiveSFTTrainer(SFTTrainer):
         parts = zip(sums, counts.clamp(min=1), strict=False)  # one sum without sft_weight
         return sum(part / count for part, count in parts) * ranks
 
-    def _require_rows_apart(self, model: Any) -> None:
-        if not self._may_pack:
-            check_rows_apart(model, self.accelerator)
-            self._may_pack = True
+    def _check_model(self, model: Any) -> None:
+        if not self._is_checked:
+            check_model(model, self.args, self.accelerator)
+            self._is_checked = True
 
     def _with_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch that the loss is made of; what has its targets stays as it is."""
