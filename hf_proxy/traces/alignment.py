@@ -161,17 +161,21 @@ def token_weights(
         row: a `Trace`.
         spans: bytes of the trace that each label covers, tiling it in order. A label
             that covers no byte takes the weight of the byte that follows it (of the last byte at
-            the end): it stands for no letter of its own.
+            the end): a dummy space stands for no letter of its own, a piece of a letter that a
+            normaliser made several, inside it, for that one.
     """
     trace = row["trace"]
     frontier = np.asarray(row.get("frontier_spans") or [], dtype=np.int64).reshape(-1, 2)
     if row["weighting"] == "none" or (row["weighting"] == "mask" and not len(frontier)):
         return np.ones(len(spans))
     if row["weighting"] == "mask":
-        # a label is touched when some masked span starts before its end and ends after its start
+        # a label is touched when some masked span starts before its end and ends after its start;
+        # one without a byte only inside a letter, of which it is a piece
+        data = np.frombuffer(trace.encode() + b"\0", dtype=np.uint8)
+        is_piece = (spans[:, 1] > spans[:, 0]) | (data[spans[:, 0]] & 0xC0 == 0x80)
         before = np.searchsorted(frontier[:, 0], spans[:, 1], side="left")
         ended = np.searchsorted(frontier[:, 1], spans[:, 0], side="right")
-        return ((before > ended) & (spans[:, 1] > spans[:, 0])).astype(np.float64)
+        return ((before > ended) & is_piece).astype(np.float64)
     probability = np.exp(np.asarray(row["frontier_logprobs"], dtype=np.float64))
     byte_probability = np.repeat(probability, frontier[:, 1] - frontier[:, 0])
     share = np.ones(len(byte_probability))
