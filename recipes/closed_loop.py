@@ -70,6 +70,13 @@ class LoopConfig:
     system_prompt: str | None = field(
         default=SYSTEM_PROMPT, metadata={"help": "System turn under prompt_context=chat."}
     )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "With a context of chat: what the template reads beside the turns, as "
+            '{"enable_thinking": false} (JSON; in YAML a mapping).'
+        },
+    )
     max_new_tokens: int = field(
         default=MiningSettings.max_new_tokens,
         metadata={"help": "Most tokens of each trajectory (paper: 128)."},
@@ -161,8 +168,13 @@ def main(
                 trust_remote_code=arguments.trust_remote_code,
             )
         amateur.to(arguments.device)
+    trace_context = newlines(config.trace_context)
+    # to every chat that there is; without one the mining refuses them by name
+    in_traces = config.chat_template_kwargs if trace_context == "chat" else None
+    only_in_traces = in_traces is not None and config.prompt_context != "chat"
     mining: dict[str, Any] = {
         "context": newlines(config.prompt_context),
+        "chat_template_kwargs": None if only_in_traces else config.chat_template_kwargs,
         "system_prompt": config.system_prompt,
         "max_new_tokens": config.max_new_tokens,
         "temperature": config.temperature,
@@ -195,7 +207,10 @@ def main(
         **mining,
     )
     score = ProxyScoreCallback(
-        trace_sets(config.traces), curves=config.curves, context=newlines(config.trace_context)
+        trace_sets(config.traces),
+        curves=config.curves,
+        context=trace_context,
+        chat_template_kwargs=in_traces,
     )
     trainer = SelectiveSFTTrainer(
         model=model,

@@ -50,6 +50,7 @@ def mine_soft_targets(
     accelerator: Processes = None,
     context: str = "chat",
     system_prompt: str | None = SYSTEM_PROMPT,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     max_new_tokens: int = MiningSettings.max_new_tokens,
     temperature: float = MiningSettings.temperature,
     batch_size: int = MiningSettings.batch_size,
@@ -72,7 +73,7 @@ def mine_soft_targets(
         amateur_processing_class: the amateur's, checked token by token; None: unchecked, and said.
         output_dir: shards, `mining.json` (settings) and `provenance.json`.
         accelerator: who shares the work; None: this process alone.
-        context, system_prompt: see `read_prompts`.
+        context, system_prompt, chat_template_kwargs: see `read_prompts`.
         max_new_tokens: of each trajectory (paper: 128).
         temperature: 0 for greedy; above, plain sampling (no top-k, no top-p).
         batch_size: prompts that are generated together.
@@ -110,7 +111,13 @@ def mine_soft_targets(
             amateur_processing_class=amateur_processing_class,
             settings=settings,
         )
-        read = read_prompts(prompts, processing_class, context=context, system_prompt=system_prompt)
+        read = read_prompts(
+            prompts,
+            processing_class,
+            context=context,
+            system_prompt=system_prompt,
+            chat_template_kwargs=chat_template_kwargs,
+        )
         miner.check_lengths(read)
         sizes = [sum(p.numel() for p in model.parameters()) for model in (expert, amateur)]
         if sizes[1] > sizes[0]:
@@ -264,6 +271,11 @@ def _open_folder(folder: Path, content: Mapping[str, Any]) -> None:
         differing.remove("settings")
         pairs = [(n, theirs["settings"].get(n), v) for n, v in mine["settings"].items()]
         differing += [f"{name} ({old!r}, now {new!r})" for name, old, new in pairs if old != new]
+    if "prompts" in differing and not {"template", "num_prompts", "system_prompt"} & {*differing}:
+        differing[differing.index("prompts")] = (
+            "prompts, or with another text of them by the same template (a date, "
+            "chat_template_kwargs)"
+        )
     if differing:
         raise InputError.at(
             f"the folder was mined with other {', '.join(differing)}",
