@@ -169,12 +169,12 @@ def main(
             )
         amateur.to(arguments.device)
     trace_context = newlines(config.trace_context)
-    # to every chat that there is; without one the mining refuses them by name
-    in_traces = config.chat_template_kwargs if trace_context == "chat" else None
-    only_in_traces = in_traces is not None and config.prompt_context != "chat"
+    in_traces, in_prompts = kwargs_of_chats(
+        config.chat_template_kwargs, trace_context, config.prompt_context
+    )
     mining: dict[str, Any] = {
         "context": newlines(config.prompt_context),
-        "chat_template_kwargs": None if only_in_traces else config.chat_template_kwargs,
+        "chat_template_kwargs": in_prompts,
         "system_prompt": config.system_prompt,
         "max_new_tokens": config.max_new_tokens,
         "temperature": config.temperature,
@@ -286,6 +286,17 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 def _costs(seconds: dict[str, float]) -> str:
     parts = ", ".join(f"{name} {value:.0f} s" for name, value in list(seconds.items())[1:])
     return f"{seconds['train_runtime']:.0f} s since this start; in the whole run {parts}"
+
+
+def kwargs_of_chats(
+    given: dict[str, Any] | None, trace_context: str, prompt_context: str
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Arguments of the template for traces and for prompts: to every chat that there is.
+
+    Without any chat they go to the prompts, whose reader refuses them by name.
+    """
+    in_traces = given if trace_context == "chat" else None
+    return in_traces, None if in_traces and prompt_context != "chat" else given
 
 
 def cli(argv: list[str] | None = None) -> int:
