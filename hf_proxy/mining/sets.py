@@ -271,7 +271,8 @@ def _open_folder(folder: Path, content: Mapping[str, Any]) -> None:
         differing.remove("settings")
         pairs = [(n, theirs["settings"].get(n), v) for n, v in mine["settings"].items()]
         differing += [f"{name} ({old!r}, now {new!r})" for name, old, new in pairs if old != new]
-    if "prompts" in differing and not {"template", "num_prompts", "system_prompt"} & {*differing}:
+    is_chat = "{prompt}" not in mine["template"]
+    if is_chat and "prompts" in differing and not {"template", "num_prompts"} & {*differing}:
         differing[differing.index("prompts")] = (
             "prompts, or with another text of them by the same template (a date, "
             "chat_template_kwargs)"
