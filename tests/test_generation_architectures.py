@@ -16,6 +16,7 @@ from hf_proxy.models import groups
 WRITES = [
     ("bart", KINDS),
     ("marian", KINDS[:1]),
+    ("minimax", KINDS[1:2]),
     ("gemma3_text", KINDS),
     ("falcon_h1", KINDS[:3]),
     ("gpt_oss", KINDS[3:]),

@@ -68,12 +68,19 @@ def _padding_moves(
         return torch.cat([step_BV[:NUM_ROWS] for step_BV in seen.scores])
 
     beside = scores(one[:ROW_TOKENS])
-    noise = spacings(beside - scores(other[:ROW_TOKENS]), model, beside)
-    moved = spacings(beside - scores(long), model, beside)
-    # the middle one: an expert chosen otherwise by a rounding moves one row, a place moves all
-    limit = max(OTHER_SHAPE, NOISE_FACTOR * float(noise.median()))
-    known[key] = not float(moved.median()) <= limit
+    noise = _worst_step(spacings(beside - scores(other[:ROW_TOKENS]), model, beside))
+    moved = _worst_step(spacings(beside - scores(long), model, beside))
+    known[key] = not moved <= max(OTHER_SHAPE, NOISE_FACTOR * noise)
     return known[key]
+
+
+def _worst_step(moved_P: Tensor) -> float:
+    """The step that moved most, by the middle one of its rows.
+
+    An expert chosen otherwise by a rounding moves one row, a place moves all; and a model may read
+    a padded prompt well, and go on from it badly (MiniMax's cache).
+    """
+    return float(moved_P.view(-1, NUM_ROWS).median(1).values.max())
 
 
 class _Seen(LogitsProcessor):
