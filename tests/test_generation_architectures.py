@@ -77,12 +77,15 @@ def test_longrope_texts_do_not_depend_on_the_batch(guarded, monkeypatch):
     assert all(equal) is guarded
 
 
-def test_a_failure_without_an_adapter_keeps_its_own_name():
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_failure_that_is_not_the_adapters_keeps_its_own_name(adapter):
     def fail(*args, **kwargs):
         raise ValueError("no such mask")
 
     model = build("llama", writing.VOCAB_SIZE)
     model.forward = fail
+    if adapter:
+        model = writing.with_adapter(model, "LORA")
     with pytest.raises(ValueError, match="no such mask") as failure:
         writing.product(model, [*range(64)], 0)
     assert not isinstance(failure.value, InputError)

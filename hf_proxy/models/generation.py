@@ -5,7 +5,7 @@ model ships with would make another distribution of it than the one that is meas
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from hf_proxy.models.access import head_width, output_head, unwrapped
+from hf_proxy.models.access import adapters_off, head_width, output_head, unwrapped
 from hf_proxy.models.adapters import active_config, check_adapter, generation_inputs
 from hf_proxy.models.groups import writing_groups
 from hf_proxy.records.errors import InputError
@@ -88,7 +88,8 @@ def generate(
     allowed = vocabulary_ids(processing_class) if allowed is None else allowed
     only = LogitsProcessorList([_OnlyTokens({*allowed, *end_ids}, head_width(model))])
     write = partial(_written, model, pad_id)
-    with _clean_generation(model, config), _contiguous_head(model), _named_failure(model):
+    try_one = partial(write, prompts[:1], only, 1)
+    with _clean_generation(model, config), _contiguous_head(model), _named_failure(model, try_one):
         with _own_draws(model.device, seed):  # their measurement draws too
             groups = writing_groups(model, prompts, max_new_tokens, write)
         with _own_draws(model.device, seed):
@@ -159,8 +160,8 @@ def _clean_generation(model: Any, config: GenerationConfig) -> Iterator[None]:
 
 
 @contextmanager
-def _named_failure(model: Any) -> Iterator[None]:
-    """What PEFT cannot write is said by the adapter's name.
+def _named_failure(model: Any, try_one: Callable[[], Any]) -> Iterator[None]:
+    """What PEFT cannot write, and the model without the adapter can, is said by its name.
 
     Prefixes are keys and values of one shape for every layer, and there are models whose layers
     keep another shape or a state (latent attention, a recurrence); adapters may wrap layers whose
@@ -174,6 +175,11 @@ def _named_failure(model: Any) -> Iterator[None]:
         config = active_config(model)
         if config is None:
             raise
+        try:
+            with adapters_off(model):
+                try_one()
+        except Exception:  # it is not the adapter
+            raise error from None
         inner = type(model.get_base_model()).__name__
         kind = getattr(config.peft_type, "value", config.peft_type)
         raise InputError.at(
