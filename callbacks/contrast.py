@@ -69,7 +69,7 @@ class ContrastCallback(WatchingCallback):
         output_dir: of `contrast.jsonl` and `soft_targets/step-*/` (sets for `load_soft_targets`);
             `<args.output_dir>/hf_proxy` by default.
         on_error: `"raise"`, or `"warn"`: go on without figures.
-        context, system_prompt: of `read_prompts`.
+        context, system_prompt, chat_template_kwargs: of `read_prompts`.
         max_new_tokens, temperature, batch_size, seed, divergence_beta, plausibility_alpha,
             contrast_temperature, parity, select, target, mixture_weight, only_correct: of
             `mine_soft_targets`.
@@ -92,6 +92,7 @@ class ContrastCallback(WatchingCallback):
         on_error: str = "raise",
         context: str = "chat",
         system_prompt: str | None = SYSTEM_PROMPT,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         max_new_tokens: int = MiningSettings.max_new_tokens,
         temperature: float = MiningSettings.temperature,
         batch_size: int = MiningSettings.batch_size,
@@ -150,7 +151,11 @@ class ContrastCallback(WatchingCallback):
             None if amateur_processing_class is None else tokenizer_of(amateur_processing_class)
         )
         self.prompts, self.num_prompts, self.expert = prompts, num_prompts, expert
-        self._context: dict[str, Any] = {"context": context, "system_prompt": system_prompt}
+        self._context: dict[str, Any] = {
+            "context": context,
+            "system_prompt": system_prompt,
+            "chat_template_kwargs": chat_template_kwargs,
+        }
         self._ready: tuple[Any, Miner, Prompts] | None = None
         self._foreteller: Foreteller | None = None
         mined_with = dataclasses.asdict(self.settings) | {"expert": expert}

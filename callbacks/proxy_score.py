@@ -41,7 +41,8 @@ class ProxyScoreCallback(WatchingCallback):
             each checkpoint, and before the first step of a fresh run and after the last.
         output_dir: of `predictions.jsonl`; `<args.output_dir>/hf_proxy` by default.
         on_error: `"raise"`, or `"warn"`: go on without a score.
-        context, context_name, unit, minmax_over, max_length, too_long: of `align_traces`.
+        context, context_name, chat_template_kwargs, unit, minmax_over, max_length, too_long: of
+            `align_traces`.
         divisor, tokens_per_batch: of `score_traces`.
     """
 
@@ -58,6 +59,7 @@ class ProxyScoreCallback(WatchingCallback):
         on_error: str = "raise",
         context: str | Callable[[Mapping], str] = TRACE_CONTEXT,
         context_name: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         unit: str = AlignmentSettings.unit,
         minmax_over: str | None = AlignmentSettings.minmax_over,
         divisor: str = "tokens",
@@ -83,6 +85,7 @@ class ProxyScoreCallback(WatchingCallback):
         self._alignment = AlignmentSettings(
             context=context,
             context_name=context_name,
+            chat_template_kwargs=chat_template_kwargs,
             unit=unit,
             minmax_over=minmax_over,
             max_length=max_length,

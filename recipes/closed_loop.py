@@ -79,6 +79,13 @@ class LoopConfig:
     system_prompt: str | None = field(
         default=SYSTEM_PROMPT, metadata={"help": "System turn under prompt_context=chat."}
     )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "With a context of chat: what the template reads beside the turns, as "
+            '{"enable_thinking": false} (JSON; in YAML a mapping).'
+        },
+    )
     max_new_tokens: int = field(
         default=MiningSettings.max_new_tokens,
         metadata={"help": "Most tokens of each trajectory (paper: 128)."},
@@ -169,8 +176,13 @@ def main(
             config.amateur, model.dtype, trust_remote_code=arguments.trust_remote_code
         )
         amateur.to(arguments.device)
+    trace_context = newlines(config.trace_context)
+    in_traces, in_prompts = kwargs_of_chats(
+        config.chat_template_kwargs, trace_context, config.prompt_context
+    )
     mining: dict[str, Any] = {
         "context": newlines(config.prompt_context),
+        "chat_template_kwargs": in_prompts,
         "system_prompt": config.system_prompt,
         "max_new_tokens": config.max_new_tokens,
         "temperature": config.temperature,
@@ -201,7 +213,10 @@ def main(
         **mining,
     )
     score = ProxyScoreCallback(
-        trace_sets(config.traces), curves=config.curves, context=newlines(config.trace_context)
+        trace_sets(config.traces),
+        curves=config.curves,
+        context=trace_context,
+        chat_template_kwargs=in_traces,
     )
     trainer = SelectiveSFTTrainer(
         model=model,
@@ -277,6 +292,17 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 def _costs(seconds: dict[str, float]) -> str:
     parts = ", ".join(f"{name} {value:.0f} s" for name, value in list(seconds.items())[1:])
     return f"{seconds['train_runtime']:.0f} s since this start; in the whole run {parts}"
+
+
+def kwargs_of_chats(
+    given: dict[str, Any] | None, trace_context: str, prompt_context: str
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Arguments of the template for traces and for prompts: to every chat that there is.
+
+    Without any chat they go to the prompts, whose reader refuses them by name.
+    """
+    in_traces = given if trace_context == "chat" else None
+    return in_traces, None if in_traces and prompt_context != "chat" else given
 
 
 def cli(argv: list[str] | None = None) -> int:

@@ -57,6 +57,13 @@ class AccuracyConfig(RecipeConfig):
     system_prompt: str | None = field(
         default=SYSTEM_PROMPT, metadata={"help": "System turn under context=chat."}
     )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "With context=chat: what the template reads beside the turns, as "
+            '{"enable_thinking": false} (JSON; in YAML a mapping).'
+        },
+    )
     max_new_tokens: int = field(
         default=MAX_ANSWER_TOKENS,
         metadata={"help": "Most tokens of an answer; one that is cut is graded as it is."},
@@ -186,7 +193,11 @@ def _prompts(config, names, questions, tokenizers) -> dict[str, Prompts]:
                 )
             tokenizer.chat_template = first.chat_template
         prompts[spec] = read_prompts(
-            rows, tokenizer, context=newlines(config.context), system_prompt=config.system_prompt
+            rows,
+            tokenizer,
+            context=newlines(config.context),
+            system_prompt=config.system_prompt,
+            chat_template_kwargs=config.chat_template_kwargs,
         )
     return prompts
 

@@ -66,12 +66,25 @@ class FitConfig(RecipeConfig):
     forms: list[str] = field(
         default_factory=lambda: list(FORMS), metadata={"help": "Forms to choose from."}
     )
+    chance: float = field(
+        default=0.0,
+        metadata={
+            "help": "Accuracy of guessing in every task fitted here, a fraction, as 0.25 for four "
+            "choices; a curve does not go below it."
+        },
+    )
     output_dir: str = field(
         metadata={"help": "Folder of the curves (TARGET.json), figures and provenance.json."}
     )
 
     def __post_init__(self) -> None:
         at_least(self, 0, "match_within")
+        if not 0 <= self.chance < 1:
+            raise InputError.at(
+                f"{self.chance:g} is no fraction below 1",
+                remedy="give 0.25 for four choices",
+                field="chance",
+            )
         if self.points is not None and (self.predictions or self.results):
             raise InputError.at(
                 "points are given, and predictions or results too",
@@ -131,6 +144,7 @@ def fit(config: FitConfig) -> dict[str, Any]:
                 accuracy,
                 forms=config.forms,
                 y_unit=unit,
+                chance=config.chance,
                 metric=one_metric(own),
                 setting=facts.get("setting"),
                 proxy=facts.get("proxy"),

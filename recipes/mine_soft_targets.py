@@ -51,6 +51,13 @@ class MineConfig(RecipeConfig):
     system_prompt: str | None = field(
         default=SYSTEM_PROMPT, metadata={"help": "System turn under context=chat (paper's own)."}
     )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "With context=chat: what the template reads beside the turns, as "
+            '{"enable_thinking": false} (JSON; in YAML a mapping).'
+        },
+    )
     max_new_tokens: int = field(
         default=MiningSettings.max_new_tokens,
         metadata={"help": "Most tokens of each trajectory (paper: 128)."},
@@ -196,6 +203,7 @@ def mine(config: MineConfig) -> dict[str, Any]:
         accelerator=accelerator,
         context=newlines(config.context),
         system_prompt=config.system_prompt,
+        chat_template_kwargs=config.chat_template_kwargs,
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
         batch_size=config.batch_size,

@@ -56,6 +56,13 @@ class ScoreConfig(RecipeConfig):
             "the model's chat template."
         },
     )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "With context=chat: what the template reads beside the turns, as "
+            '{"enable_thinking": false} (JSON; in YAML a mapping).'
+        },
+    )
     unit: Literal["letter", "byte"] = field(
         default="letter",
         metadata={"help": "A token's weight is averaged over its letters (paper) or bytes."},
@@ -197,6 +204,7 @@ def _score(
             traces,
             load_tokenizer(checkpoint),
             context=newlines(config.context),
+            chat_template_kwargs=config.chat_template_kwargs,
             unit=config.unit,
             minmax_over=None if config.minmax_over == "none" else config.minmax_over,
             max_length=config.max_length,

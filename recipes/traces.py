@@ -119,6 +119,13 @@ class AnnotateConfig(RecipeConfig):
             "the model's chat template."
         },
     )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "With context=chat: what the template reads beside the turns, as "
+            '{"enable_thinking": false} (JSON; in YAML a mapping).'
+        },
+    )
     max_length: int | None = field(
         default=None,
         metadata={"help": "Most tokens of context and trace; unset: the model's window."},
@@ -213,6 +220,7 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
         tokenizer,
         accelerator=accelerator,
         context=newlines(config.context),
+        chat_template_kwargs=config.chat_template_kwargs,
         max_length=config.max_length,
         too_long=config.too_long,
         tokens_per_batch=config.tokens_per_batch,

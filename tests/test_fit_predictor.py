@@ -88,6 +88,19 @@ def test_order_is_restored_and_said(tmp_path, capsys):
     assert Curve.load(tmp_path / "a/arc-13b.json") == Curve.load(tmp_path / "b/arc-13b.json")
 
 
+def test_no_curve_goes_below_chance(tmp_path, capsys):
+    points = write_csv(tmp_path / "points.csv", arc_rows())
+    arguments = ["fit", "--points", points, "--output_dir", str(tmp_path / "c")]
+    assert main([*arguments, "--chance", "0.25", "--forms", "sigmoid"]) == 0
+    curve = Curve.load(tmp_path / "c" / "arc-13b.json")
+    assert curve.chance == 0.25 and curve.predict(1e3).value >= 0.25
+    assert curve.fits == fit_curve(ARC_X, ARC_Y / 100, forms=["sigmoid"], chance=0.25).fits
+    capsys.readouterr()
+    for wrong in ("25", "-0.1", "nan"):
+        assert main([*arguments, f"--chance={wrong}"]) == 2
+        assert "field chance" in capsys.readouterr().err
+
+
 def changed(place, **changes):
     rows = arc_rows()
     rows[place] = rows[place] | changes

@@ -19,6 +19,8 @@ from helpers.selective import (
 from helpers.tokenizers import ImageProcessor, Processor
 from helpers.zoo import build
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from test_probes import longrope
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig
 
@@ -498,13 +500,76 @@ def test_sharded_weights_are_asked_at_the_first_step(tmp_path, tokenizer, monkey
         return "rows of this model see each other"
 
     monkeypatch.setattr("hf_proxy.training.checks.why_not_packed", answer)
+    causal = []
+    monkeypatch.setattr(
+        "hf_proxy.training.checks.require_causal", lambda model, **kwargs: causal.append(kwargs)
+    )
     rows = make_rows(tokenizer)
     trainer = selective_trainer(tmp_path, tokenizer, rows, padding_free=True, kind="sharded")
-    assert not asked  # its weights do not stand yet
+    assert not asked and not causal  # its weights do not stand yet
     trainer.is_fsdp_enabled = False  # nothing is sharded here
     with pytest.raises(InputError, match="see each other; set padding_free=False"):
         trainer.train()
-    assert asked[0]["processes"] is trainer.accelerator  # each forward is a collective
+    for found in (asked, causal):
+        assert found[0]["processes"] is trainer.accelerator  # each forward is a collective
+
+
+@pytest.mark.parametrize("padding_free", [False, True])
+@pytest.mark.parametrize("name", ["bert", "xlnet"])
+def test_a_model_that_looks_ahead_is_refused(tmp_path, tokenizer, name, padding_free):
+    model = build(name, len(tokenizer))
+    with pytest.raises(InputError, match="is not causal: a later token moves an earlier logit"):
+        selective_trainer(
+            tmp_path, tokenizer, make_rows(tokenizer), model=model, padding_free=padding_free
+        )
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT's own: settings of untrained adapters
+@pytest.mark.parametrize("kind", ["PREFIX_TUNING", "CARTRIDGE", "LILY", "PROMPT_TUNING"])
+def test_adapters_that_the_host_cannot_train_are_refused_by_name(tmp_path, tokenizer, kind):
+    message = {
+        "PROMPT_TUNING": None,
+        "LILY": "field adapter: .*whose router reads later tokens",
+    }.get(kind, f"type {kind} stands in a cache.*set gradient_checkpointing=False")
+    cls = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
+    own = {"target_modules": ["q_proj"]} if kind == "LILY" else {"num_virtual_tokens": 2}
+    adapter = cls(task_type="CAUSAL_LM", **own)
+    rows = make_rows(tokenizer)
+    if message is None:  # the host's default: gradient checkpointing
+        trainer = selective_trainer(tmp_path, tokenizer, rows, peft_config=adapter)
+        assert trainer.args.gradient_checkpointing and trainer.train()
+        return
+    with pytest.raises(InputError, match=message):
+        selective_trainer(tmp_path, tokenizer, rows, peft_config=adapter)
+
+
+def test_rows_on_two_sides_of_a_longrope_border_share_no_batch(tmp_path, tokenizer):
+    """A short row beside a long one would be read with the long one's angles."""
+    rows = make_rows(tokenizer)
+    read = sorted(max(position) for position in rows["position"])
+    longest = sorted(len(ids) - 1 for ids in rows["input_ids"])
+    assert read[-1] < longest[-1]
+    model = longrope("phi3", len(tokenizer), read[3])
+    changes = {"model": model, "learning_rate": 0.0}
+    with pytest.raises(
+        InputError, match="train_dataset, row .*; set per_device_train_batch_size=1"
+    ):
+        selective_trainer(tmp_path, tokenizer, rows, **changes)
+    one = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
+    with pytest.raises(InputError, match="eval_dataset 'a', row .*per_device_eval_batch_size=1"):
+        selective_trainer(tmp_path, tokenizer, rows, eval_dataset={"a": rows}, **one, **changes)
+    trainer = selective_trainer(
+        tmp_path, tokenizer, rows, eval_dataset=rows, per_device_eval_batch_size=1, **one, **changes
+    )
+    inputs = [row for row in rows if max(row["position"]) <= read[3]]
+    assert 0 < len(inputs) < len(rows)
+    short = Dataset.from_list(inputs, features=SOFT_TARGET_FEATURES)
+    assert trainer.evaluate(short)["eval_loss"] == pytest.approx(plain_loss(model, short).item())
+    # what is read ends at the last kept step; with every token learnt it goes further
+    beyond = {"model": longrope("phi3", len(tokenizer), read[-1])}
+    selective_trainer(tmp_path, tokenizer, rows, **beyond)
+    with pytest.raises(InputError, match="turns the positions of a whole batch otherwise"):
+        selective_trainer(tmp_path, tokenizer, rows, sft_weight=0.5, **beyond)
 
 
 def test_settings_that_cannot_work_are_refused(tmp_path, tokenizer):
@@ -626,7 +691,7 @@ def test_prompt_learning_is_taught_at_the_steps_of_the_text(tmp_path, tokenizer,
         rows,
         peft_config=adapter,
         eval_dataset=rows,
-        gradient_checkpointing=False,  # which drops a prefix, an error of the host's
+        gradient_checkpointing=False,
     )
     before = trainer.evaluate()["eval_loss"]
     divergences = []

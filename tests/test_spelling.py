@@ -1,5 +1,6 @@
 """Which bytes a token stands for, for every kind of tokenizer, and what makes two of them one."""
 
+import itertools
 import re
 import unicodedata
 
@@ -24,7 +25,9 @@ from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
 from hf_proxy import InputError, align_traces
 from hf_proxy.records.rows import TRACE_FEATURES
+from hf_proxy.tokens.spans import byte_level
 from hf_proxy.tokens.tokenizers import encode_contexts, encode_traces, tokenizer_fingerprint
+from hf_proxy.traces.alignment import token_weights
 
 EXACT = (
     "byte_level",
@@ -336,6 +339,52 @@ def test_tokens_behind_a_composed_letter_are_exact():
         ["ê°ģ", "Â", "²", "ĠĠ", "Î©"],
         [[0, 9], [9, 10], [10, 11], [11, 13], [13, 16]],
     )
+
+
+# one letter that becomes several, several that become one, and letters that stay
+REFORMED = ["½", "¾", "…", "ﬁ", "ﬃ", "Ａ", "é", "e\u0301", "각", "\u2126", "x", " ", "İ", "㎏", "₹"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+@pytest.mark.parametrize("merges", [(), ("⁄2x", "fi", "...", "kg")], ids=["bytes", "merged"])
+def test_pieces_take_the_weight_of_the_letter_they_are_made_of(form, merges):
+    """Against letters that Python's own tables follow, for every neighbour of each."""
+    tokenizer = tiny_tokenizers.byte_level_of(*merges, normalizer=getattr(normalizers, form)())
+    for pair in itertools.product(REFORMED, repeat=2):
+        parts = [*pair, "x"]
+        seen = [unicodedata.normalize(form, part).encode() for part in parts]
+        assert b"".join(seen) == unicodedata.normalize(form, "".join(parts)).encode()
+        sizes = [len(part.encode()) for part in parts]
+        ends = np.cumsum(sizes)
+        row = {
+            "trace": "".join(parts),
+            "weighting": "logprob",
+            "frontier_spans": np.stack([ends - sizes, ends], 1).tolist(),
+            "frontier_logprobs": np.log([0.1, 0.5, 0.9]).tolist(),
+        }
+        ((ids, spans),) = encode_traces(tokenizer, [row["trace"]])
+        owner = [place for place, part in enumerate(seen) for _ in part]
+        weights = token_weights(row, spans, unit="letter")
+        masked = row | {"weighting": "mask", "frontier_spans": row["frontier_spans"][1:2]}
+        touched = token_weights(masked, spans, unit="letter")
+        at = 0
+        for piece, weight, touches in zip(
+            tokenizer.convert_ids_to_tokens(ids), weights, touched, strict=True
+        ):
+            own = {*owner[at : at + len(byte_level(piece))]}
+            at += len(byte_level(piece))
+            p = [(0.1, 0.5, 0.9)[place] for place in own]
+            assert min(p) - 1e-12 <= weight <= max(p) + 1e-12
+            assert len(own) > 1 or weight == pytest.approx(p[0], abs=1e-12)
+            assert touches == (1 in own)
+        assert at == len(owner)
+
+
+def test_pieces_of_a_half_by_hand():
+    tokenizer = tiny_tokenizers.byte_level_of(normalizer=normalizers.NFKC())
+    pieces, spans = encode(tokenizer, "a½x")
+    assert pieces == ["a", "1", "â", "ģ", "Ħ", "2", "x"]
+    assert spans == [[0, 1], [1, 2], [2, 2], [2, 2], [2, 2], [2, 3], [3, 4]]
 
 
 def test_offsets_without_blanks_mislead_nobody():

@@ -1,6 +1,7 @@
 """A frontier's confidence for text that is there already, by teacher forcing."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -23,6 +24,7 @@ def annotate_traces(
     accelerator: Processes = None,
     context: str | Callable[[Mapping], str] = TRACE_CONTEXT,
     context_name: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     max_length: int | None = None,
     too_long: str = AlignmentSettings.too_long,
     tokens_per_batch: int = TOKENS_PER_BATCH,
@@ -35,7 +37,8 @@ def annotate_traces(
     Args:
         traces: `Trace` rows of weighting `"none"`; other weightings are replaced.
         frontier, tokenizer: the model whose probabilities are taken, and its tokenizer.
-        context, context_name, max_length, too_long: as in `align_traces`, for the frontier.
+        context, context_name, chat_template_kwargs, max_length, too_long: as in `align_traces`, for
+            the frontier.
 
     Returns:
         `Dataset` of `Trace` rows of weighting `"logprob"`, spans being the frontier's tokens.
@@ -51,6 +54,7 @@ def annotate_traces(
         tokenizer,
         context=context,
         context_name=context_name,
+        chat_template_kwargs=chat_template_kwargs,
         max_length=max_length,
         too_long=too_long,
     )

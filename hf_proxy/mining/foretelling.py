@@ -47,6 +47,7 @@ def foretell_gain(
     accelerator: Processes = None,
     context: str = "chat",
     system_prompt: str | None = SYSTEM_PROMPT,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     max_new_tokens: int = MAX_ANSWER_TOKENS,
     temperature: float = MiningSettings.temperature,
     batch_size: int = MiningSettings.batch_size,
@@ -70,7 +71,7 @@ def foretell_gain(
         output_dir: every answer as it comes, so that an interrupted call goes on where it was; at
             the end `foretold.json` and, with right answers, `items.jsonl`.
         accelerator: who shares the work; None: this process alone.
-        context, system_prompt: see `read_prompts`.
+        context, system_prompt, chat_template_kwargs: see `read_prompts`.
         max_new_tokens: of an answer; one that is cut is graded as it is, and counted.
         temperature: 0: decoding is greedy.
         batch_size: problems that are answered together.
@@ -120,6 +121,7 @@ def foretell_gain(
             verdict=verdict,
             context=context,
             system_prompt=system_prompt,
+            chat_template_kwargs=chat_template_kwargs,
         )
     pairs = [(own.divergence_beta, own.plausibility_alpha) for own in settings]
     folder = None if output_dir is None else Path(output_dir)
@@ -133,7 +135,8 @@ class Foreteller:
 
     Args:
         miner: of the pair; its settings say how long answers are and how many are written together.
-        problems, answer_pattern, verdict, context, system_prompt: of `foretell_gain`.
+        problems, answer_pattern, verdict, context, system_prompt, chat_template_kwargs: of
+            `foretell_gain`.
         amateur_processing_class: None: the expert's.
 
     Raises:
@@ -150,6 +153,7 @@ class Foreteller:
         verdict: bool = True,
         context: str = "chat",
         system_prompt: str | None = SYSTEM_PROMPT,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ):
         check_foretellable(miner.settings)
         self.miner = miner
@@ -157,7 +161,11 @@ class Foreteller:
         self.amateur_tokenizer = amateur_processing_class or self.tokenizer
         rows = problems if isinstance(problems, Dataset) else Dataset.from_list(list(problems))
         self.prompts: Prompts = read_prompts(
-            rows, self.tokenizer, context=context, system_prompt=system_prompt
+            rows,
+            self.tokenizer,
+            context=context,
+            system_prompt=system_prompt,
+            chat_template_kwargs=chat_template_kwargs,
         )
         miner.check_lengths(self.prompts)
         self.gold = read_gold(rows, self.prompts.example_id, answer_pattern) if verdict else None

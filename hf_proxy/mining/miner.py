@@ -167,6 +167,8 @@ class Miner:
     def describe(self, prompts: Prompts) -> dict[str, Any]:
         """What decides the rows, by value or by hash; the same on every rank."""
         models = {"expert": self.expert, "amateur": self.amateur}
+        # named only where there are any: folders of a version without them are gone on with
+        given = {"chat_template_kwargs": dict(prompts.chat_template_kwargs)}
         return {
             "settings": vars(self.settings),
             "prompts": fingerprint([prompts.example_id, prompts.input_ids]),
@@ -181,6 +183,7 @@ class Miner:
                 name: [weights_checksum(model), str(unwrapped(model).dtype)]
                 for name, model in models.items()
             },
+            **(given if prompts.chat_template_kwargs else {}),
         }
 
     def _describe_answers(self, prompts: Prompts) -> dict[str, str]:

@@ -51,6 +51,7 @@ def mine_soft_targets(
     accelerator: Processes = None,
     context: str = "chat",
     system_prompt: str | None = SYSTEM_PROMPT,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     max_new_tokens: int = MiningSettings.max_new_tokens,
     temperature: float = MiningSettings.temperature,
     batch_size: int = MiningSettings.batch_size,
@@ -77,7 +78,7 @@ def mine_soft_targets(
         amateur_processing_class: the amateur's, checked token by token; None: unchecked, and said.
         output_dir: shards, `mining.json` (settings) and `provenance.json`.
         accelerator: who shares the work; None: this process alone.
-        context, system_prompt: see `read_prompts`.
+        context, system_prompt, chat_template_kwargs: see `read_prompts`.
         max_new_tokens: of each trajectory (paper: 128).
         temperature: 0 for greedy; above, plain sampling (no top-k, no top-p).
         batch_size: prompts that are generated together.
@@ -120,7 +121,13 @@ def mine_soft_targets(
         processing_class = tokenizer_of(processing_class)
         if amateur_processing_class is not None:
             amateur_processing_class = tokenizer_of(amateur_processing_class)
-        read = read_prompts(prompts, processing_class, context=context, system_prompt=system_prompt)
+        read = read_prompts(
+            prompts,
+            processing_class,
+            context=context,
+            system_prompt=system_prompt,
+            chat_template_kwargs=chat_template_kwargs,
+        )
         answers = None
         if only_correct:
             found = read_answers(prompts, read.example_id)
@@ -292,6 +299,12 @@ def _open_folder(folder: Path, content: Mapping[str, Any]) -> None:
         known = with_later(theirs["settings"])
         pairs = [(n, known.get(n), v) for n, v in mine["settings"].items()]
         differing += [f"{name} ({old!r}, now {new!r})" for name, old, new in pairs if old != new]
+    is_chat = "{prompt}" not in mine["template"]
+    if is_chat and "prompts" in differing and not {"template", "num_prompts"} & {*differing}:
+        differing[differing.index("prompts")] = (
+            "prompts, or with another text of them by the same template (a date, "
+            "chat_template_kwargs)"
+        )
     if differing:
         raise InputError.at(
             f"the folder was mined with other {', '.join(differing)}",

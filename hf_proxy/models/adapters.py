@@ -36,20 +36,16 @@ def needs_rows_apart(model: Any) -> bool:
     )
 
 
-def generation_groups(model: Any, lengths: list[int]) -> list[list[int]]:
-    """Which prompts may be written after together, so that each has what it has alone.
-
-    Virtual tokens stand before the padding and PEFT then counts it as text, so such prompts meet
-    only their equals in length.
-    """
+def is_across_rows(model: Any) -> bool:
+    """Whether a row of a batch is read through the others of it, their padding included."""
     config = active_config(model)
-    if config is not None and config.peft_type in _ACROSS_TOKENS:
-        return [[i] for i in range(len(lengths))]
-    if not num_virtual_tokens(model):
-        return [list(range(len(lengths)))]
-    return [
-        [i for i, length in enumerate(lengths) if length == own] for own in sorted(set(lengths))
-    ]
+    return config is not None and config.peft_type in _ACROSS_TOKENS
+
+
+def drops_under_checkpointing(model: Any) -> bool:
+    """Whether the adapter stands in a cache, which a checkpointed layer runs without."""
+    config = active_config(model)
+    return config is not None and config.peft_type in _IN_THE_CACHE
 
 
 def check_adapter(model: Any) -> None:

@@ -5,8 +5,9 @@ model ships with would make another distribution of it than the one that is meas
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,12 +19,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from hf_proxy.models.access import head_width, output_head, unwrapped
-from hf_proxy.models.adapters import (
-    check_adapter,
-    generation_groups,
-    generation_inputs,
-)
+from hf_proxy.models.access import adapters_off, head_width, output_head, unwrapped
+from hf_proxy.models.adapters import active_config, check_adapter, generation_inputs
+from hf_proxy.models.groups import writing_groups
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import fingerprint
 
@@ -84,28 +82,37 @@ def generate(
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0}
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        eos_token_id=end_ids,
-        pad_token_id=pad_id,
-        use_cache=True,
-        **sampling,
-    )
+    config = GenerationConfig(eos_token_id=end_ids, pad_token_id=pad_id, use_cache=True, **sampling)
     trajectories: list[list[int]] = [[] for _ in prompts]
     allowed = vocabulary_ids(processing_class) if allowed is None else allowed
     only = LogitsProcessorList([OnlyTokens({*allowed, *end_ids}, head_width(model))])
-    with (
-        clean_generation(model, config),
-        _own_draws(model.device, seed),
-        contiguous_head(model),
-    ):
-        for group in generation_groups(model, list(map(len, prompts))):
-            own = [prompts[i] for i in group]
-            found_BT = model.generate(logits_processor=only, **padded_inputs(model, own, pad_id))
-            new_BT = found_BT[:, max(map(len, own)) :]
-            for i, row in zip(group, new_BT.tolist(), strict=True):
-                trajectories[i] = up_to_end(row, end_ids)
+    write = partial(_written, model, pad_id)
+    try_one = partial(write, prompts[:1], only, 1)
+    with clean_generation(model, config), contiguous_head(model), _named_failure(model, try_one):
+        with _own_draws(model.device, seed):  # their measurement draws too
+            groups = writing_groups(model, prompts, max_new_tokens, write)
+        with _own_draws(model.device, seed):
+            for group in groups:
+                rows = write([prompts[i] for i in group], only, max_new_tokens)
+                for i, row in zip(group, rows, strict=True):
+                    trajectories[i] = up_to_end(row, end_ids)
     return trajectories
+
+
+def _written(
+    model: Any,
+    pad_id: int,
+    prompts: list[list[int]],
+    processors: LogitsProcessorList,
+    max_new_tokens: int,
+) -> list[list[int]]:
+    """What stands behind each prompt of one batch, padding behind its end included."""
+    found_BT = model.generate(
+        logits_processor=processors,
+        max_new_tokens=max_new_tokens,
+        **padded_inputs(model, prompts, pad_id),
+    )
+    return found_BT[:, max(map(len, prompts)) :].tolist()
 
 
 def pad_id_of(tokenizer: PreTrainedTokenizerBase, end_ids: list[int]) -> int:
@@ -168,6 +175,37 @@ def clean_generation(model: Any, config: GenerationConfig) -> Iterator[None]:
             for name in names:
                 vars(module).pop(name, None)
             vars(module).update(own)
+
+
+@contextmanager
+def _named_failure(model: Any, try_one: Callable[[], Any]) -> Iterator[None]:
+    """What PEFT cannot write, and the model without the adapter can, is said by its name.
+
+    Prefixes are keys and values of one shape for every layer, and there are models whose layers
+    keep another shape or a state (latent attention, a recurrence); adapters may wrap layers whose
+    output their model takes apart.
+    """
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        config = active_config(model)
+        if config is None:
+            raise
+        try:
+            with adapters_off(model):
+                try_one()
+        except Exception:  # it is not the adapter
+            raise error from None
+        inner = type(model.get_base_model()).__name__
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        raise InputError.at(
+            f"PEFT cannot write with an adapter of type {kind} on {inner} "
+            f"({type(error).__name__}: {error})",
+            remedy="use an adapter of another type, as LORA on the attention's projections",
+            field="adapter",
+        ) from error
 
 
 @contextmanager

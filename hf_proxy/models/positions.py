@@ -8,6 +8,9 @@ from torch import nn
 from hf_proxy.models.access import unwrapped
 from hf_proxy.models.adapters import num_virtual_tokens
 
+# kinds of rotary angles that are the same for every length, though some name a length of their own
+_STATIC = ("default", "linear", "yarn", "llama3", "proportional")
+
 
 def window_of(model: Any) -> int | None:
     """How many tokens of text the model's positions reach; None where its config says no end."""
@@ -28,13 +31,32 @@ def length_kinds(model: nn.Module, num_tokens: Sequence[int]) -> list[tuple[int,
     Args:
         num_tokens: that the forward pass reads of each row.
     """
-    borders = set(_borders(model))
+    num_virtual = num_virtual_tokens(unwrapped(model))
+    borders = {(border - num_virtual, is_dynamic) for border, is_dynamic in _borders(model)}
     return [
         tuple(
             (length if is_dynamic else border) if length > border else 0
             for border, is_dynamic in sorted(borders)
         )
         for length in num_tokens
+    ]
+
+
+def writing_kinds(
+    model: nn.Module, lengths: Sequence[int], max_new_tokens: int
+) -> list[tuple[int, ...]]:
+    """The same for prompts that are written after: a text that grows over a border is of its own.
+
+    Args:
+        lengths: tokens of each prompt.
+        max_new_tokens: most tokens behind it.
+    """
+    longest = [length + max_new_tokens - 1 for length in lengths]  # the last one is never read
+    kinds = zip(length_kinds(model, lengths), length_kinds(model, longest), strict=True)
+    # where nothing changes on the way they are of one kind; else only texts of one length are
+    return [
+        now if now == then else (*now, length)
+        for length, (now, then) in zip(lengths, kinds, strict=True)
     ]
 
 
@@ -48,8 +70,7 @@ def _borders(model: nn.Module) -> Iterator[tuple[int, bool]]:
             if "dynamic" in kind:
                 if (window := getattr(config, "max_position_embeddings", None)) is not None:
                     yield window, True
-            elif kind != "default":
-                # static kinds (yarn, llama3) have the number too: one group more, nothing else
+            elif kind not in _STATIC:
                 border = parameters.get("original_max_position_embeddings")
                 border = border or getattr(config, "original_max_position_embeddings", None)
                 if border is not None:

@@ -147,8 +147,8 @@ def _sight(model: Any, device: torch.device, processes: Processes) -> _Sight:
             (later, other + row),
         )
     )
-    moved = _spacings(here - there, model, here)
-    noise = _spacings(here - beside, model, here)
+    moved = spacings(here - there, model, here)
+    noise = spacings(here - beside, model, here)
     # the middle one of the positions before the change: what looks ahead moves them all, while
     # an expert chosen otherwise by a rounding moves one
     ahead = float(moved[:-1].median())
@@ -186,7 +186,7 @@ def _packed_moved(model: Any, num_tokens: int, device: torch.device) -> list[flo
         logger.info("%s takes no packed line: %s", type(model).__name__, error)
         return [math.inf, math.inf]
     shape, stands, leaks = (
-        float(_spacings(one - two, model, alone).max())
+        float(spacings(one - two, model, alone).max())
         for one, two in ((alone, beside), (alone, packed), (packed, with_other))
     )
     if math.isnan(stands + leaks):
@@ -222,7 +222,7 @@ def _head_output(
     return torch.cat(parts)[: len(places)]
 
 
-def _spacings(moved_PV: Tensor, model: Any, logits_PV: Tensor) -> Tensor:
+def spacings(moved_PV: Tensor, model: Any, logits_PV: Tensor) -> Tensor:
     """The largest move at each place, in spacings of the coarsest dtype at the largest logit."""
     # many models round to float32 in their norms, whatever the dtype of their weights
     dtypes = {torch.float32, model.dtype, *(p.dtype for p in model.parameters())}
@@ -279,14 +279,19 @@ def _windows(entries: Any) -> Iterator[int]:
 
 def _rows(model: Any, num_tokens: int) -> tuple[list[int], list[int], list[int]]:
     """Three rows of ordinary ids; the last two differ at every place."""
-    size = getattr(model.get_input_embeddings(), "num_embeddings", None)
-    size = size or model.config.get_text_config().vocab_size
-    special = set(_ids_with_a_meaning(model.config.to_dict()))
-    ids = [token for token in range(min(size, 4096)) if token not in special] or [0]
+    ids = ordinary_ids(model)
     # a generator of its own: the process's streams stay
     row, one = np.random.default_rng(0).integers(len(ids), size=(2, num_tokens)).tolist()
     other = [(place + max(1, len(ids) // 2)) % len(ids) for place in one]
     return [ids[i] for i in row], [ids[i] for i in one], [ids[i] for i in other]
+
+
+def ordinary_ids(model: Any) -> list[int]:
+    """Ids that the model reads and on which its config acts in no way of its own."""
+    size = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    size = size or model.config.get_text_config().vocab_size
+    special = set(_ids_with_a_meaning(model.config.to_dict()))
+    return [token for token in range(min(size, 4096)) if token not in special] or [0]
 
 
 def _ids_with_a_meaning(entries: Any) -> Iterator[int]:

@@ -119,7 +119,7 @@ class Setting:
         """Why a metric of two settings does not compare.
 
         `"bits_per_byte"` asks only that traces and context be equal, so it compares across
-        tokenizers.
+        tokenizers; in chats each may have its own template, not one rendered in two ways.
 
         Returns:
             the differing parts, empty if it compares, and a note on what to keep in mind.
@@ -129,7 +129,11 @@ class Setting:
         differing, note = self.differing(other), ""
         if metric == "bits_per_byte":
             differing = [part for part in differing if part.startswith(("traces:", "context:"))]
-            if all(str(s.parts.get("context")).startswith("chat") for s in (self, other)):
+            chats = [str(s.parts.get("context")).split() for s in (self, other)]
+            # one template and tokenizer, two texts: of another day, or told something else
+            is_one = chats[0][:2] == chats[1][:2]
+            is_one &= self.parts.get("tokenizer") == other.parts.get("tokenizer")
+            if chats[0][:1] == chats[1][:1] == ["chat"] and not is_one:
                 differing = [part for part in differing if not part.startswith("context:")]
                 note = "each model saw the prompt in its own chat template"
         return differing, note

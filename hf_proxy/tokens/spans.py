@@ -71,7 +71,7 @@ def byte_ends(
         if ends is not None and traced is None:
             return ends
         if ends is not None:
-            return np.rint(np.interp(ends, *traced)).astype(int).tolist()
+            return _followed_back(ends, *traced)
     if tokenizer.unk_token_id in ids:
         return f"the tokenizer has no token for {_first_unknown(tokenizer, text)}"
     if rewrites:
@@ -108,6 +108,20 @@ def _rewritten(
         num_bytes += len(letter.encode())
         last_start, last_end = start, end
     return seen, ([*seen_at, num_bytes], [*text_at, byte_at[-1]])
+
+
+def _followed_back(ends: list[int], seen_at: list[int], text_at: list[int]) -> list[int]:
+    """Ends in a rewritten text as ends in the text itself.
+
+    One that lies between two borders stays between them where there is a byte to stay on: each
+    piece of a letter that was made several is a piece of it, and of no other.
+    """
+    found = np.rint(np.interp(ends, seen_at, text_at)).astype(int)
+    part = np.searchsorted(seen_at, ends, side="right") - 1
+    inside = np.asarray(seen_at)[part] < ends
+    low, high = (np.asarray(text_at)[part[inside] + step] for step in (0, 1))
+    found[inside] = np.clip(found[inside], low + (high > low + 1), np.maximum(high - 1, low))
+    return found.tolist()
 
 
 def _spelt(

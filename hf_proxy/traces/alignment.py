@@ -46,6 +46,7 @@ def align_traces(
     *,
     context: str | Callable[[Mapping], str] = TRACE_CONTEXT,
     context_name: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     unit: str = AlignmentSettings.unit,
     minmax_over: str | None = AlignmentSettings.minmax_over,
     max_length: int | None = None,
@@ -64,6 +65,8 @@ def align_traces(
             with the prompt as user turn and the generation prompt; or a function of the row.
             Context and trace are tokenized apart, special tokens on the context only.
         context_name: required with a function: what the setting calls it.
+        chat_template_kwargs: with `"chat"`: what its template reads beside the turns, as
+            `{"enable_thinking": False}`. The setting holds what was rendered.
         unit: `"letter"` (published), or `"byte"`: every byte counts alike.
         minmax_over: `"trace"` (published), `"dataset"` (over all labels of all rows), or None.
         max_length: most tokens of context and trace together. None: no limit here; scoring
@@ -79,6 +82,7 @@ def align_traces(
     settings = AlignmentSettings(
         context=context,
         context_name=context_name,
+        chat_template_kwargs=chat_template_kwargs,
         unit=unit,
         minmax_over=minmax_over,
         max_length=max_length,
@@ -97,7 +101,12 @@ def align_rows(
     """
     traces = traces.with_format(None)
     check_unique_ids(traces["example_id"])
-    context = read_context(settings.context, tokenizer, name=settings.context_name)
+    context = read_context(
+        settings.context,
+        tokenizer,
+        name=settings.context_name,
+        chat_template_kwargs=settings.chat_template_kwargs,
+    )
     contexts = []
     for index, row in enumerate(traces):
         check_trace(row, index=index)
@@ -114,7 +123,7 @@ def align_rows(
         "traces": traces_fingerprint(traces),
         "num_traces": len(traces),
         "tokenizer": tokenizer_fingerprint(tokenizer),
-        "context": context.setting,
+        "context": context.setting_of(traces, contexts),
         "unit": settings.unit,
         "minmax_over": settings.minmax_over,
         "max_length": settings.max_length,
@@ -136,7 +145,7 @@ def align_rows(
                 "setting_parts": setting_parts,
             }
 
-    # rows and rendered contexts in their order: a chat template may print today's date
+    # rows and rendered contexts in their order: a function may render another text under one name
     # and a pad token, which the setting leaves out, may stand in a text
     added = tokenizer.get_added_vocab()
     key = fingerprint([setting_parts, list(traces["example_id"]), contexts, added])
@@ -161,17 +170,21 @@ def token_weights(
         row: a `Trace`.
         spans: bytes of the trace that each label covers, tiling it in order. A label
             that covers no byte takes the weight of the byte that follows it (of the last byte at
-            the end): it stands for no letter of its own.
+            the end): a dummy space stands for no letter of its own, a piece of a letter that a
+            normaliser made several, inside it, for that one.
     """
     trace = row["trace"]
     frontier = np.asarray(row.get("frontier_spans") or [], dtype=np.int64).reshape(-1, 2)
     if row["weighting"] == "none" or (row["weighting"] == "mask" and not len(frontier)):
         return np.ones(len(spans))
     if row["weighting"] == "mask":
-        # a label is touched when some masked span starts before its end and ends after its start
+        # a label is touched when some masked span starts before its end and ends after its start;
+        # one without a byte only inside a letter, of which it is a piece
+        data = np.frombuffer(trace.encode() + b"\0", dtype=np.uint8)
+        is_piece = (spans[:, 1] > spans[:, 0]) | (data[spans[:, 0]] & 0xC0 == 0x80)
         before = np.searchsorted(frontier[:, 0], spans[:, 1], side="left")
         ended = np.searchsorted(frontier[:, 1], spans[:, 0], side="right")
-        return ((before > ended) & (spans[:, 1] > spans[:, 0])).astype(np.float64)
+        return ((before > ended) & is_piece).astype(np.float64)
     probability = np.exp(np.asarray(row["frontier_logprobs"], dtype=np.float64))
     byte_probability = np.repeat(probability, frontier[:, 1] - frontier[:, 0])
     share = np.ones(len(byte_probability))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 UNITS = ("letter", "byte")
 MINMAX_OVER = ("trace", "dataset", None)
@@ -18,6 +19,7 @@ class AlignmentSettings:
 
     context: str | Callable[[Mapping], str] = TRACE_CONTEXT
     context_name: str | None = None
+    chat_template_kwargs: Mapping[str, Any] | None = None
     unit: str = "letter"  # published
     minmax_over: str | None = "trace"  # published
     max_length: int | None = None

@@ -7,8 +7,15 @@ from typing import Any
 from datasets import Dataset
 
 from hf_proxy.models.access import scoring_mode
-from hf_proxy.models.probes import why_not_packed
+from hf_proxy.models.adapters import (
+    active_config,
+    check_causal_adapter,
+    drops_under_checkpointing,
+)
+from hf_proxy.models.positions import length_kinds, window_of
+from hf_proxy.models.probes import require_causal, why_not_packed
 from hf_proxy.records.errors import InputError
+from hf_proxy.training.rows import check_longest
 
 # arguments of SFTTrainer that this trainer does not read, and the remedy
 _UNREAD = {
@@ -136,15 +143,65 @@ def check_in_memory(rows: Any, name: str) -> None:
 LONGEST_LINE = 4096  # tokens of packed rows to come; a window beyond it is not probed; chosen here
 
 
-def check_rows_apart(model: Any, accelerator: Any) -> None:
-    """Refuse to pack rows that would see each other.
+def check_model(model: Any, args: Any, accelerator: Any) -> None:
+    """Refuse a model whose loss would not be that of its rows, each by itself.
+
+    Args:
+        model: as the trainer holds it; every rank runs the same forwards on it.
+        args: the trainer's.
 
     Raises:
-        InputError: `padding_free=True` with such a model.
+        InputError: it looks ahead, an adapter would be dropped under gradient checkpointing, or
+            packed rows would see each other.
     """
     with scoring_mode(model) as bare, accelerator.autocast():
-        why_not = why_not_packed(
-            bare, longest=LONGEST_LINE, device=accelerator.device, processes=accelerator
+        check_causal_adapter(bare)
+        where = {"device": accelerator.device, "processes": accelerator}
+        require_causal(bare, **where)
+        why_not = why_not_packed(bare, longest=LONGEST_LINE, **where) if args.padding_free else ""
+        if why_not:
+            raise InputError.at(why_not, remedy="set padding_free=False")
+        checkpoints = args.gradient_checkpointing or args.activation_checkpointing
+        if drops_under_checkpointing(bare) and (checkpoints or bare.is_gradient_checkpointing):
+            raise InputError.at(
+                f"an adapter of type {active_config(bare).peft_type.value} stands in a cache, and "
+                "layers under gradient checkpointing run without one",
+                remedy="set gradient_checkpointing=False",
+                field="gradient_checkpointing",
+            )
+
+
+def check_lengths(rows: Any, name: str, model: Any, args: Any, *, to_the_end: bool) -> None:
+    """Refuse rows that would be cut, and rows of a batch that would turn each other's positions.
+
+    Some models choose the rotary angles of a whole batch by its longest row (LongRoPE), so a short
+    row beside a long one would be read otherwise than alone.
+
+    Args:
+        rows, name: a set of the trainer's, and which one.
+        model: unwrapped.
+        to_the_end: forwards end before a row's last token, else at its last kept step.
+
+    Raises:
+        InputError: naming set and row.
+    """
+    check_longest(rows, name, window_of(model), args.max_length)
+    training = name.startswith("train")
+    if (args.train_batch_size if training else args.eval_batch_size) == 1:
+        return
+    read = [len(ids) - 1 for ids in rows["input_ids"]]
+    if not to_the_end:
+        read = [max(position, default=1) for position in rows["position"]]
+    kinds = length_kinds(model, read)
+    other = next((place for place, kind in enumerate(kinds) if kind != kinds[0]), None)
+    if other is not None:
+        size = f"per_device_{'train' if training else 'eval'}_batch_size"
+        raise InputError.at(
+            f"it reads {read[other]} tokens and row {rows[0]['example_id']} reads {read[0]}, on "
+            f"two sides of a length beyond which {type(model).__name__} turns the positions of a "
+            "whole batch otherwise",
+            remedy=f"set {size}=1, or give rows of one side",
+            source=name,
+            row=rows[other]["example_id"],
+            field="input_ids",
         )
-    if why_not:
-        raise InputError.at(why_not, remedy="set padding_free=False")

@@ -1,6 +1,6 @@
 """Rows that a run mines for itself: from the callback that mines to the trainer that learns."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class Feeding:
         self.mined_with = dict(mined_with)
         self._tokenizer: PreTrainedTokenizerBase | None = None  # of the trainer that accepted
         self._keep_all = False
+        self._check: Callable[[Dataset, str], None] | None = None
         self._rows: FedRows | None = None
         self._source: Path | None = None
 
@@ -66,14 +67,21 @@ class Feeding:
         """Whether no mining of the run has given rows yet."""
         return self._rows is None
 
-    def accept(self, tokenizer: PreTrainedTokenizerBase, *, keep_all: bool) -> None:
+    def accept(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        keep_all: bool,
+        check: Callable[[Dataset, str], None],
+    ) -> None:
         """The trainer takes the rows of the run that is about to begin.
 
         Args:
             tokenizer: the trainer's.
             keep_all: rows without a kept step teach too (`sft_weight`).
+            check: `check(rows, name)` refuses rows that its model cannot learn from.
         """
-        self._tokenizer, self._keep_all = tokenizer, keep_all
+        self._tokenizer, self._keep_all, self._check = tokenizer, keep_all, check
 
     def begin(self, tokenizer: PreTrainedTokenizerBase, source: Path) -> None:
         """A run begins, without rows.
@@ -117,6 +125,8 @@ class Feeding:
         rows = with_kept_steps(
             load_soft_targets(folder), str(folder), self._tokenizer, keep_all=self._keep_all
         )
+        if self._check is not None:
+            self._check(rows, f"train_dataset {folder}")
         self._rows = FedRows(rows, number, step)
 
     def draw(self, step: int, num_rows: int, seed: int) -> list[dict[str, Any]]:

@@ -27,16 +27,16 @@ from trl import SFTTrainer
 from hf_proxy.mining.correctness import read_answers
 from hf_proxy.models.access import head_width, input_rows, unwrapped
 from hf_proxy.models.logits import kept_logits
-from hf_proxy.models.positions import window_of
 from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.tokens.tokenizers import tokenizer_of
 from hf_proxy.training.checks import (
     check_arguments,
     check_fed,
     check_in_memory,
+    check_lengths,
     check_mining_fields,
+    check_model,
     check_parallelism,
-    check_rows_apart,
 )
 from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, TrajectoryCollator
 from hf_proxy.training.config import SelectiveSFTConfig
@@ -45,7 +45,6 @@ from hf_proxy.training.learnt import LearntSteps
 from hf_proxy.training.loss import LossSums, loss_counts, prefers_target_token, selective_loss
 from hf_proxy.training.online import OnlineContrast
 from hf_proxy.training.rows import (
-    check_longest,
     check_trainable,
     for_each_set,
     trajectories_of,
@@ -83,7 +82,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         InputError: a row that does not fit (ids beyond the vocabulary, more tokens than the model's
             window or `max_length`, positions or probabilities that are none), a set of another
             tokenizer or one that is streamed, no kept step at all, an argument of `SFTTrainer` or a
-            field of `args` that would change nothing, packed rows that would see each other.
+            field of `args` that would change nothing, what `check_model` and `check_lengths` name.
     """
 
     loss_is_scaled_for_ga: Any = True  # Trainer: the sum is divided by the whole step already
@@ -144,9 +143,9 @@ class SelectiveSFTTrainer(SFTTrainer):
         finally:
             args.padding_free, args.dataset_kwargs = padding_free, kwargs
         assert self.model is not None
-        self._may_pack = not padding_free
+        self._is_checked = False
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # whose weights stand later
-            self._require_rows_apart(self.model)
+            self._check_model(self.model)
         check_parallelism(self.accelerator.parallelism_config)
         self.add_callback(LearntSteps())
         self._online: OnlineContrast | None = None
@@ -189,7 +188,8 @@ class SelectiveSFTTrainer(SFTTrainer):
             check_trainable(rows, name, input_rows(bare), head_width(bare))
         else:
             self._online.check_readable(rows, name)
-        check_longest(rows, name, window_of(bare), args.max_length)
+        to_the_end = self._online is not None or self._sft_weight > 0
+        check_lengths(rows, name, bare, args, to_the_end=to_the_end)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """As `Trainer`'s; a set given here is read and refused as the constructor's are."""
@@ -219,7 +219,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         if self._feeding is not None:
             check_mining_fields(self.args, self._feeding.mined_with)
             tokenizer = cast(Any, self.processing_class)
-            self._feeding.accept(tokenizer, keep_all=self._sft_weight > 0)
+            self._feeding.accept(tokenizer, keep_all=self._sft_weight > 0, check=self._check)
         return super().get_train_dataloader()
 
     def _get_train_sampler(self, train_dataset=None):
@@ -270,7 +270,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         any kept step the loss is 0, and still part of the graph, so that ranks do not wait.
         """
         assert not return_outputs, "no logits are kept, see prediction_step"
-        self._require_rows_apart(model)
+        self._check_model(model)
         if "rows" in inputs:  # of an evaluation; those of a step have their targets
             assert self._online is not None
             inputs = self._collate(self._online.single_rows(inputs["rows"], self.accelerator))
@@ -310,10 +310,10 @@ class SelectiveSFTTrainer(SFTTrainer):
         parts = zip(sums, counts.clamp(min=1), strict=False)  # one sum without sft_weight
         return sum(part / count for part, count in parts) * ranks
 
-    def _require_rows_apart(self, model: Any) -> None:
-        if not self._may_pack:
-            check_rows_apart(model, self.accelerator)
-            self._may_pack = True
+    def _check_model(self, model: Any) -> None:
+        if not self._is_checked:
+            check_model(model, self.args, self.accelerator)
+            self._is_checked = True
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Our figures in the row of the training loss, and the steps learnt in the last row."""

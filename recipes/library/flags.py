@@ -43,7 +43,8 @@ class RecipeParser(TrlParser):
             if action.nargs is None and kind_of_hint(self.hints[action.dest])[0] is bool:
                 action.nargs, action.const = "?", True  # --bf16 alone is --bf16 true
             if action.nargs != 0:
-                action.type = self._reader(action)
+                is_mapping = get_origin(kind_of_hint(self.hints[action.dest])[0]) is dict
+                action.type = _mapping if is_mapping else self._reader(action)
                 action.choices = None
 
     def parse(self, argv: Sequence[str]) -> tuple[Any, ...]:
@@ -162,6 +163,8 @@ class RecipeParser(TrlParser):
         read: Any = action.type
         if value is None and is_own and type(None) not in get_args(hint):
             raise ValueError("it is empty")
+        if is_own and get_origin(kind) is dict and isinstance(value, dict):
+            return value
         if isinstance(value, (list, dict)) and is_own and not (several and isinstance(value, list)):
             raise ValueError(f"expected one value, found {json.dumps(value)}")
         if is_own and several:
@@ -171,6 +174,17 @@ class RecipeParser(TrlParser):
             return value  # the trainer's own business
         is_plain = is_own or kind in (int, float, bool) or get_origin(kind) is Literal
         return read(str(value)) if is_plain else value
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """A mapping in JSON, as a shell hands it over."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no mapping of names to values")
+    return value
 
 
 def _split_config(word: str) -> list[str]:

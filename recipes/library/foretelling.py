@@ -51,6 +51,13 @@ class ForetellConfig(RecipeConfig):
     system_prompt: str | None = field(
         default=SYSTEM_PROMPT, metadata={"help": "System turn under context=chat."}
     )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "With context=chat: what the template reads beside the turns, as "
+            '{"enable_thinking": false} (JSON; in YAML a mapping).'
+        },
+    )
     max_new_tokens: int = field(
         default=MAX_ANSWER_TOKENS,
         metadata={"help": "Most tokens of an answer; one that is cut is graded as it is."},
@@ -137,6 +144,7 @@ def foretell(config: ForetellConfig) -> dict[str, Any]:
         accelerator=accelerator,
         context=newlines(config.context),
         system_prompt=config.system_prompt,
+        chat_template_kwargs=config.chat_template_kwargs,
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
         batch_size=config.batch_size,

@@ -119,6 +119,8 @@ def _flag(name: str, hint: Any) -> str:
         value = "{" + ",".join(map(str, get_args(kind))) + "}"
     elif kind is bool:
         value = "[true|false]"
+    elif get_origin(kind) is dict:
+        value = "JSON"
     else:
         value = _PLACEHOLDERS.get(kind, "TEXT")
     return f"--{name} {value}{' ...' if several else ''}".rstrip()
