@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hf_proxy import __version__
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, run
 from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.records.defaults import TOKENS_PER_BATCH
+from hf_proxy.records.defaults import LAST_TOKENS, TOKENS_PER_BATCH
 from hf_proxy.traces.settings import TRACE_CONTEXT
 
 if TYPE_CHECKING:
@@ -72,6 +73,17 @@ class ScoreConfig(RecipeConfig):
     too_long: Literal["error", "drop"] = field(
         default="error", metadata={"help": "What to do with traces beyond max_length."}
     )
+    statistics: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Statistics of the traces to show too, as ce, freq_top5; 'all' shows each. "
+            "All of them stand in scores.jsonl."
+        },
+    )
+    last_tokens: int = field(
+        default=LAST_TOKENS,
+        metadata={"help": "The statistics are of so many tokens at the end of a trace; 0: all."},
+    )
     tokens_per_batch: int = field(
         default=TOKENS_PER_BATCH,
         metadata={"help": "Tokens of one forward pass, with padding; fewer take less memory."},
@@ -97,6 +109,7 @@ class ScoreConfig(RecipeConfig):
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_traces", "max_length", "tokens_per_batch")
+        at_least(self, 0, "last_tokens")
 
 
 def main(config: ScoreConfig) -> dict[str, Any]:
@@ -116,9 +129,13 @@ def main(config: ScoreConfig) -> dict[str, Any]:
     from hf_proxy.recipes.library.checkpoints import find_checkpoints
     from hf_proxy.records.lines import write_lines
     from hf_proxy.records.storage import provenance_of, write_text
+    from hf_proxy.scoring.statistics import STATISTIC_NAMES, check_statistics
     from hf_proxy.traces.reading import load_traces
 
     accelerator = Accelerator()
+    statistics = STATISTIC_NAMES
+    if config.statistics != ["all"]:
+        statistics = check_statistics(config.statistics)
     with stop_together(accelerator):
         traces = load_traces(
             config.traces, format=None if config.traces_format == "auto" else config.traces_format
@@ -134,6 +151,7 @@ def main(config: ScoreConfig) -> dict[str, Any]:
     comparisons = _comparisons(scores)
     if accelerator.is_main_process:
         _print_scores(scores, facts)
+        _print_statistics(scores, statistics)
         for (a, b), result in comparisons:
             print(_sentence(scores[a], scores[b], result))
         if config.output_dir is not None:
@@ -162,9 +180,10 @@ def _score(
         load_tokenizer,
         weights_fingerprint,
     )
-    from hf_proxy.records.scores import ProxyScore
+    from hf_proxy.records.scores import ProxyScore, Setting
     from hf_proxy.records.storage import cache_dir, fingerprint, write_text
     from hf_proxy.scoring.scoring import score_traces, setting_of
+    from hf_proxy.scoring.statistics import statistics_parts
     from hf_proxy.traces.alignment import align_traces
 
     start = time.perf_counter()
@@ -180,15 +199,16 @@ def _score(
         )
         setting = setting_of(aligned, divisor=config.divisor)
         weights = weights_fingerprint(checkpoint)
+    last_tokens = config.last_tokens or None
+    of_all = Setting(setting.parts | statistics_parts(last_tokens))
     how = [config.dtype, config.attn_implementation, accelerator.device.type]
-    path = cache_dir() / f"score-{fingerprint([__version__, weights, setting.hash, how])}.json"
+    path = cache_dir() / f"score-{fingerprint([__version__, weights, of_all.hash, how])}.json"
     # the main process decides for all: a rank that found no file would wait for the others'
     # forwards
     found = from_main(accelerator, lambda: _cached(path) if config.use_score_cache else None)
     fact = {"weights": weights, "dtype": config.dtype, "device": accelerator.device.type}
     score = None if found is None else ProxyScore.from_json(found)
-    # a version that counted ties as wins may have left another number for the same setting
-    if score is not None and score.tied_share is not None:
+    if score is not None:
         score = dataclasses.replace(score, model_id=checkpoint.name, step=checkpoint.step)
         return score, fact | {"cached": True, "seconds": time.perf_counter() - start}
     with stop_together(accelerator):
@@ -204,6 +224,7 @@ def _score(
         accelerator=accelerator,
         tokens_per_batch=config.tokens_per_batch,
         divisor=config.divisor,
+        last_tokens=last_tokens,
         step=checkpoint.step,
         model_id=checkpoint.name,
     )
@@ -255,6 +276,21 @@ def _print_scores(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None
         for score, fact in zip(scores, facts, strict=True)
     ]
     print_table(head, rows, words=("model",))
+
+
+def _print_statistics(scores: list[ProxyScore], names: Sequence[str]) -> None:
+    """A row for each statistic, a column for each model."""
+    if not names:
+        return
+    from hf_proxy.recipes.library.scores import score_name
+
+    print()
+    head = [score_name(score, "") for score in scores]
+    rows = [[name, *(f"{score.statistics[name]:.6f}" for score in scores)] for name in names]
+    print_table(["statistic", *head], rows, words=("statistic",))
+    for model, score in zip(head, scores, strict=True):
+        for weighting, num in score.zero_weight_traces.items():
+            print(f"note: {model}: {num} traces with every weight of {weighting} 0, averaged alike")
 
 
 def _sentence(a: ProxyScore, b: ProxyScore, result: Comparison) -> str:
