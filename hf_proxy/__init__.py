@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for type checkers; a running program loads a name when it i
     )
     from hf_proxy.prediction.fitting import fit_curve
     from hf_proxy.prediction.ladder import Ladder, fit_ladder
+    from hf_proxy.prediction.noise import signal_to_noise
     from hf_proxy.prediction.ranking import Ranking, rank
     from hf_proxy.prediction.selection import Selection, select_proxy
     from hf_proxy.records.errors import InputError
@@ -64,6 +65,7 @@ _MODULE_OF = {
     "rank": "prediction.ranking",
     "score_traces": "scoring.scoring",
     "select_proxy": "prediction.selection",
+    "signal_to_noise": "prediction.noise",
     "token_logprobs": "scoring.scoring",
 }
 __all__ = [
@@ -99,6 +101,7 @@ __all__ = [
     "rank",
     "score_traces",
     "select_proxy",
+    "signal_to_noise",
     "token_logprobs",
 ]
 __version__ = "0.1.0"

@@ -202,6 +202,12 @@ def _print_ranking(ranking: Ranking) -> None:
             f"decision accuracy {d.value:.4f}{interval} over {d.num_pairs} pairs ({d.num_ties} "
             f"undecided by the target), Kendall tau {ranking.kendall_tau:.3f}; {telling}"
         )
+        if d.num_close is not None:
+            clear = "" if d.value_clear is None else f", {d.value_clear:.4f} on the others"
+            floor = ""
+            if d.noise_floor is not None:
+                floor = f"; one seed of the target against its others {d.noise_floor:.4f}"
+            print(f"{d.num_close} pairs are too close for the target's seeds to tell{clear}{floor}")
     for note in ranking.notes:
         print(f"note: {note}")
 
