@@ -124,7 +124,7 @@ def tasks_table(values):
 def savings_table(values, flops, sizes):
     """Compute that accuracy needs for the decision accuracy of the likelihood."""
     proxy = [(flops[row["size"]], row["one seed"]) for row in sizes if row["size"] != TARGET]
-    baseline = [(flops[size], share) for size, share in ACCURACY.items()]
+    baseline = [(flops[s], share) for s, share in ACCURACY.items() if s in flops]
     return [
         {
             "FLOPs over the target's": saving.flops / flops[TARGET],

@@ -121,10 +121,11 @@ def places(model, aligned, **settings):
     return [pair for row in rows for pair in zip(row["greater"], row["equal"], strict=True)]
 
 
-def moved():
+def moved(num_traces):
     """Labels of the bundled expert whose place differs from another way to the same number."""
     tokenizer = AutoTokenizer.from_pretrained(str(ASSETS / "expert"))
-    aligned = align_traces(load_traces(ASSETS / "traces.parquet"), tokenizer)
+    traces = load_traces(ASSETS / "traces.parquet").select(range(num_traces))
+    aligned = align_traces(traces, tokenizer)
     rows, exact = [], None
     for dtype in ("float64", "float32", "bfloat16"):
         model = AutoModelForCausalLM.from_pretrained(
@@ -215,7 +216,7 @@ def main():
         )
     tables = [
         table(f"{values['plain'].num_labels:,} labels, {name}", rows),
-        table("labels of the bundled expert whose rank moves", moved()),
+        table("labels of the bundled expert whose rank moves", moved(args.num_traces)),
     ]
     add(content, tables, bars, args.output)
 
