@@ -103,7 +103,12 @@ def decision_accuracy(
             decide(sign * own_M, draw_RM, target_seeds, np.random.default_rng(seed + 1))
             for own_M in _equal_seeds(proxy_seeds, "proxy")
         ]
-        return replace(attempts[0], **_means(attempts))
+        clear = [one.value_clear for one in attempts if one.value_clear is not None]
+        return replace(  # what is said of the target and of draws is the same for all
+            attempts[0],
+            value=float(np.mean([one.value for one in attempts])),
+            value_clear=float(np.mean(clear)) if clear else None,
+        )
     value_M = sign * np.array([np.mean(own) for own in proxy_seeds])
     rng = np.random.default_rng(seed)
     return decide(value_M, sign * seed_draws(proxy_seeds, rng), target_seeds, rng)
@@ -234,15 +239,6 @@ def _equal_seeds(seeds: list[np.ndarray], field: str) -> np.ndarray:
             "corpora have different numbers of seeds", remedy="give each as many", field=field
         )
     return np.stack(seeds, axis=1)
-
-
-def _means(attempts: list[DecisionAccuracy]) -> dict[str, float | None]:
-    """Of what one attempt says of the proxy itself; all share the rest."""
-    clear = [one.value_clear for one in attempts if one.value_clear is not None]
-    return {
-        "value": float(np.mean([one.value for one in attempts])),
-        "value_clear": float(np.mean(clear)) if clear else None,
-    }
 
 
 def _noise(target_seeds, right, decided, first, second) -> dict[str, Any]:

@@ -162,11 +162,13 @@ def select_proxy(
             f"no models held out: that takes {MODEL_FOLDS} parts of {LEAST_HELD_OUT} or more"
         )
     everything = fold_of(table, all_tasks, all_models, all_tasks, all_models)
-    floors: list[tuple[float, float]] = []
+    floors = []
     for _ in tqdm(range(num_permutations), desc="Noise floor", leave=False, disable=None):
         other = table.accuracy_TM[:, rng.permutation(num_models)]
-        floors.append(tuple(_judge(part, other, table, fit)[0] for part in (by_task, by_model)))
-    floor = np.array(floors).reshape(-1, 2)
+        floors.append(
+            (_judge(by_task, other, table, fit)[0], _judge(by_model, other, table, fit)[0])
+        )
+    floor = np.array(floors)
     tasks_out = _held_out(by_task, table, fit, floor[:, 0], rng)
     weight_F = fit(everything, table, table.accuracy_TM)
     return Selection(

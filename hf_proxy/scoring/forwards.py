@@ -120,7 +120,7 @@ def read_labels(
             model, aligned, rows, accelerator, tokens_per_batch, padding_free
         ):
             table[:, start[place] : end[place]] = part
-    return Labels(*sum_over_ranks(table, accelerator), vocab_size=head_width(unwrapped(model)))
+    return Labels(*sum_over_ranks(table, accelerator), head_width(unwrapped(model)))
 
 
 def _forwards(

@@ -60,7 +60,7 @@ class Labels(NamedTuple):
 
     def part(self, index: Any) -> "Labels":
         """Some of them, as an index or a slice of arrays takes them."""
-        return Labels(*(column[index] for column in self[:-1]), vocab_size=self.vocab_size)
+        return Labels(*(column[index] for column in self[:-1]), self.vocab_size)
 
 
 # column of `token_logprobs`: field of `Labels`
@@ -205,10 +205,10 @@ def statistics_of(
                 sums = np.add.reduceat(weight_N, first)
             macro[row, :, traces] = np.add.reduceat(value_SN * weight_N, first, axis=1) / sums
     weight_W, value_WS = pooled_weight.sum(axis=1), pooled.sum(axis=2)
-    row = np.where(weight_W > 0, np.arange(len(WEIGHTINGS)), 0)  # 0 everywhere: uniform
+    own_W = np.where(weight_W > 0, np.arange(len(WEIGHTINGS)), 0)  # 0 everywhere: uniform
     return Statistics(
         macro=_by_name(macro.mean(axis=2)),
-        pooled=_by_name(value_WS[row] / weight_W[row, None]),
+        pooled=_by_name(value_WS[own_W] / weight_W[own_W, None]),
         zero_weight_traces={w: int(n) for w, n in zip(WEIGHTINGS, zero, strict=True) if n},
     )
 
