@@ -60,7 +60,8 @@ class Labels(NamedTuple):
 
     def part(self, index: Any) -> "Labels":
         """Some of them, as an index or a slice of arrays takes them."""
-        return Labels(*(column[index] for column in self[:-1]), self.vocab_size)
+        columns = {name: getattr(self, name)[index] for name in self._fields[:-1]}
+        return self._replace(**columns)
 
 
 # column of `token_logprobs`: field of `Labels`
