@@ -74,15 +74,8 @@ CASES = {
     "coverage": "--draws 1",
     "start": "--rounds 1",
 }
-BARS = {
-    "label_statistics": 1,
-    "datadecide": 0,
-    "scoring": 1,
-    "callback": 0,
-    "contrast": 4,
-    "coverage": 0,
-    "start": 1,
-}
+BARS = {"scoring": 1, "callback": 0, "contrast": 4, "coverage": 0, "start": 1}
+BARS |= {"label_statistics": 1, "datadecide": 0, "chance": 0}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -14,6 +14,7 @@ it is kept here.
 import argparse
 import csv
 from collections import defaultdict
+from math import comb
 from pathlib import Path
 
 import numpy as np
@@ -147,10 +148,11 @@ def main():
     content = begin("datadecide", args, dtype="float64")
     values, flops = read(args.data)
     sizes = sizes_table(values, flops)
-    num_clear = len(clear_of_noise(values[TARGET, MACRO, "accuracy"]))
-    caption = f"decision accuracy against the {TARGET}'s macro accuracy, 300 pairs, 90 % intervals"
+    accuracy = values[TARGET, MACRO, "accuracy"]
+    num_clear, num_pairs = len(clear_of_noise(accuracy)), comb(len(accuracy), 2)
+    caption = f"decision accuracy against the accuracy of the {TARGET}, 90 % intervals"
     tables = [
-        table(f"{caption}; {num_clear} pairs are clear of the target's noise", sizes),
+        table(f"{caption}; {num_clear} of {num_pairs} pairs clear of its noise", sizes),
         table(
             f"the {TARGET} itself: one seed against the mean of the two others", tasks_table(values)
         ),
