@@ -120,7 +120,8 @@ def read_labels(
             model, aligned, rows, accelerator, tokens_per_batch, padding_free
         ):
             table[:, start[place] : end[place]] = part
-    return Labels(*sum_over_ranks(table, accelerator), head_width(unwrapped(model)))
+    columns = dict(zip(Labels._fields[:-1], sum_over_ranks(table, accelerator), strict=True))
+    return Labels(**columns, vocab_size=head_width(unwrapped(model)))
 
 
 def _forwards(
