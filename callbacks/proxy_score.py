@@ -12,10 +12,11 @@ from datasets import Dataset
 from hf_proxy.callbacks.watching import WatchingCallback
 from hf_proxy.models.parallel import is_main, stop_together
 from hf_proxy.prediction.curve import Curve, Prediction
-from hf_proxy.records.defaults import TOKENS_PER_BATCH
+from hf_proxy.records.defaults import LAST_TOKENS, TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.scores import ProxyScore
 from hf_proxy.scoring.scoring import score_traces, setting_of
+from hf_proxy.scoring.statistics import check_statistics, is_lower_better, statistics_parts
 from hf_proxy.scoring.summary import DIVISORS
 from hf_proxy.traces.alignment import align_rows
 from hf_proxy.traces.reading import load_traces
@@ -43,7 +44,12 @@ class ProxyScoreCallback(WatchingCallback):
         on_error: `"raise"`, or `"warn"`: go on without a score.
         context, context_name, chat_template_kwargs, unit, minmax_over, max_length, too_long: of
             `align_traces`.
-        divisor, tokens_per_batch: of `score_traces`.
+        divisor, tokens_per_batch, last_tokens: of `score_traces`.
+        statistics: names of those in `ProxyScore.statistics` that are logged too, each as
+            `eval_<name>_<statistic>`; all of them stand in `predictions.jsonl`.
+
+    Raises:
+        InputError: there is no such statistic.
     """
 
     def __init__(
@@ -66,6 +72,8 @@ class ProxyScoreCallback(WatchingCallback):
         max_length: int | None = None,
         too_long: str = AlignmentSettings.too_long,
         tokens_per_batch: int = TOKENS_PER_BATCH,
+        statistics: Sequence[str] = (),
+        last_tokens: int | None = LAST_TOKENS,
     ):
         super().__init__(
             file_name="predictions.jsonl",
@@ -77,6 +85,8 @@ class ProxyScoreCallback(WatchingCallback):
         )
         if divisor not in DIVISORS:
             raise InputError(f"divisor must be one of {DIVISORS}, not {divisor!r}")
+        statistics_parts(last_tokens)  # refuses a wrong one
+        self.statistics, self.last_tokens = check_statistics(statistics), last_tokens
         self.trace_sets = dict(traces) if isinstance(traces, Mapping) else {name: traces}
         self.curves = [
             curve if isinstance(curve, Curve) else Curve.load(curve) for curve in curves or []
@@ -108,6 +118,12 @@ class ProxyScoreCallback(WatchingCallback):
             for curve in curves
             for end in ("", "_low", "_high")
         }
+        for statistic in self.statistics:
+            is_lower = is_lower_better(statistic)
+            if is_lower is not None:
+                (lower if is_lower else higher).update(
+                    f"eval_{name}_{statistic}" for name in self.trace_sets
+                )
         return lower, higher
 
     def _measure(self, model, args, state) -> dict[str, float]:
@@ -121,12 +137,14 @@ class ProxyScoreCallback(WatchingCallback):
                 accelerator=processes,
                 tokens_per_batch=self.tokens_per_batch,
                 divisor=self.divisor,
+                last_tokens=self.last_tokens,
                 step=state.global_step,
             )
             curves = self._match_curves()[name]
             predictions = {str(curve.target): curve.predict(score) for curve in curves}
             seconds = time.perf_counter() - start
             row |= _keys(name, score, predictions)
+            row |= {f"eval_{name}_{s}": score.statistics[s] for s in self.statistics}
             line = self._line(name, score, predictions, args, state, seconds)
             with stop_together(processes):
                 self._write(args, line)

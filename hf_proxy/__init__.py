@@ -21,7 +21,9 @@ if TYPE_CHECKING:  # for type checkers; a running program loads a name when it i
     )
     from hf_proxy.prediction.fitting import fit_curve
     from hf_proxy.prediction.ladder import Ladder, fit_ladder
+    from hf_proxy.prediction.noise import signal_to_noise
     from hf_proxy.prediction.ranking import Ranking, rank
+    from hf_proxy.prediction.selection import Selection, select_proxy
     from hf_proxy.records.errors import InputError
     from hf_proxy.records.scores import ProxyScore, Setting
     from hf_proxy.scoring.comparison import Comparison, compare
@@ -45,6 +47,7 @@ _MODULE_OF = {
     "Prediction": "prediction.curve",
     "ProxyScore": "records.scores",
     "Ranking": "prediction.ranking",
+    "Selection": "prediction.selection",
     "SelectiveSFTConfig": "training.config",
     "SelectiveSFTTrainer": "training.trainer",
     "Setting": "records.scores",
@@ -65,6 +68,8 @@ _MODULE_OF = {
     "mine_soft_targets": "mining.sets",
     "rank": "prediction.ranking",
     "score_traces": "scoring.scoring",
+    "select_proxy": "prediction.selection",
+    "signal_to_noise": "prediction.noise",
     "token_logprobs": "scoring.scoring",
 }
 __all__ = [
@@ -80,6 +85,7 @@ __all__ = [
     "Prediction",
     "ProxyScore",
     "Ranking",
+    "Selection",
     "SelectiveSFTConfig",
     "SelectiveSFTTrainer",
     "Setting",
@@ -100,6 +106,8 @@ __all__ = [
     "mine_soft_targets",
     "rank",
     "score_traces",
+    "select_proxy",
+    "signal_to_noise",
     "token_logprobs",
 ]
 __version__ = "0.1.0"

@@ -14,6 +14,7 @@ from hf_proxy.records.errors import InputError
 
 if TYPE_CHECKING:
     from hf_proxy.prediction.ranking import Ranking
+    from hf_proxy.prediction.selection import Selection
     from hf_proxy.records.scores import ProxyScore
 
 
@@ -24,7 +25,8 @@ class RankConfig(RecipeConfig):
     scores: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "scores.jsonl files, or name=file: several scores of one name are its seeds."
+            "help": "scores.jsonl files, or name=file: several scores of one name are its seeds. "
+            "With --select task=file, one file with all models for each task."
         },
     )
     metric: Literal["value", "trace_nll", "bits_per_byte"] = field(
@@ -32,7 +34,25 @@ class RankConfig(RecipeConfig):
     )
     target: str | None = field(
         default=None,
-        metadata={"help": "CSV of name,accuracy of the large model; several rows are seeds."},
+        metadata={
+            "help": "CSV of name,accuracy of the large model; several rows are seeds. With "
+            "--select name,task,accuracy of each model."
+        },
+    )
+    select: Literal["single", "sparse", "ranksvm"] | None = field(
+        default=None,
+        metadata={
+            "help": "Choose the statistic (the best, the best three, a linear SVM) that orders "
+            "models as their accuracies do, judged on tasks and models held out."
+        },
+    )
+    controls: str | None = field(
+        default=None,
+        metadata={"help": "With --select: CSV of name and a column for each control, as tokens."},
+    )
+    num_permutations: int | None = field(
+        default=None,
+        metadata={"help": "With --select: draws of what chance reaches; unset: 1000."},
     )
     compute: str | None = field(
         default=None,
@@ -47,10 +67,23 @@ class RankConfig(RecipeConfig):
 
     def __post_init__(self) -> None:
         at_least(self, 0, "seed")
+        at_least(self, 1, "num_permutations")
+        if self.select is None:
+            for name in ("controls", "num_permutations"):
+                if getattr(self, name) is not None:
+                    raise InputError.at("it goes with --select", remedy="add it", field=name)
+        elif not self.scores or self.target is None or self.metric != "value":
+            raise InputError.at(
+                "it needs --scores task=file ..., --target, and chooses the metric itself",
+                remedy="give both and leave --metric out",
+                field="select",
+            )
 
 
 def rank_scores(config: RankConfig) -> dict[str, Any]:
     """Order models or corpora by their scores, with intervals; hold it against the large model.
+
+    With --select: which statistic of the traces orders them so, beside what chance reaches.
 
     Reads:   scores.jsonl files of `hf-proxy score`; tables of the large model's accuracies and of
              compute, where given.
@@ -60,6 +93,7 @@ def rank_scores(config: RankConfig) -> dict[str, Any]:
     from hf_proxy.prediction.decisions import compute_saving
     from hf_proxy.prediction.ranking import rank
     from hf_proxy.recipes.library.scores import read_scores, score_name
+    from hf_proxy.recipes.library.selecting import print_selection
     from hf_proxy.recipes.library.tables import read_table
     from hf_proxy.records.storage import provenance_of, write_text
     from hf_proxy.report.figures.curves import plot_compute, plot_ranking
@@ -68,7 +102,11 @@ def rank_scores(config: RankConfig) -> dict[str, Any]:
     folder = None if config.output_dir is None else Path(config.output_dir)
     if not config.scores and config.compute is None:
         raise InputError("give --scores, --compute or both")
-    if config.scores:
+    if config.select is not None:
+        selection = _select(config)
+        print_selection(selection)
+        result["selection"] = dataclasses.asdict(selection)
+    elif config.scores:
         named: dict[str, list[ProxyScore]] = {}
         for text in config.scores:
             name, _, path = ("", "", text) if Path(text).exists() else text.rpartition("=")
@@ -125,6 +163,21 @@ def rank_scores(config: RankConfig) -> dict[str, Any]:
     return result
 
 
+def _select(config: RankConfig) -> Selection:
+    from hf_proxy.prediction.selection import NUM_PERMUTATIONS, select_proxy
+    from hf_proxy.recipes.library.selecting import read_accuracies, read_controls, scores_by_task
+
+    assert config.select is not None and config.target is not None
+    return select_proxy(
+        scores_by_task(config.scores),
+        read_accuracies(config.target),
+        scorer=config.select,
+        controls=None if config.controls is None else read_controls(config.controls),
+        num_permutations=config.num_permutations or NUM_PERMUTATIONS,
+        seed=config.seed,
+    )
+
+
 def _print_ranking(ranking: Ranking) -> None:
     rows = [
         [str(i + 1), name, f"{ranking.value[i]:.6f}"]
@@ -149,6 +202,12 @@ def _print_ranking(ranking: Ranking) -> None:
             f"decision accuracy {d.value:.4f}{interval} over {d.num_pairs} pairs ({d.num_ties} "
             f"undecided by the target), Kendall tau {ranking.kendall_tau:.3f}; {telling}"
         )
+        if d.num_close is not None:
+            clear = "" if d.value_clear is None else f", {d.value_clear:.4f} on the others"
+            floor = ""
+            if d.noise_floor is not None:
+                floor = f"; one seed of the target against its others {d.noise_floor:.4f}"
+            print(f"{d.num_close} pairs are too close for the target's seeds to tell{clear}{floor}")
     for note in ranking.notes:
         print(f"note: {note}")
 

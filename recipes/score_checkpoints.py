@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_proxy import __version__
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, run
-from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.records.defaults import TOKENS_PER_BATCH
+from hf_proxy.records.defaults import LAST_TOKENS, TOKENS_PER_BATCH
 from hf_proxy.traces.settings import TRACE_CONTEXT
 
 if TYPE_CHECKING:
@@ -88,6 +87,17 @@ class ScoreConfig(RecipeConfig):
     too_long: Literal["error", "drop"] = field(
         default="error", metadata={"help": "What to do with traces beyond max_length."}
     )
+    statistics: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Statistics of the traces to show too, as ce, freq_top5; 'all' shows each. "
+            "All of them stand in scores.jsonl."
+        },
+    )
+    last_tokens: int = field(
+        default=LAST_TOKENS,
+        metadata={"help": "The statistics are of so many tokens at the end of a trace; 0: all."},
+    )
     tokens_per_batch: int = field(
         default=TOKENS_PER_BATCH,
         metadata={"help": "Tokens of one forward pass, with padding; fewer take less memory."},
@@ -113,6 +123,7 @@ class ScoreConfig(RecipeConfig):
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_traces", "max_length", "tokens_per_batch")
+        at_least(self, 0, "last_tokens")
 
 
 def main(config: ScoreConfig) -> dict[str, Any]:
@@ -130,12 +141,22 @@ def main(config: ScoreConfig) -> dict[str, Any]:
 
     from hf_proxy.models.parallel import stop_together
     from hf_proxy.recipes.library.checkpoints import find_checkpoints
+    from hf_proxy.recipes.library.score_tables import (
+        difference_sentence,
+        print_masked,
+        print_scores,
+        print_statistics,
+    )
     from hf_proxy.records.lines import write_lines
     from hf_proxy.records.storage import provenance_of, write_text
     from hf_proxy.scoring.masks import masked_figures
+    from hf_proxy.scoring.statistics import STATISTIC_NAMES, check_statistics
     from hf_proxy.traces.reading import read_traces
 
     accelerator = Accelerator()
+    statistics = STATISTIC_NAMES
+    if config.statistics != ["all"]:
+        statistics = check_statistics(config.statistics)
     with stop_together(accelerator):
         traces, health = read_traces(
             config.traces,
@@ -157,11 +178,12 @@ def main(config: ScoreConfig) -> dict[str, Any]:
         facts.append(fact | ({"masked": masked_figures(score, traces)} if is_masked else {}))
     comparisons = _comparisons(scores)
     if accelerator.is_main_process:
-        _print_scores(scores, facts)
+        print_scores(scores, facts)
         if is_masked:
-            _print_masked(scores, facts)
+            print_masked(scores, facts)
+        print_statistics(scores, statistics)
         for (a, b), result in comparisons:
-            print(_sentence(scores[a], scores[b], result))
+            print(difference_sentence(scores[a], scores[b], result))
         if config.output_dir is not None:
             folder = Path(config.output_dir)
             lines = (
@@ -193,9 +215,10 @@ def _score(
         load_tokenizer,
         weights_fingerprint,
     )
-    from hf_proxy.records.scores import ProxyScore
+    from hf_proxy.records.scores import ProxyScore, Setting
     from hf_proxy.records.storage import cache_dir, fingerprint, write_text
     from hf_proxy.scoring.scoring import score_traces, setting_of
+    from hf_proxy.scoring.statistics import statistics_parts
     from hf_proxy.traces.alignment import align_traces
 
     start = time.perf_counter()
@@ -212,15 +235,16 @@ def _score(
         )
         setting = setting_of(aligned, divisor=config.divisor)
         weights = weights_fingerprint(checkpoint)
+    last_tokens = config.last_tokens or None
+    of_all = Setting(setting.parts | statistics_parts(last_tokens))
     how = [config.dtype, config.attn_implementation, accelerator.device.type]
-    path = cache_dir() / f"score-{fingerprint([__version__, weights, setting.hash, how])}.json"
+    path = cache_dir() / f"score-{fingerprint([__version__, weights, of_all.hash, how])}.json"
     # the main process decides for all: a rank that found no file would wait for the others'
     # forwards
     found = from_main(accelerator, lambda: _cached(path) if config.use_score_cache else None)
     fact = {"weights": weights, "dtype": config.dtype, "device": accelerator.device.type}
     score = None if found is None else ProxyScore.from_json(found)
-    # a version that counted ties as wins may have left another number for the same setting
-    if score is not None and score.tied_share is not None:
+    if score is not None:
         score = dataclasses.replace(score, model_id=checkpoint.name, step=checkpoint.step)
         return score, fact | {"cached": True, "seconds": time.perf_counter() - start}
     with stop_together(accelerator):
@@ -236,6 +260,7 @@ def _score(
         accelerator=accelerator,
         tokens_per_batch=config.tokens_per_batch,
         divisor=config.divisor,
+        last_tokens=last_tokens,
         step=checkpoint.step,
         model_id=checkpoint.name,
     )
@@ -269,53 +294,6 @@ def _comparisons(scores: list[ProxyScore]) -> list[tuple[tuple[int, int], Compar
         except ValueError as reason:
             print(f"{scores[0].model_id} and {scores[b].model_id}: {reason}")
     return found
-
-
-def _print_scores(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
-    from hf_proxy.records.scores import METRIC_NAMES
-
-    head = ["model", "step", METRIC_NAMES["value"], "90 % interval"]
-    head += [METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"]]
-    head += ["top-1", "rank", "traces", "labels", "setting", "seconds"]
-    rows = [
-        [str(score.model_id), "-" if score.step is None else str(score.step), f"{score.value:.6f}"]
-        + ["-" if score.low is None else f"{score.low:.4f} .. {score.high:.4f}"]
-        + [f"{score.trace_nll:.4f}", f"{score.bits_per_byte:.4f}"]
-        + [f"{score.top1_agreement:.3f}", f"{score.mean_rank:.1f}"]
-        + [str(score.num_traces), str(score.num_labels), score.setting.hash]
-        + ["cached" if fact["cached"] else f"{fact['seconds']:.1f}"]
-        for score, fact in zip(scores, facts, strict=True)
-    ]
-    print_table(head, rows, words=("model",))
-
-
-def _print_masked(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
-    """What the authors of masked traces print: perplexities of the words and bytes in masks."""
-    rows = [
-        [str(score.model_id), str(score.num_traces)]
-        + [
-            "-" if fact["masked"][name] is None else f"{fact['masked'][name]:.{digits}f}"
-            for name, digits in (
-                ("word_perplexity", 2),
-                ("byte_perplexity", 2),
-                ("bits_per_byte", 4),
-            )
-        ]
-        for score, fact in zip(scores, facts, strict=True)
-    ]
-    head = ("model", "traces", "word perplexity", "byte perplexity", "bits per byte in masks")
-    print_table(head, rows, words=("model",))
-
-
-def _sentence(a: ProxyScore, b: ProxyScore, result: Comparison) -> str:
-    from hf_proxy.records.scores import METRIC_NAMES
-
-    note = f" ({result.note})" if result.note else ""
-    return (
-        f"{a.model_id} - {b.model_id}: {METRIC_NAMES[result.metric]} {result.difference:+.4f} "
-        f"[{result.low:+.4f}, {result.high:+.4f}], p = {result.p_value:.4f}, "
-        f"n = {result.num_traces}{note}"
-    )
 
 
 def cli(argv: list[str] | None = None) -> int:

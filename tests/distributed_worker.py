@@ -24,6 +24,8 @@ def numbers(score):
         "rows": score.rows.to_dict(),
         "setting": score.setting.hash,
         "num_parameters": score.num_parameters,
+        "statistics": score.statistics,
+        "statistics_pooled": score.statistics_pooled,
     }
 
 

@@ -21,10 +21,10 @@ from hf_proxy.models.access import adapters_off, scoring_mode
 from hf_proxy.models.batching import token_batch
 from hf_proxy.models.generation import end_ids_of, generate
 from hf_proxy.models.in_step import generate_in_step
+from hf_proxy.models.labels import label_logprobs
 from hf_proxy.models.logits import (
     LogitTransform,
     kept_logits,
-    label_logprobs,
     measure_logit_transform,
 )
 from hf_proxy.models.positions import window_of

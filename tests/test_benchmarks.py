@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import random
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from helpers.traces import make_traces
 from hf_proxy.report.page import write_report
 
 FOLDER = Path(__file__).parent / "benchmarks"
+MACRO = "olmes_10_macro_avg"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,23 @@ def inputs(tmp_path_factory, tokenizer):
     rows = [{"question": f"How much is {i} and 2?", "answer": str(i + 2)} for i in range(8)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "rows.jsonl").write_text(text)
+    (folder / "corpora.csv").write_text("\n".join(corpora_rows()))
     return folder
+
+
+def corpora_rows():
+    """The shape of DataDecide's table: six corpora, three sizes, three seeds, one task."""
+    yield "corpus,size,parameters,tokens,seed,task,metric,value"
+    rng = random.Random(0)
+    for corpus in range(6):
+        for size, parameters in (("4M", 4e6), ("6M", 6e6), ("1B", 1e9)):
+            for seed in ("default", "aux 2", "aux 3"):
+                nll = corpus + rng.gauss(0, 0.5)
+                of = f"c{corpus},{size},{parameters},{parameters * 100},{seed}"
+                yield f"{of},{MACRO},nll_per_char,{nll}"
+        for seed in ("default", "mean of 3"):
+            accuracy = 1 - (corpus + rng.gauss(0, 0.1)) / 10
+            yield f"c{corpus},1B,1e9,1e11,{seed},{MACRO},accuracy,{accuracy}"
 
 
 def run(name, arguments, monkeypatch):
@@ -52,10 +70,14 @@ CASES = {
     "--prompt_column question --num_prompts 3 --max_new_tokens 4 --repeats 1 --prefix_prompts 1",
     "foretelling": "--expert {0}/expert --amateur {0}/amateur --prompts {0}/rows.jsonl "
     "--prompt_column question --num_prompts 3 --max_new_tokens 4 --repeats 1",
+    "label_statistics": "--num_traces 2 --vocabulary 500 --no_memory --repeats 1",
+    "datadecide": "--data {0}/corpora.csv",
+    "chance": "--num_models 9 --num_tasks 2 --num_columns 2 --worlds 1",
     "coverage": "--draws 1",
     "start": "--rounds 1",
 }
 BARS = {"scoring": 1, "callback": 0, "contrast": 4, "foretelling": 1, "coverage": 0, "start": 1}
+BARS |= {"label_statistics": 1, "datadecide": 0, "chance": 0}
 
 
 @pytest.mark.parametrize("name", CASES)

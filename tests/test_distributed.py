@@ -34,6 +34,9 @@ def assert_same(theirs, score, tolerance):
     for name in ("weighted_nll_sum", "nll_sum"):
         assert theirs["rows"][name] == pytest.approx(list(score.rows[name]), rel=tolerance)
     assert theirs["num_parameters"] == score.num_parameters
+    for name in ("statistics", "statistics_pooled"):
+        expected = pytest.approx(getattr(score, name), rel=tolerance, abs=tolerance)
+        assert theirs[name] == expected, name
 
 
 def test_same_score_as_one_process(found, aligned, tokenizer):
@@ -64,6 +67,7 @@ def test_token_logprobs_are_gathered_whole(found, aligned, tokenizer):
     pairs = zip(theirs["label_logprobs"], expected["label_logprobs"], strict=True)
     for mine, one in pairs:
         assert mine == pytest.approx(one, rel=1e-12)
+    assert theirs["greater"] == expected["greater"] and theirs["label_ids"] == expected["label_ids"]
 
 
 def test_sharded_weights_give_the_same_score(found, aligned, tokenizer):

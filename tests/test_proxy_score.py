@@ -110,7 +110,7 @@ def test_numbers_stand_in_every_place(attach, tmp_path, tokenizer):
         def on_log(self, args, state, control, logs=None, **kwargs):
             reported.append(dict(logs))
 
-    callback = ProxyScoreCallback(make_traces(4))
+    callback = ProxyScoreCallback(make_traces(4), statistics=["freq_top5", "ce"], last_tokens=9)
     trainer = plain_trainer(tmp_path, tokenizer, callbacks=[Reporter(), callback])
     if attach:
         assert callback.attach(trainer) is callback
@@ -127,6 +127,10 @@ def test_numbers_stand_in_every_place(attach, tmp_path, tokenizer):
         assert [row[key] for key in KEYS] == [
             line[name] for name in ("value", "low", "high", "trace_nll", "bits_per_byte")
         ]
+        for name in ("freq_top5", "ce"):
+            assert row[f"eval_rbridge_{name}"] == line["statistics"][name]
+        assert "eval_rbridge_top1" not in row and len(line["statistics"]) == 88
+        assert line["statistics_parts"]["last_tokens"] == 9
     with_ours = [row for row in reported if KEYS[0] in row]
     beside_loss = [row for row in with_ours if "eval_loss" in row]
     assert len(beside_loss) == (3 if attach else 0)
@@ -142,6 +146,8 @@ def test_numbers_stand_in_every_place(attach, tmp_path, tokenizer):
         model = AutoModelForCausalLM.from_pretrained(checkpoint)
         assert score_traces(model, aligned).value == pytest.approx(line["value"], rel=1e-6)
         assert line["setting"] == score_traces(model, aligned).setting.hash
+    found = score_traces(model, aligned, last_tokens=9)
+    assert lines[-1]["statistics"] == pytest.approx(found.statistics, rel=1e-5)
 
 
 def test_metrics_of_evaluate_alone_and_of_predict(tmp_path, tokenizer):
@@ -322,6 +328,16 @@ def test_schedules(callback, arguments, steps, attach, tmp_path, tokenizer):
             r"gets worse as it grows; set TrainingArguments\(greater_is_better=False\)",
         ),
         (
+            {"statistics": ["1-p_margin"]},
+            {"metric_for_best_model": "eval_rbridge_1-p_margin", "load_best_model_at_end": True},
+            r"gets worse as it grows; set TrainingArguments\(greater_is_better=False\)",
+        ),
+        (
+            {"statistics": ["freq_top5"]},
+            {"metric_for_best_model": "rbridge_freq_top5", "greater_is_better": False},
+            r"set TrainingArguments\(greater_is_better=True\)",
+        ),
+        (
             {"strategy": "save"},
             {"metric_for_best_model": "rbridge_nll", "greater_is_better": False},
             "strategy='save' leaves evaluations out",
@@ -346,6 +362,8 @@ def test_wrong_arguments_are_refused():
         ({"strategy": "steps", "steps": 0}, "positive number"),
         ({"on_error": "ignore"}, "on_error must be"),
         ({"divisor": "words"}, "divisor must be"),
+        ({"statistics": ["freq_top4"]}, r"no statistic 'freq_top4' \(did you mean freq_top5"),
+        ({"last_tokens": 0}, "field last_tokens: expected a positive number"),
     ):
         with pytest.raises(ValueError, match=message):
             ProxyScoreCallback(make_traces(2), **arguments)

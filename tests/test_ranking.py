@@ -13,6 +13,7 @@ from hf_proxy import (
     decision_accuracy,
     kendall_tau,
     rank,
+    signal_to_noise,
 )
 
 # decisions
@@ -86,6 +87,47 @@ def test_seeds_widen_the_interval():
     shaken = decision_accuracy(proxy, noisy)
     assert shaken.value == steady.value == 1
     assert shaken.low < 1 and steady.low is None
+
+
+def test_the_targets_own_noise_by_hand():
+    """Three seeds; a and b are one, c lies far below: 2 of 3 pairs are clear."""
+    target = {"a": [0.60, 0.62, 0.61], "b": [0.61, 0.60, 0.61], "c": [0.10, 0.12, 0.11]}
+    proxy = {"a": 2.0, "b": 1.0, "c": 3.0}  # a and b the wrong way round
+    found = decision_accuracy(proxy, target)
+    assert (found.value, found.num_pairs) == (2 / 3, 3)
+    assert (found.num_close, found.value_clear) == (1, 1.0)
+    # a against b: seed 1 says b, its others a; seed 2 says a, its others b; seed 3 ties, theirs a
+    assert found.noise_floor == pytest.approx(np.mean([2 / 3, 2 / 3, 2.5 / 3]))
+    bare = decision_accuracy(proxy, {name: own[0] for name, own in target.items()})
+    assert bare.noise_floor is bare.num_close is bare.value_clear is None
+    uneven = decision_accuracy(proxy, target | {"c": [0.1]})
+    assert uneven.noise_floor is None and uneven.num_close == 1
+
+
+def test_one_seed_decides_by_hand():
+    target = {"a": 0.9, "b": 0.8, "c": 0.7}
+    proxy = {"a": [1.0, 3.0], "b": [2.0, 2.0], "c": [3.0, 1.0]}
+    found = decision_accuracy(proxy, target, single_seed=True)
+    assert found.value == 0.5  # all right, then all wrong
+    assert found.low < 0.5 < found.high
+    with pytest.raises(InputError, match="all are equal"):
+        decision_accuracy(proxy, target)  # the means over seeds are
+    with pytest.raises(InputError, match="field proxy: corpora have different numbers of seeds"):
+        decision_accuracy(proxy | {"a": [1.0]}, target, single_seed=True)
+
+
+def test_signal_to_noise_by_hand():
+    # means 1, 3, 5: deviation 2; seeds at +-1: variance 2 within each
+    assert signal_to_noise({"a": [0, 2], "b": [2, 4], "c": [4, 6]}) == pytest.approx(2 / 2**0.5)
+    mixed = {"a": [0, 2], "b": [2, 4], "c": [5]}  # one seed says nothing of the noise
+    assert signal_to_noise(mixed) == pytest.approx(2 / 2**0.5)
+    for values, message in (
+        ({"a": 1.0, "b": 2.0}, "each has one seed"),
+        ({"a": [1, 1], "b": [2, 2]}, "seeds never differ"),
+        ({"a": [1, 2]}, "there is no pair"),
+    ):
+        with pytest.raises(InputError, match=message):
+            signal_to_noise(values)
 
 
 def test_corpora_without_an_order_are_refused():

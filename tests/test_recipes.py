@@ -56,7 +56,9 @@ def test_score_gives_what_the_function_gives(folder, capsys, traces, tokenizer):
     code, said, found = command(capsys, *arguments, "--output_dir", folder / "out")
     assert code == 0
     # a shell hands over backslash and n: that is the same setting
-    again = command(capsys, *arguments, "--context", "{prompt}\\n")[2]
+    code, shown, again = command(
+        capsys, *arguments, "--context", "{prompt}\\n", "--statistics", "freq_top5", "ce"
+    )
     assert again["scores"][0]["setting"] == found["scores"][0]["setting"]
     names = [score["model_id"] for score in found["scores"]]
     run = folder / "run"
@@ -71,6 +73,8 @@ def test_score_gives_what_the_function_gives(folder, capsys, traces, tokenizer):
     expected = score_traces(make_model("llama", len(tokenizer)), aligned)
     assert found["scores"][0]["value"] == expected.value
     assert found["scores"][0]["setting"] == expected.setting.hash
+    assert found["scores"][0]["statistics"] == expected.statistics
+    assert f"{expected.statistics['freq_top5']:.6f}" in shown.out and "\nrrank" not in shown.out
     assert len({score["value"] for score in found["scores"]}) == 4
     assert [c["metric"] for c in found["comparisons"]] == ["value"] * 3
     assert f"{expected.value:.6f}" in said.out and "90 % interval" in said.out
@@ -100,6 +104,7 @@ def test_equal_weights_are_not_scored_again(folder, capsys, monkeypatch):
         ("--dtype", "bfloat16"),
         ("--unit", "byte"),
         ("--divisor", "weights"),
+        ("--last_tokens", "0"),
         ("--num_traces", "4"),
         ("--use_score_cache", "false"),
     )
@@ -277,6 +282,7 @@ def test_bad_arguments_and_input_end_with_two_and_one_line(folder, capsys):
             "broken.jsonl, row 4 .*logprob 1 is missing; ask",
         ),
         (["--models", model, "--traces", folder / "no.jsonl"], "no.jsonl: there is no such file"),
+        (["--models", model, "--traces", traces, "--statistics", "top4"], "no statistic 'top4' "),
         (["--models", model, "--traces", traces, "--context", "Q:"], "has no {prompt}"),
     ]
     for arguments, message in cases:

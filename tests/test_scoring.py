@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from helpers.memory import LargestTensor
 from helpers.models import ATTENTION_FAMILIES, FAMILIES, FLOAT64_FAMILIES, Bigram, make_model
-from helpers.traces import make_traces
+from helpers.traces import bigram_aligned, make_traces
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
@@ -102,24 +102,6 @@ def test_bfloat16_is_within_the_plain_forwards_own_error(aligned, tokenizer):
     plain_error = abs(plain_score(model, aligned)["value"] - truth)
     error = abs(score_traces(model, aligned).value - truth)
     assert error <= plain_error + 2e-3 * truth
-
-
-def bigram_aligned(weights_of_rows, ids_of_rows):
-    """Aligned rows written by hand; id 0 is the context."""
-    parts = {"traces": "t", "num_traces": len(ids_of_rows), "tokenizer": "k", "context": "text"}
-    rows = [
-        {
-            "example_id": f"{number}",
-            "input_ids": [0, *ids],
-            "label_start": 1,
-            "label_weight": [0.0, *weights],
-            "label_spans": [[i, i + 1] for i in range(len(ids))],
-            "num_bytes": len(ids),
-            "setting_parts": json.dumps(parts),
-        }
-        for number, (ids, weights) in enumerate(zip(ids_of_rows, weights_of_rows, strict=True))
-    ]
-    return Dataset.from_list(rows, features=ALIGNED_FEATURES)
 
 
 def bigram_table():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import evaluate
 
-METRICS = ("contrast", "rbridge")
+METRICS = ("contrast", "rbridge", "trace_statistics")
 
 
 def load_metric(name: str) -> evaluate.Metric:

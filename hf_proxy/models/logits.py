@@ -9,10 +9,10 @@ head (scale, softcap) is measured on the model itself, see `measure_logit_transf
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, no_type_check
+from typing import Any, no_type_check
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from hf_proxy.models.access import output_head, unwrapped
@@ -276,49 +276,3 @@ def measure_logit_transform(model: nn.Module, *, device: torch.device) -> LogitT
             f"scale nor a softcap ({probe[2:]} became {rest}); this architecture is not supported"
         )
     return transform
-
-
-class LabelLogprobs(NamedTuple):
-    """What a model gives each label, on the CPU.
-
-    Attributes:
-        logprob_N: nats.
-        greater_N: tokens whose logit is greater.
-        equal_N: other tokens with the same logit: in bfloat16 one label in eight has some.
-    """
-
-    logprob_N: Float64[Tensor, " N"]
-    greater_N: Int64[Tensor, " N"]
-    equal_N: Int64[Tensor, " N"]
-
-
-def label_logprobs(
-    model: nn.Module, batch: TokenBatch, transform: LogitTransform, *, device: torch.device
-) -> LabelLogprobs:
-    """Log-probability of each label and its place among all tokens, from one forward pass.
-
-    Equals `log_softmax(model(input_ids).logits.float(), -1)` read at `position - 1`. The softmax
-    runs in fp32, in float64 for a float64 model.
-    """
-    logprobs: list[Tensor] = []
-    greater: list[Tensor] = []
-    equal: list[Tensor] = []
-
-    def consume(head_CV: Tensor, where: slice) -> None:
-        label_C1 = batch.label_N[where, None].to(head_CV.device)
-        dtype = torch.promote_types(head_CV.dtype, torch.float32)
-        rows = CPU_ROWS_PER_BLOCK if head_CV.device.type == "cpu" else ROWS_PER_BLOCK
-        for block_V, label_1 in zip(head_CV.split(rows), label_C1.split(rows), strict=True):
-            # a copy even where the dtype is right: the transform works in place
-            logit_V = transform(block_V.to(dtype, copy=True))
-            logprob_V = torch.log_softmax(logit_V, dim=-1)
-            logprobs.append(logprob_V.gather(1, label_1)[:, 0])
-            # of logits: the softmax rounds some together. Summed as floats, exact below 2**24,
-            # because summing booleans is ten times slower
-            logit_1 = logit_V.gather(1, label_1)
-            greater.append(torch.gt(logit_V, logit_1, out=logprob_V).sum(-1))
-            equal.append(logit_V.eq_(logit_1).sum(-1) - 1)
-
-    read_logits(model, batch, consume, device=device)
-    counts = (torch.cat(part).cpu().long() for part in (greater, equal))
-    return LabelLogprobs(torch.cat(logprobs).cpu().double(), *counts)

@@ -4,18 +4,19 @@ Ties. A pair that the target does not order is no decision and is left out, coun
 only the proxy does not order is half right.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from hf_proxy.intervals import LEVEL, NUM_RESAMPLES
+from hf_proxy.prediction.noise import Values, clear_pairs, seeds_by_name
 from hf_proxy.records.errors import InputError
 
 # a true difference of this many standard errors shows at 90 %, two-sided, in 80 of 100 studies
 DETECTABLE = float(stats.norm.ppf((1 + LEVEL) / 2) + stats.norm.ppf(0.80))
-Values = Mapping[str, float] | Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class DecisionAccuracy:
         num_ties: pairs that it does not.
         smallest_difference: what the share must differ from a given one, as 0.5 for chance, for
             this many corpora to show it (90 %, two-sided, with 80 % power); None likewise.
+        noise_floor: the same share for the target itself, one seed against the mean of its others,
+            mean over seeds: a proxy cannot be expected to do better. None where corpora have one
+            seed, or different numbers of them.
+        num_close: pairs whose difference the target's own seeds do not tell from 0; None where no
+            corpus has two.
+        value_clear: the share among the other pairs; None where there is none.
     """
 
     value: float
@@ -39,6 +46,9 @@ class DecisionAccuracy:
     num_pairs: int
     num_ties: int
     smallest_difference: float | None
+    noise_floor: float | None = None
+    num_close: int | None = None
+    value_clear: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,12 @@ class ComputeSaving:
 
 
 def decision_accuracy(
-    proxy: Values, target: Values, *, lower_is_better: bool = True, seed: int = 0
+    proxy: Values,
+    target: Values,
+    *,
+    lower_is_better: bool = True,
+    single_seed: bool = False,
+    seed: int = 0,
 ) -> DecisionAccuracy:
     """Share of corpus pairs that the proxy orders as the target does, with its interval.
 
@@ -68,16 +83,32 @@ def decision_accuracy(
         proxy: corpus to its score, or to the scores of several seeds.
         target: corpus to the target's accuracy, or to those of several seeds; higher is better.
         lower_is_better: of the proxy; False for an accuracy.
+        single_seed: of the proxy one seed decides, as in a study that trains each proxy once: the
+            mean over such attempts, and the interval of one; False: the mean over seeds decides.
         seed: of the bootstrap.
 
     Raises:
         InputError: other corpora in one than in the other, fewer than two, numbers that are not
-            finite, a target that orders no pair, a proxy that gives all the same.
+            finite, a target that orders no pair, a proxy that gives all the same, `single_seed`
+            with different numbers of seeds.
     """
     names = sorted(proxy)
     proxy_seeds = seeds_by_name(proxy, names, "proxy")
     target_seeds = seeds_by_name(target, names, "target")
     sign = 1.0 if lower_is_better else -1.0
+    if single_seed:
+        rng = np.random.default_rng(seed)
+        draw_RM = np.stack([rng.choice(sign * own, NUM_RESAMPLES) for own in proxy_seeds], axis=1)
+        attempts = [
+            decide(sign * own_M, draw_RM, target_seeds, np.random.default_rng(seed + 1))
+            for own_M in _equal_seeds(proxy_seeds, "proxy")
+        ]
+        clear = [one.value_clear for one in attempts if one.value_clear is not None]
+        return replace(  # what is said of the target and of draws is the same for all
+            attempts[0],
+            value=float(np.mean([one.value for one in attempts])),
+            value_clear=float(np.mean(clear)) if clear else None,
+        )
     value_M = sign * np.array([np.mean(own) for own in proxy_seeds])
     rng = np.random.default_rng(seed)
     return decide(value_M, sign * seed_draws(proxy_seeds, rng), target_seeds, rng)
@@ -148,25 +179,6 @@ def _frontier(points: Sequence[tuple[float, float]], name: str) -> list[tuple[fl
     return kept
 
 
-def seeds_by_name(values: Values, names: list[str], field: str) -> list[np.ndarray]:
-    """Each name's numbers, one for each seed."""
-    if set(values) != set(names):
-        raise InputError.at(
-            f"proxy and target name different corpora: {sorted(set(values) ^ set(names))}",
-            remedy="give both the same",
-            field=field,
-        )
-    if len(names) < 2:
-        raise InputError.at("there is no pair", remedy="give at least two corpora", field=field)
-    found = [np.atleast_1d(np.asarray(values[name], dtype=np.float64)) for name in names]
-    for name, own in zip(names, found, strict=True):
-        if not len(own) or not np.isfinite(own).all():
-            raise InputError.at(
-                f"{own.tolist()} are no numbers", remedy="drop it", row=name, field=field
-            )
-    return found
-
-
 def seed_draws(seeds: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """`[R, M]`: means over seeds drawn with replacement."""
     draws = [own[rng.integers(len(own), size=(NUM_RESAMPLES, len(own)))] for own in seeds]
@@ -216,7 +228,36 @@ def decide(
         num_pairs=int(decided.sum()),
         num_ties=int((~decided).sum()),
         smallest_difference=DETECTABLE * float(share_R.std()) if differ else None,
+        **_noise(target_seeds, right[0], decided[0], first, second),
     )
+
+
+def _equal_seeds(seeds: list[np.ndarray], field: str) -> np.ndarray:
+    """`[seeds, M]`."""
+    if len({len(own) for own in seeds}) > 1:
+        raise InputError.at(
+            "corpora have different numbers of seeds", remedy="give each as many", field=field
+        )
+    return np.stack(seeds, axis=1)
+
+
+def _noise(target_seeds, right, decided, first, second) -> dict[str, Any]:
+    """The fields of `DecisionAccuracy` that the target's seeds give."""
+    found: dict[str, Any] = {}
+    counts = {len(own) for own in target_seeds}
+    if max(counts) > 1:
+        clear = clear_pairs(target_seeds, first, second) & decided
+        found["num_close"] = int((decided & ~clear).sum())
+        found["value_clear"] = float(right[clear].mean()) if clear.any() else None
+    if len(counts) == 1 and max(counts) > 1:
+        seed_SM, shares = _equal_seeds(target_seeds, "target"), []
+        for place, own_M in enumerate(seed_SM):
+            others_M = np.delete(seed_SM, place, axis=0).mean(axis=0)
+            own_right, own_decided = _decisions(-own_M[None], others_M[None], first, second)
+            if own_decided.any():
+                shares.append(own_right[own_decided].mean())
+        found["noise_floor"] = float(np.mean(shares)) if shares else None
+    return found
 
 
 def _decisions(proxy_RM, target_RM, first, second) -> tuple[np.ndarray, np.ndarray]:

@@ -14,11 +14,10 @@ from hf_proxy.intervals import LEVEL, NUM_RESAMPLES
 from hf_proxy.prediction.decisions import (
     DETECTABLE,
     DecisionAccuracy,
-    Values,
     decide,
-    seeds_by_name,
     tau_b,
 )
+from hf_proxy.prediction.noise import Values, seeds_by_name
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.scores import ProxyScore
 from hf_proxy.scoring.comparison import score_terms

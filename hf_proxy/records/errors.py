@@ -1,6 +1,7 @@
 """Bad input, said in one line; names that must be unique."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:  # a program that reads no file need not load it
@@ -91,6 +92,12 @@ def names(keys: Iterable[Any]) -> str:
     known = sorted(map(str, keys))
     more = f" and {len(known) - 20} more" if len(known) > 20 else ""
     return ", ".join(f"{key:.{_LONGEST_SHOWN}}" for key in known[:20]) + more
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """` (did you mean ...?)` if something known is near to `word`, else nothing."""
+    near = get_close_matches(word, known, n=1, cutoff=0.7)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def check_unique_ids(example_ids: Iterable[str], *, source: str | None = None) -> None:

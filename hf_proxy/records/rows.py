@@ -8,10 +8,16 @@ chunk, D hidden, V vocabulary. Counts are `num_`, sums end in `_sum`; `nll` is p
 `logprob` negative, both in nats.
 """
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from datasets import Features, List, Value
+
+from hf_proxy.records.errors import InputError, names
 
 ZERO_PROBABILITY_LOGPROB = -9999.0  # p = 0 as OpenAI writes it; exp of it is exactly 0.0
 WEIGHTINGS = ("logprob", "none", "mask")
+REMEDY = "pass the rows of token_logprobs as they are"  # for predictions that are no such rows
 TRACE_FEATURES = Features(
     {
         "example_id": Value("string"),
@@ -40,6 +46,19 @@ LABEL_LOGPROB_FEATURES = Features(
         "label_spans": List(List(Value("int32"), length=2)),  # [n, 2], UTF-8 bytes of the trace
     }
 )
+# what any statistic of a label is made of; see `LabelLogprobs`
+LABEL_SCALAR_FEATURES = Features(
+    {
+        **LABEL_LOGPROB_FEATURES,
+        "label_ids": List(Value("int32")),  # [n], token
+        "greater": List(Value("int32")),  # [n], tokens whose logit is greater
+        "equal": List(Value("int32")),  # [n], other tokens with the same logit
+        "entropies": List(Value("float64")),  # [n], nats
+        "max_logprobs": List(Value("float64")),  # [n], nats, of the likeliest token
+        "other_logprobs": List(Value("float64")),  # [n], nats, of the likeliest but the label
+        "vocab_size": Value("int32"),  # tokens of the distribution
+    }
+)
 SOFT_TARGET_FEATURES = Features(
     {
         "example_id": Value("string"),
@@ -60,3 +79,20 @@ SOFT_TARGET_FEATURES = Features(
         "amateur_logprob": List(Value("float32")),
     }
 )
+
+
+def own_columns(
+    predictions: Iterable[Mapping[str, Any]], features: Features
+) -> list[dict[str, Any]]:
+    """A metric's predictions with its columns alone; `evaluate` takes no others.
+
+    Raises:
+        InputError: one is missing.
+    """
+    predictions = list(predictions)
+    for index, row in enumerate(predictions):
+        if missing := set(features) - set(row):
+            raise InputError.at(
+                f"{names(missing)} missing", remedy=REMEDY, source="predictions", row=index
+            )
+    return [{name: row[name] for name in features} for row in predictions]

@@ -1,7 +1,7 @@
 """A proxy score, and what must be equal for two of them to be compared."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
 from datasets import Dataset
@@ -43,6 +43,10 @@ class ScoreScalars(Record):
     num_parameters: Count
     step: Count | None
     tied_share: Number | None = None
+    statistics: dict[Text, Number] = {}
+    statistics_pooled: dict[Text, Number] = {}
+    zero_weight_traces: dict[Text, Count] = {}
+    statistics_parts: dict[Text, Text | Count | None] = {}
 
     def to_score(self, rows: Dataset) -> "ProxyScore":
         """The score, with the rows of its traces."""
@@ -159,6 +163,12 @@ class ProxyScore:
             weight_sum, top1_sum, rank_sum, tied_sum, num_labels, num_bytes`.
         tied_share: share of all labels that another token ties with: the two numbers above are
             expectations over these. None in scores of a version that counted ties as wins.
+        statistics: name to mean over traces of the statistics of `hf_proxy.scoring.statistics`:
+            `ce`, `freq_top5` and so on. Empty in scores of a version that had none.
+        statistics_pooled: the same over all labels at once.
+        zero_weight_traces: weighting to the number of traces in which all its weights are 0.
+        statistics_parts: how much of a trace they are of and what the frequencies are of; see
+            `statistics_setting`.
     """
 
     value: float
@@ -177,6 +187,15 @@ class ProxyScore:
     step: int | None
     rows: Dataset
     tied_share: float | None = None
+    statistics: dict[str, float] = field(default_factory=dict)
+    statistics_pooled: dict[str, float] = field(default_factory=dict)
+    zero_weight_traces: dict[str, int] = field(default_factory=dict)
+    statistics_parts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def statistics_setting(self) -> Setting:
+        """What must be equal for two statistics to be compared."""
+        return Setting(self.setting.parts | self.statistics_parts)
 
     def scalars(self) -> dict[str, Any]:
         """Everything but `rows`, ready for JSON; the setting as its hash and parts."""

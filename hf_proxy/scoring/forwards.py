@@ -12,22 +12,32 @@ from datasets import Dataset
 from torch import nn
 from tqdm.auto import tqdm
 
-from hf_proxy.models.access import head_width, input_rows, prefers_padding_free, scoring_mode
+from hf_proxy.models.access import (
+    head_width,
+    input_rows,
+    prefers_padding_free,
+    scoring_mode,
+    unwrapped,
+)
 from hf_proxy.models.adapters import check_adapter
 from hf_proxy.models.batching import group_by_tokens, token_batch
-from hf_proxy.models.logits import label_logprobs, measure_logit_transform
+from hf_proxy.models.labels import label_logprobs
+from hf_proxy.models.logits import measure_logit_transform
 from hf_proxy.models.parallel import (
     Processes,
     balanced_shards,
     is_main,
     num_processes,
     require_equal,
+    stop_together,
+    sum_over_ranks,
 )
 from hf_proxy.models.positions import length_kinds, window_of
 from hf_proxy.models.probes import require_causal, why_not_packed
 from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.records.scores import Setting
 from hf_proxy.records.storage import fingerprint
+from hf_proxy.scoring.statistics import Labels
 
 
 class Rows(NamedTuple):
@@ -44,15 +54,10 @@ class Rows(NamedTuple):
         """What a score of these rows must share with another to be compared."""
         return Setting(self.parts | {"divisor": divisor})
 
-
-class Scored(NamedTuple):
-    """One row after its forward pass."""
-
-    place: int  # in `Rows`
-    weight_N: np.ndarray
-    logprob_N: np.ndarray
-    greater_N: np.ndarray  # tokens that outrank the label
-    equal_N: np.ndarray  # others that tie with it
+    def blocks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the labels of each row begin and end among all labels."""
+        end = np.cumsum(self.num_labels)
+        return end - self.num_labels, end
 
 
 def read_rows(aligned: Dataset) -> Rows:
@@ -96,15 +101,38 @@ def read_rows(aligned: Dataset) -> Rows:
     )
 
 
-def forwards(
+def read_labels(
     model: nn.Module,
     aligned: Dataset,
     rows: Rows,
     accelerator: Processes,
     tokens_per_batch: int,
     padding_free: bool | None,
-) -> Iterator[Scored]:
-    """This rank's share of the rows, scored.
+) -> Labels:
+    """Every label of every row after one forward pass, the same on every rank.
+
+    Each rank writes its own rows into a table of zeros; their sum is the table of all.
+    """
+    start, end = rows.blocks()
+    table = np.zeros((len(Labels._fields) - 1, end[-1]))
+    with stop_together(accelerator):
+        for place, part in _forwards(
+            model, aligned, rows, accelerator, tokens_per_batch, padding_free
+        ):
+            table[:, start[place] : end[place]] = part
+    columns = dict(zip(Labels._fields[:-1], sum_over_ranks(table, accelerator), strict=True))
+    return Labels(**columns, vocab_size=head_width(unwrapped(model)))
+
+
+def _forwards(
+    model: nn.Module,
+    aligned: Dataset,
+    rows: Rows,
+    accelerator: Processes,
+    tokens_per_batch: int,
+    padding_free: bool | None,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """This rank's share of the rows, scored: place in `rows`, and `[columns of Labels, n]`.
 
     Every rank runs the same number of forwards, because under FSDP2 and ZeRO-3 each is a
     collective; who has fewer batches repeats the shortest row.
@@ -173,8 +201,8 @@ def forwards(
                 of_rows = zip(*(part.split(batch.num_labels) for part in found), strict=True)
                 for i, (place, parts) in enumerate(zip(group, of_rows, strict=True)):
                     _check_finite(parts[0], rows.example_id[place])
-                    weight_N = content[i][1][-batch.num_labels[i] :]
-                    yield Scored(place, weight_N, *(part.numpy() for part in parts))
+                    given = (column[-batch.num_labels[i] :] for column in content[i])
+                    yield place, np.stack([*given, *(part.numpy() for part in parts)])
                 progress.update(sum(lengths[i] for i in group))
 
 

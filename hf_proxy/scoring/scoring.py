@@ -4,18 +4,17 @@ Source: arXiv 2509.21013, equation 1. Where the paper is silent the choice is na
 docstrings.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from datasets import Dataset
 from torch import nn
 
 from hf_proxy.models.access import unwrapped
-from hf_proxy.models.parallel import Processes, stop_together, sum_over_ranks
-from hf_proxy.records.defaults import TOKENS_PER_BATCH
-from hf_proxy.records.rows import LABEL_LOGPROB_FEATURES
+from hf_proxy.models.parallel import Processes, stop_together
+from hf_proxy.records.defaults import LAST_TOKENS, TOKENS_PER_BATCH
+from hf_proxy.records.rows import LABEL_SCALAR_FEATURES
 from hf_proxy.records.scores import ProxyScore, Setting
-from hf_proxy.scoring.forwards import forwards, read_rows
+from hf_proxy.scoring.forwards import read_labels, read_rows
+from hf_proxy.scoring.statistics import LABEL_COLUMNS, statistics_of, statistics_parts
 from hf_proxy.scoring.summary import (
     DIVISORS,
     TraceSums,
@@ -23,17 +22,6 @@ from hf_proxy.scoring.summary import (
     expected_top,
     summarise,
 )
-
-
-class LabelSums(NamedTuple):
-    """What one forward pass sums over the labels of each trace, one array [num traces] each."""
-
-    weighted_nll: np.ndarray  # nats
-    nll: np.ndarray  # nats
-    weight: np.ndarray
-    top1: np.ndarray  # labels that come first, in the mean over ties broken at random
-    rank: np.ndarray  # the same of their ranks
-    tied: np.ndarray  # labels that another token ties with
 
 
 def score_traces(
@@ -44,6 +32,7 @@ def score_traces(
     tokens_per_batch: int = TOKENS_PER_BATCH,
     divisor: str = "tokens",
     padding_free: bool | None = None,
+    last_tokens: int | None = LAST_TOKENS,
     step: int | None = None,
     model_id: str | None = None,
 ) -> ProxyScore:
@@ -62,6 +51,7 @@ def score_traces(
         divisor: `"tokens"` (published: number of labels) or `"weights"` (sum of weights).
         padding_free: all rows of a batch in one line. None: where the model has flash attention
             and rows were seen to stay apart on it, see `why_not_packed`.
+        last_tokens: labels of each trace, from its end, that the statistics are of; None: all.
         step, model_id: recorded; `model_id` defaults to the name the model was loaded by.
 
     Returns:
@@ -76,32 +66,28 @@ def score_traces(
     if divisor not in DIVISORS:
         raise ValueError(f"divisor must be one of {DIVISORS}, not {divisor!r}")
     with stop_together(accelerator):
+        parts = statistics_parts(last_tokens)
         rows = read_rows(aligned)
-    num_rows = len(rows.example_id)
-    table = np.zeros((num_rows, len(LabelSums._fields)))
-    own = LabelSums(*table.T)  # views
-    with stop_together(accelerator):
-        for row in forwards(model, aligned, rows, accelerator, tokens_per_batch, padding_free):
-            own.weighted_nll[row.place] = (-row.logprob_N * row.weight_N).sum()
-            own.nll[row.place] = -row.logprob_N.sum()
-            own.weight[row.place] = row.weight_N.sum()
-            own.top1[row.place] = expected_top(1, row.greater_N, row.equal_N).sum()
-            own.rank[row.place] = expected_rank(row.greater_N, row.equal_N).sum()
-            own.tied[row.place] = (row.equal_N > 0).sum()
-    sums = LabelSums(*sum_over_ranks(table, accelerator).T)
+    labels = read_labels(model, aligned, rows, accelerator, tokens_per_batch, padding_free)
+    start, _ = rows.blocks()
     traces = TraceSums(
-        weighted_nll=sums.weighted_nll,
-        nll=sums.nll,
-        weight=sums.weight,
+        weighted_nll=np.add.reduceat(-labels.logprob * labels.weight, start),
+        nll=np.add.reduceat(-labels.logprob, start),
+        weight=np.add.reduceat(labels.weight, start),
         num_labels=rows.num_labels,
         num_bytes=rows.num_bytes,
     )
+    # in the mean over ties broken at random
+    top1 = np.add.reduceat(expected_top(1, labels.greater, labels.equal), start)
+    rank = np.add.reduceat(expected_rank(labels.greater, labels.equal), start)
+    tied = np.add.reduceat((labels.equal > 0).astype(np.int64), start)
+    statistics = statistics_of(labels, rows.num_labels, last_tokens=last_tokens)
     bare = unwrapped(model)
     return ProxyScore(
         **summarise(rows.example_id, traces, divisor=divisor),
-        top1_agreement=float(sums.top1.sum() / rows.num_labels.sum()),
-        mean_rank=float(sums.rank.sum() / rows.num_labels.sum()),
-        num_traces=num_rows,
+        top1_agreement=float(top1.sum() / rows.num_labels.sum()),
+        mean_rank=float(rank.sum() / rows.num_labels.sum()),
+        num_traces=len(rows.example_id),
         num_labels=int(rows.num_labels.sum()),
         setting=rows.setting(divisor),
         model_id=model_id or getattr(bare.config, "_name_or_path", None) or None,
@@ -110,17 +96,21 @@ def score_traces(
         rows=Dataset.from_dict(
             {
                 "example_id": rows.example_id,
-                "weighted_nll_sum": sums.weighted_nll,
-                "nll_sum": sums.nll,
-                "weight_sum": sums.weight,
-                "top1_sum": sums.top1,
-                "rank_sum": sums.rank,
-                "tied_sum": sums.tied.astype(np.int64),
+                "weighted_nll_sum": traces.weighted_nll,
+                "nll_sum": traces.nll,
+                "weight_sum": traces.weight,
+                "top1_sum": top1,
+                "rank_sum": rank,
+                "tied_sum": tied,
                 "num_labels": rows.num_labels,
                 "num_bytes": rows.num_bytes,
             }
         ),
-        tied_share=float(sums.tied.sum() / rows.num_labels.sum()),
+        tied_share=float(tied.sum() / rows.num_labels.sum()),
+        statistics=statistics.macro,
+        statistics_pooled=statistics.pooled,
+        zero_weight_traces=statistics.zero_weight_traces,
+        statistics_parts=parts,
     )
 
 
@@ -139,24 +129,26 @@ def token_logprobs(
 ) -> Dataset:
     """The log-probability of every label, by the same forward pass as `score_traces`.
 
+    And the numbers that every statistic is made of, so that a new one needs no model:
+    `load_metric("trace_statistics")` reads these rows.
+
     Returns:
-        `Dataset` with `LABEL_LOGPROB_FEATURES`, in the order of `aligned`, the same on every rank.
+        `Dataset` with `LABEL_SCALAR_FEATURES`, in the order of `aligned`, the same on every rank.
         Logprobs are float64, in nats.
     """
     with stop_together(accelerator):
         rows = read_rows(aligned)
-    end = np.cumsum(rows.num_labels)
-    start = end - rows.num_labels
-    flat = np.zeros(end[-1])
-    with stop_together(accelerator):
-        for row in forwards(model, aligned, rows, accelerator, tokens_per_batch, padding_free):
-            flat[start[row.place] : end[row.place]] = row.logprob_N
-    flat = sum_over_ranks(flat, accelerator)
-
-    content: dict[str, list] = {"example_id": [], "label_logprobs": [], "label_spans": []}
+    labels = read_labels(model, aligned, rows, accelerator, tokens_per_batch, padding_free)
+    columns = {name: getattr(labels, field) for name, field in LABEL_COLUMNS.items()}
+    start, end = rows.blocks()
+    content: dict[str, list] = {name: [] for name in LABEL_SCALAR_FEATURES}
     for place in np.argsort(rows.number):
         row = aligned[int(rows.number[place])]
         content["example_id"].append(row["example_id"])
-        content["label_logprobs"].append(flat[start[place] : end[place]])
         content["label_spans"].append(row["label_spans"])
-    return Dataset.from_dict(content, features=LABEL_LOGPROB_FEATURES)
+        content["vocab_size"].append(labels.vocab_size)
+        for name, column in columns.items():
+            own = column[start[place] : end[place]]
+            is_count = name in ("label_ids", "greater", "equal")
+            content[name].append(own.astype(np.int32) if is_count else own)
+    return Dataset.from_dict(content, features=LABEL_SCALAR_FEATURES)

@@ -15,8 +15,8 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 import yaml
 from trl import TrlParser
 
-from hf_proxy.recipes.library.help_text import NEEDED_OF_HOST, did_you_mean, kind_of_hint
-from hf_proxy.records.errors import InputError
+from hf_proxy.recipes.library.help_text import NEEDED_OF_HOST, kind_of_hint
+from hf_proxy.records.errors import InputError, did_you_mean
 
 _WRONG = {int: "no whole number", float: "no number", bool: "not true or false"}
 

@@ -11,7 +11,6 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
-from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 # of the trainer's own flags those that every training recipe needs, in our words
@@ -90,12 +89,6 @@ def help_text(
                 text = _with_default(str(field.metadata.get("help", "")), field)
                 lines += _help_entry(_flag(field.name, their_hints[field.name]), text)
     return "\n".join(lines) + "\n"
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """` (did you mean ...?)` if something known is near to `word`, else nothing."""
-    near = get_close_matches(word, known, n=1, cutoff=0.7)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def kind_of_hint(hint: Any) -> tuple[Any, bool]:

@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hf_proxy.recipes.library.help_text import Host, did_you_mean, help_text
-from hf_proxy.records.errors import InputError
+from hf_proxy.recipes.library.help_text import Host, help_text
+from hf_proxy.records.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,12 @@
-"""Reasoning traces of the small world, and tokenizers trained on it."""
+"""Reasoning traces of the small world, tokenizers trained on it, aligned rows by hand."""
 
+import json
 import random
 
 from datasets import Dataset
 
 from hf_proxy.recipes.library.small_world import problems, train_tokenizer
-from hf_proxy.records.rows import TRACE_FEATURES
+from hf_proxy.records.rows import ALIGNED_FEATURES, TRACE_FEATURES
 
 
 def make_tokenizer(seed: int, *, vocab_size: int):
@@ -38,3 +39,21 @@ def make_traces(num_traces: int, *, seed: int = 0) -> Dataset:
             }
         )
     return Dataset.from_list(rows, features=TRACE_FEATURES)
+
+
+def bigram_aligned(weights_of_rows, ids_of_rows):
+    """Aligned rows written by hand; id 0 is the context."""
+    parts = {"traces": "t", "num_traces": len(ids_of_rows), "tokenizer": "k", "context": "text"}
+    rows = [
+        {
+            "example_id": f"{number}",
+            "input_ids": [0, *ids],
+            "label_start": 1,
+            "label_weight": [0.0, *weights],
+            "label_spans": [[i, i + 1] for i in range(len(ids))],
+            "num_bytes": len(ids),
+            "setting_parts": json.dumps(parts),
+        }
+        for number, (ids, weights) in enumerate(zip(ids_of_rows, weights_of_rows, strict=True))
+    ]
+    return Dataset.from_list(rows, features=ALIGNED_FEATURES)

@@ -5,7 +5,7 @@ import evaluate
 import numpy as np
 
 from hf_proxy.records.errors import InputError, check_unique_ids
-from hf_proxy.records.rows import LABEL_LOGPROB_FEATURES, TRACE_FEATURES
+from hf_proxy.records.rows import LABEL_LOGPROB_FEATURES, REMEDY, TRACE_FEATURES, own_columns
 from hf_proxy.scoring.summary import DIVISORS, TraceSums, summarise
 from hf_proxy.traces.alignment import min_max, token_weights
 from hf_proxy.traces.checks import check_trace
@@ -52,6 +52,16 @@ class RBridge(evaluate.Metric):
             ),
             reference_urls=["https://arxiv.org/abs/2509.21013"],
         )
+
+    def add_batch(self, *, predictions=None, references=None, **kwargs):
+        """Take the metric's own columns of the rows."""
+        own = own_columns(predictions or [], LABEL_LOGPROB_FEATURES)
+        super().add_batch(predictions=own, references=references, **kwargs)
+
+    def add(self, *, prediction=None, reference=None, **kwargs):
+        """Take the metric's own columns of the row."""
+        (own,) = own_columns([prediction or {}], LABEL_LOGPROB_FEATURES)
+        super().add(prediction=own, reference=reference, **kwargs)
 
     def _compute(
         self,
@@ -107,7 +117,7 @@ def _check_labels(example_id, spans, logprobs, num_bytes):
     def fail(field, problem):
         raise InputError.at(
             problem,
-            remedy="pass the rows of token_logprobs as they are",
+            remedy=REMEDY,
             source="predictions",
             row=example_id,
             field=field,

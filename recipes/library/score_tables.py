@@ -1,0 +1,67 @@
+"""What `hf-proxy score` prints."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hf_proxy.recipes.library.scores import score_name
+from hf_proxy.recipes.library.screen import print_table
+from hf_proxy.records.scores import METRIC_NAMES, ProxyScore
+from hf_proxy.scoring.comparison import Comparison
+
+
+def print_scores(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
+    """A row for each model."""
+    head = ["model", "step", METRIC_NAMES["value"], "90 % interval"]
+    head += [METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"]]
+    head += ["top-1", "rank", "traces", "labels", "setting", "seconds"]
+    rows = [
+        [str(score.model_id), "-" if score.step is None else str(score.step), f"{score.value:.6f}"]
+        + ["-" if score.low is None else f"{score.low:.4f} .. {score.high:.4f}"]
+        + [f"{score.trace_nll:.4f}", f"{score.bits_per_byte:.4f}"]
+        + [f"{score.top1_agreement:.3f}", f"{score.mean_rank:.1f}"]
+        + [str(score.num_traces), str(score.num_labels), score.setting.hash]
+        + ["cached" if fact["cached"] else f"{fact['seconds']:.1f}"]
+        for score, fact in zip(scores, facts, strict=True)
+    ]
+    print_table(head, rows, words=("model",))
+
+
+def print_masked(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
+    """What the authors of masked traces print: perplexities of the words and bytes in masks."""
+    rows = [
+        [str(score.model_id), str(score.num_traces)]
+        + [
+            "-" if fact["masked"][name] is None else f"{fact['masked'][name]:.{digits}f}"
+            for name, digits in (
+                ("word_perplexity", 2),
+                ("byte_perplexity", 2),
+                ("bits_per_byte", 4),
+            )
+        ]
+        for score, fact in zip(scores, facts, strict=True)
+    ]
+    head = ("model", "traces", "word perplexity", "byte perplexity", "bits per byte in masks")
+    print_table(head, rows, words=("model",))
+
+
+def print_statistics(scores: list[ProxyScore], names: Sequence[str]) -> None:
+    """A row for each statistic, a column for each model."""
+    if not names:
+        return
+    print()
+    head = [score_name(score, "") for score in scores]
+    rows = [[name, *(f"{score.statistics[name]:.6f}" for score in scores)] for name in names]
+    print_table(["statistic", *head], rows, words=("statistic",))
+    for model, score in zip(head, scores, strict=True):
+        for weighting, num in score.zero_weight_traces.items():
+            print(f"note: {model}: {num} traces with every weight of {weighting} 0, averaged alike")
+
+
+def difference_sentence(a: ProxyScore, b: ProxyScore, result: Comparison) -> str:
+    """How two models differ on the same traces."""
+    note = f" ({result.note})" if result.note else ""
+    return (
+        f"{a.model_id} - {b.model_id}: {METRIC_NAMES[result.metric]} {result.difference:+.4f} "
+        f"[{result.low:+.4f}, {result.high:+.4f}], p = {result.p_value:.4f}, "
+        f"n = {result.num_traces}{note}"
+    )
