@@ -86,7 +86,7 @@ def generate(
     trajectories: list[list[int]] = [[] for _ in prompts]
     allowed = vocabulary_ids(processing_class) if allowed is None else allowed
     only = LogitsProcessorList([OnlyTokens({*allowed, *end_ids}, head_width(model))])
-    write = partial(_written, model, pad_id)
+    write = partial(write_batch, model, pad_id)
     try_one = partial(write, prompts[:1], only, 1)
     with clean_generation(model, config), contiguous_head(model), _named_failure(model, try_one):
         with _own_draws(model.device, seed):  # their measurement draws too
@@ -99,7 +99,7 @@ def generate(
     return trajectories
 
 
-def _written(
+def write_batch(
     model: Any,
     pad_id: int,
     prompts: list[list[int]],

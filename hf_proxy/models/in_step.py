@@ -6,13 +6,14 @@ ours, since at every step a token is chosen from the logits of both.
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from hf_proxy.models.adapters import check_adapter, generation_groups
+from hf_proxy.models.adapters import check_adapter
 from hf_proxy.models.generation import (
     clean_generation,
     contiguous_head,
@@ -20,7 +21,9 @@ from hf_proxy.models.generation import (
     pad_id_of,
     padded_inputs,
     up_to_end,
+    write_batch,
 )
+from hf_proxy.models.groups import writing_groups
 from hf_proxy.models.logits import next_logits
 
 
@@ -66,7 +69,13 @@ def generate_in_step(
             )
             stack.enter_context(clean_generation(model, config))
             stack.enter_context(contiguous_head(model))
-        for group in _groups((expert, amateur), list(map(len, prompts))):
+        ways = [
+            writing_groups(model, texts, max_new_tokens, partial(write_batch, model, pad))
+            for model, texts, pad in zip(
+                (expert, amateur), (prompts, amateur_prompts), pads, strict=True
+            )
+        ]
+        for group in _together_in_both(ways):
             inputs = [
                 padded_inputs(model, [texts[i] for i in group], pad)
                 for model, texts, pad in zip(
@@ -83,13 +92,13 @@ def generate_in_step(
     return written
 
 
-def _groups(models: tuple[Any, Any], lengths: list[int]) -> list[list[int]]:
-    """Which prompts may be written after together under the adapters of both."""
-    place: dict[int, tuple[int, ...]] = dict.fromkeys(range(len(lengths)), ())
-    for model in models:
-        for number, group in enumerate(generation_groups(model, lengths)):
+def _together_in_both(ways: list[list[list[int]]]) -> list[list[int]]:
+    """Which prompts may be written after together where each model has groups of its own."""
+    place: dict[int, tuple[int, ...]] = {}
+    for groups in ways:
+        for number, group in enumerate(groups):
             for i in group:
-                place[i] += (number,)
+                place[i] = (*place.get(i, ()), number)
     found: dict[tuple[int, ...], list[int]] = {}
     for i, key in place.items():
         found.setdefault(key, []).append(i)
