@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import LlamaForCausalLM, set_seed
 
 from hf_proxy.building.annotation import annotate_traces
-from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.intervals import wilson_interval
 from hf_proxy.prediction.fitting import fit_curve
 from hf_proxy.recipes.library.carry_chains import (
@@ -22,15 +20,10 @@ from hf_proxy.recipes.library.carry_chains import (
     problems,
     shifted_shares,
 )
-from hf_proxy.recipes.library.running import RecipeConfig, run
+from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
 from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.recipes.library.small_world import (
-    CHAT_TEMPLATE,
-    make_model,
-    pretrain,
-    solve,
-    train_tokenizer,
-)
+from hf_proxy.recipes.library.small_world import CHAT_TEMPLATE, solve, train_tokenizer
+from hf_proxy.recipes.library.world_trainings import Training, train_all
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.lines import JoinedLine, read_lines, write_lines
 from hf_proxy.records.record import Positive, Record, read_record
@@ -43,7 +36,7 @@ from hf_proxy.traces.reading import load_traces
 
 CONTROLS = ("tokens", "trace_nll", "proxy_accuracy")
 TOLERANCE = 0.05  # relative
-OF_THE_LAUNCH = ("output_dir", "compare", "json")  # fields that change no number
+OF_THE_LAUNCH = ("output_dir", "compare", "num_processes", "json")  # fields that change no number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +71,13 @@ class BuildConfig(RecipeConfig):
     num_traces: int = field(metadata={"help": "Problems of the trace set."})
     num_questions: int = field(metadata={"help": "Problems for the methods to mine from."})
     num_problems: int = field(metadata={"help": "Problems that accuracies are measured on."})
+    num_processes: int = field(
+        default=2, metadata={"help": "Trainings at a time; the numbers are the same for any."}
+    )
     seed: int = field(default=0, metadata={"help": "Of problems and models."})
 
     def __post_init__(self) -> None:
+        at_least(self, 1, "num_processes")
         if self.num_steps % self.save_steps or not self.runs:
             raise InputError("num_steps must be a step that is saved, and runs name at least one")
         if len(set(self.runs)) < len(self.runs):
@@ -105,48 +102,76 @@ def main(config: BuildConfig) -> dict[str, Any]:
             "the folder is there already", remedy="name another output_dir", source=folder
         )
     assets.mkdir(parents=True)
-    world = _World(config, folder)
-    tests = world.ask("test", config.num_problems)
-    for name, rows in {
-        "problems": tests,
-        "questions": world.ask("mine", config.num_questions),
-    }.items():
-        lines = ({key: row[key] for key in ("prompt", "answer")} for row in rows)
+    rows = islice(problems(random.Random(f"{config.seed}-tokenizer")), 2000)
+    tokenizer = train_tokenizer([f"{row['prompt']}\n{row['trace']}" for row in rows])
+    tokenizer.chat_template = CHAT_TEMPLATE
+    for name in ("expert", "amateur"):
+        tokenizer.save_pretrained(assets / name)
+    tests = _ask(config, "test", config.num_problems)
+    questions = _ask(config, "mine", config.num_questions)
+    for name, asked in {"problems": tests, "questions": questions}.items():
+        lines = ({key: row[key] for key in ("prompt", "answer")} for row in asked)
         write_lines(assets / f"{name}.jsonl", lines)
 
-    careful = world.train("careful expert", config.proxy, dict.fromkeys(SOURCES, 0.0), seed=99)
-    asked = world.ask("trace", 2 * config.num_traces)
-    traces = _traces(careful, world.tokenizer, asked, config.num_traces)
-    traces.to_parquet(assets / "traces.parquet")
-    traces = load_traces(assets / "traces.parquet")  # a score is of the file, not of the memory
-    points: list[dict[str, Any]] = []
-    expert: Any = None
-    for number, shift in enumerate(config.runs):
-        right: dict[str, dict[int, int]] = {"proxy": {}, "target": {}}
-        for name in right:
-            model = world.train(
-                f"{name}{shift:+g}",
-                getattr(config, name),
-                shifted_shares(shift),
-                seed=number,
-                attach=[ProxyScoreCallback(traces)] if name == "proxy" else [],
-                tests=tests,
-                right=right[name],
-            )
-            expert = model if expert is None else expert
-        points += _points(folder / f"proxy{shift:+g}", f"{shift:+g}", right, config)
-    amateur = world.train("amateur", config.amateur, SOURCES, seed=0)
+    shared: dict[str, Any] = {"folder": folder, "tokenizer": assets / "expert"}
+    shared |= {name: getattr(config, name) for name in ("num_steps", "batch_size", "learning_rate")}
+    careful = Training(
+        name="careful",
+        size=config.proxy,
+        shares=dict.fromkeys(SOURCES, 0.0),
+        seed=config.seed + 99,
+        **shared,
+    )
+    print("training the careful expert", flush=True)
+    trained = train_all([careful], 1)
+    asked = _ask(config, "trace", 2 * config.num_traces)
+    _traces(careful.load(), tokenizer, asked, config.num_traces).to_parquet(
+        assets / "traces.parquet"
+    )
+    ladder = {
+        f"{name}{shift:+g}": Training(
+            name=f"{name}{shift:+g}",
+            size=getattr(config, name),
+            shares=shifted_shares(shift),
+            seed=config.seed + number,
+            save_steps=config.save_steps,
+            first_point=config.first_point,
+            tests=tests,
+            traces=assets / "traces.parquet" if name == "proxy" else None,
+            **shared,
+        )
+        for name in ("target", "proxy")  # the longest first
+        for number, shift in enumerate(config.runs)
+    }
+    own = {"num_steps": config.amateur_steps, "learning_rate": config.amateur_learning_rate}
+    amateur = Training(
+        name="amateur", size=config.amateur, shares=SOURCES, seed=config.seed, **shared | own
+    )
+    print(f"training {', '.join(ladder)} and the amateur", flush=True)
+    trained |= train_all([*ladder.values(), amateur], config.num_processes)
 
+    runs = [f"{shift:+g}" for shift in config.runs]
+    points = [
+        point
+        for name in runs
+        for point in _points(
+            ladder[f"proxy{name}"].place,
+            name,
+            {model: trained[f"{model}{name}"].right for model in ("proxy", "target")},
+            config,
+        )
+    ]
+    expert = ladder[f"proxy{runs[0]}"].load()
     write_curve(points, assets / "curve", expert.num_parameters())
-    aligned = align_traces(traces, world.tokenizer)
+    aligned = align_traces(load_traces(assets / "traces.parquet"), tokenizer)
     scores = {}
-    for name, model in {"expert": expert, "amateur": amateur}.items():
+    for name, model in {"expert": expert, "amateur": amateur.load()}.items():
         model.save_pretrained(assets / name)
-        world.tokenizer.save_pretrained(assets / name)
         scores[name] = score_traces(model, aligned).value
+    losses = {name: found.loss for name, found in trained.items()}
     stamp = provenance_of(
         settings={k: v for k, v in dataclasses.asdict(config).items() if k not in OF_THE_LAUNCH},
-        losses=world.losses,
+        losses=losses,
         scores=scores,
         points=points,
     )
@@ -156,58 +181,12 @@ def main(config: BuildConfig) -> dict[str, Any]:
     print(f"{size / 2**20:.1f} MiB in {assets}")
     if config.compare is not None:
         compare_builds(stamp, Path(config.compare) / "curve" / "provenance.json")
-    return {"losses": world.losses, "scores": scores, "output_dir": str(assets)}
+    return {"losses": losses, "scores": scores, "output_dir": str(assets)}
 
 
-class _World:
-    """Tokenizer, problems and trainings of one build."""
-
-    def __init__(self, config: BuildConfig, folder: Path):
-        self.config, self.folder = config, folder
-        self.losses: dict[str, float] = {}
-        rows = islice(problems(random.Random(f"{config.seed}-tokenizer")), 2000)
-        self.tokenizer = train_tokenizer([f"{row['prompt']}\n{row['trace']}" for row in rows])
-        self.tokenizer.chat_template = CHAT_TEMPLATE
-
-    def ask(self, part: str, number: int) -> list[dict[str, str]]:
-        """Different problems of the source whose documents hide the ability."""
-        return distinct_problems(random.Random(f"{self.config.seed}-{part}"), part, LATENT, number)
-
-    def train(
-        self,
-        name: str,
-        size: list[int],
-        shares: Any,
-        *,
-        seed: int,
-        attach: Any = (),
-        tests: Any = (),
-        right: dict[int, int] | None = None,
-    ) -> LlamaForCausalLM:
-        """A model of this size and these shares; `right`: how many tests it solves, by step."""
-        print(f"training the {name}: width {size[0]}, {size[1]} layers", flush=True)
-        config, is_amateur = self.config, name == "amateur"
-        set_seed(config.seed + seed)
-        model = make_model(self.tokenizer, *size)
-
-        def measure(step: int) -> None:
-            if right is not None and step >= config.first_point:
-                right[step] = sum(solve(model, self.tokenizer, tests)[1])
-
-        self.losses[name] = pretrain(
-            model,
-            self.tokenizer,
-            problems(random.Random(f"{config.seed}-{name}"), "train", shares),
-            config.amateur_steps if is_amateur else config.num_steps,
-            batch_size=config.batch_size,
-            learning_rate=config.amateur_learning_rate if is_amateur else config.learning_rate,
-            seed=config.seed + seed,
-            output_dir=self.folder / name,
-            save_steps=None if right is None else config.save_steps,
-            attach=attach,
-            measure=measure,
-        )
-        return model
+def _ask(config: BuildConfig, part: str, number: int) -> list[dict[str, str]]:
+    """Different problems of the source whose documents hide the ability."""
+    return distinct_problems(random.Random(f"{config.seed}-{part}"), part, LATENT, number)
 
 
 def write_curve(points: list[dict[str, Any]], folder: Path, num_parameters: int) -> None:

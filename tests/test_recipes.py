@@ -17,7 +17,7 @@ from helpers.processes import command
 from peft import LoraConfig, get_peft_model
 
 from hf_proxy import align_traces, load_traces, score_traces
-from hf_proxy.recipes.library.small_world import problems
+from hf_proxy.recipes.library.carry_chains import problems
 from hf_proxy.recipes.library.training import last_checkpoint
 
 ROOT = Path(__file__).parent.parent

@@ -52,7 +52,8 @@ from hf_proxy.records.storage import write_text
 SEEDS = (10, 11, 12, 13, 14)
 NUM_PROBLEMS, NUM_QUESTIONS = 1000, 400
 BETAS = (0.4, 0.1)
-EXPERT = {"width": 64, "num_steps": 1000, "learning_rate": 4e-3}
+CONTEXT = "{prompt}\n"  # what the models were trained on
+EXPERT = {"width": 64, "num_steps": 1400, "learning_rate": 5e-3}
 AMATEUR = {"width": 24, "num_steps": 500, "learning_rate": 6e-3}
 TRAINING = {"num_steps": 60, "num_rows": 16, "learning_rate": 1e-4}
 # amateur: how it differs from the normal one
@@ -154,6 +155,7 @@ def mined(world: World, source: str, amateur: Any, folder: Path, **own: Any) -> 
         processing_class=world.tokenizer,
         amateur_processing_class=world.tokenizer,
         output_dir=folder / "mined",
+        context=CONTEXT,
         max_new_tokens=LONGEST_TRACE,
         batch_size=200,
         seed=world.seed,
@@ -171,6 +173,8 @@ def trained(
     **own: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """A copy of the expert after so many steps on these rows, and what it learnt from."""
+    if rows is not None and not any(map(len, rows["position"])):
+        return world.expert, {"kept_tokens": 0}  # nothing to learn: it stays as it was
     args = SelectiveSFTConfig(
         str(folder / "training"),
         max_steps=TRAINING["num_steps"],
@@ -219,6 +223,7 @@ def fed(world: World, source: str, amateur: Any, folder: Path, **own: Any):
         feed=True,
         strategy="steps",
         steps=TRAINING["num_steps"] // 3,
+        context=CONTEXT,
         max_new_tokens=LONGEST_TRACE,
         batch_size=200,
         seed=world.seed,
@@ -327,6 +332,7 @@ def foretold(world: World, source: str, amateur: Any) -> list[dict[str, Any]]:
         processing_class=world.tokenizer,
         amateur_processing_class=world.tokenizer,
         divergence_beta=BETAS,
+        context=CONTEXT,
         max_new_tokens=LONGEST_TRACE,
         batch_size=250,
     )
