@@ -11,6 +11,7 @@ import argparse
 import copy
 import json
 import logging
+import os
 import random
 import shutil
 import sys
@@ -139,10 +140,11 @@ class World:
 
 def write_whole(place: Path, write: Callable[[Path], Any]) -> None:
     """A folder that appears whole or not at all."""
-    partial = place.with_name(f"{place.name}.partial")
+    partial = place.with_name(f"{place.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     write(partial)
-    partial.rename(place)
+    if not place.is_dir():  # seeds may be measured in processes beside each other
+        partial.rename(place)
 
 
 def mined(world: World, source: str, amateur: Any, folder: Path, **own: Any) -> Dataset:
@@ -289,7 +291,7 @@ def items_of(world: World, done: Mapping[str, dict[str, Any]]):
             yield LATENT, kind, {name: everywhere[name] for name in LIGHT}
 
 
-def measure(world: World, done: dict[str, dict[str, Any]], keep: Callable[[dict], None]) -> None:
+def measure(world: World, done: dict[str, dict[str, Any]], path: Path) -> None:
     """What of this seed is still to be measured."""
     for source, kind, arms in items_of(world, done):
         amateur, tests = None, None
@@ -315,7 +317,7 @@ def measure(world: World, done: dict[str, dict[str, Any]], keep: Callable[[dict]
                     row |= about | {"right": right(world, model, tests)}
             row["cpu_seconds"] = round(time.process_time() - start, 1)
             done[key] = row
-            keep(row)
+            keep(row, path)
 
 
 def right(world: World, model: Any, tests: list[dict[str, str]]) -> str:
@@ -349,28 +351,35 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    lines = args.output_dir / "items.jsonl"
-    lines.parent.mkdir(parents=True, exist_ok=True)
-    done: dict[str, dict[str, Any]] = {}
-    if lines.exists():
-        whole = [line for line in lines.read_text().splitlines(keepends=True) if line[-1] == "\n"]
-        write_text(lines, "".join(whole))  # a line that was cut off is measured again
-        done = {row["key"]: row for row in map(json.loads, whole)}
-    (args.output_dir / "models").mkdir(exist_ok=True)
-
-    def keep(row: dict[str, Any]) -> None:
-        with lines.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        said = {name: row[name] for name in row if name not in ("right", "amateur_right", "key")}
-        share = f" {row['right'].count('1') / NUM_PROBLEMS:.3f}" if "right" in row else ""
-        print(f"{time.strftime('%H:%M:%S')}{share} {said}", flush=True)
-
+    (args.output_dir / "models").mkdir(parents=True, exist_ok=True)
     content = results.begin("carry_chains", args, dtype="float32")
-    for seed in args.seeds if not args.only_table else ():
-        measure(World(seed, args.output_dir), done, keep)
-    rows = [row for row in done.values() if row["seed"] in args.seeds]
+    rows = []
+    for seed in args.seeds:
+        path = args.output_dir / f"items-{seed}.jsonl"
+        done = read_items(path)
+        if not args.only_table:
+            measure(World(seed, args.output_dir), done, path)
+        rows += done.values()
     output = args.output or args.output_dir / "carry_chains.json"
     results.add(content, tables_of(rows), [], output)
+
+
+def read_items(path: Path) -> dict[str, dict[str, Any]]:
+    """What is measured already, by key; a line that was cut off is measured again."""
+    if not path.exists():
+        return {}
+    whole = [line for line in path.read_text().splitlines(keepends=True) if line[-1] == "\n"]
+    write_text(path, "".join(whole))
+    return {row["key"]: row for row in map(json.loads, whole)}
+
+
+def keep(row: dict[str, Any], path: Path) -> None:
+    """Write what was measured, and show it."""
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    said = {name: row[name] for name in row if name not in ("right", "amateur_right", "key")}
+    share = f" {row['right'].count('1') / NUM_PROBLEMS:.3f}" if "right" in row else ""
+    print(f"{time.strftime('%H:%M:%S')}{share} {said}", flush=True)
 
 
 if __name__ == "__main__":
