@@ -3,30 +3,27 @@
 import dataclasses
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from hf_proxy.building.annotation import annotate_traces
-from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.intervals import wilson_interval
 from hf_proxy.prediction.fitting import fit_curve
-from hf_proxy.recipes.library.running import RecipeConfig, run
-from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.recipes.library.small_world import (
-    CHAT_TEMPLATE,
-    HELD_OUT,
-    make_model,
-    pretrain,
+from hf_proxy.recipes.library.carry_chains import (
+    LATENT,
+    SOURCES,
+    distinct_problems,
     problems,
-    solve,
-    take_rows,
-    train_tokenizer,
+    shifted_shares,
 )
+from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
+from hf_proxy.recipes.library.screen import print_table
+from hf_proxy.recipes.library.small_world import CHAT_TEMPLATE, solve, train_tokenizer
+from hf_proxy.recipes.library.world_trainings import Training, train_all
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.lines import JoinedLine, read_lines, write_lines
 from hf_proxy.records.record import Positive, Record, read_record
@@ -39,8 +36,7 @@ from hf_proxy.traces.reading import load_traces
 
 CONTROLS = ("tokens", "trace_nll", "proxy_accuracy")
 TOLERANCE = 0.05  # relative
-OF_THE_LAUNCH = ("output_dir", "compare", "json")  # fields that change no number
-NUM_QUESTIONS = 600  # for the expert of the demo to write about
+OF_THE_LAUNCH = ("output_dir", "compare", "num_processes", "json")  # fields that change no number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,33 +48,48 @@ class BuildConfig(RecipeConfig):
         default=None,
         metadata={"help": "Folder of earlier assets: stop if the new ones reach other numbers."},
     )
-    proxy: list[int] = field(metadata={"help": "Width and layers of the proxy."})
-    target: list[int] = field(metadata={"help": "Width and layers of target and frontier."})
+    proxy: list[int] = field(
+        metadata={"help": "Width and layers of the proxy; the expert is one, and the traces' own."}
+    )
+    target: list[int] = field(metadata={"help": "Width and layers of the target."})
     amateur: list[int] = field(metadata={"help": "Width and layers of the amateur."})
+    runs: list[float] = field(
+        metadata={
+            "help": "Runs of proxy and target: what each adds to the sources' shares of sloppy "
+            "documents. The proxy of the first becomes the expert."
+        }
+    )
     num_steps: int = field(metadata={"help": "Training steps of each model."})
     amateur_steps: int = field(metadata={"help": "Those of the amateur."})
-    expert_step: int = field(metadata={"help": "The proxy's checkpoint that becomes the expert."})
-    save_steps: int = field(metadata={"help": "Steps between two points of the curve."})
+    save_steps: int = field(metadata={"help": "Steps between two points of a run."})
     first_point: int = field(
-        metadata={"help": "The first of these steps; before it no model writes a solution."}
+        metadata={"help": "The first of these steps; before it no model knows its tables."}
     )
-    batch_size: int = field(metadata={"help": "Problems per step."})
+    batch_size: int = field(metadata={"help": "Documents per step."})
     learning_rate: float = field(metadata={"help": "Peak, then falling linearly to 0."})
+    amateur_learning_rate: float = field(metadata={"help": "That of the amateur."})
     num_traces: int = field(metadata={"help": "Problems of the trace set."})
+    num_questions: int = field(metadata={"help": "Problems for the methods to mine from."})
     num_problems: int = field(metadata={"help": "Problems that accuracies are measured on."})
+    num_processes: int = field(
+        default=2, metadata={"help": "Trainings at a time; the numbers are the same for any."}
+    )
     seed: int = field(default=0, metadata={"help": "Of problems and models."})
 
     def __post_init__(self) -> None:
-        if self.expert_step % self.save_steps or not 0 < self.expert_step <= self.num_steps:
-            raise InputError("expert_step must be one of the steps that are saved")
+        at_least(self, 1, "num_processes")
+        if self.num_steps % self.save_steps or not self.runs:
+            raise InputError("num_steps must be a step that is saved, and runs name at least one")
+        if len(set(self.runs)) < len(self.runs):
+            raise InputError("two of runs are the same", remedy="give each a shift of its own")
 
 
 def main(config: BuildConfig) -> dict[str, Any]:
     """Train the small world's models; write those that are bundled, their traces and their curve.
 
-    Frontier, proxy, target and amateur learn from generated problems. The frontier's right
-    solutions of unseen ones are the traces; the proxy's score and the target's accuracy at the same
-    step are a point of the curve.
+    A careful expert, trained on documents that forget no carry, writes the traces. In several runs,
+    on documents more and less sloppy, the proxy's score and the target's accuracy at the same step
+    are a point of the curve.
 
     Reads:   nothing, or the earlier assets that compare names.
     Writes:  the runs and assets/ in output_dir.
@@ -91,64 +102,73 @@ def main(config: BuildConfig) -> dict[str, Any]:
             "the folder is there already", remedy="name another output_dir", source=folder
         )
     assets.mkdir(parents=True)
-    # streams of their own: what is trained on, by the frontier, what is held out
-    streams = [problems(random.Random(f"{config.seed}-{name}")) for name in ("own", "far", "test")]
-    own = take_rows(streams[0], config.num_steps * config.batch_size + HELD_OUT)
-    far = take_rows(streams[1], config.num_steps * config.batch_size + HELD_OUT)
-    unseen = _unseen(streams[2], {*own["prompt"], *far["prompt"]})
-    tests = take_rows(unseen, config.num_problems)
-    texts = [f"{row['prompt']}\n{row['trace']}" for row in own.select(range(min(2000, len(own))))]
-    tokenizer = train_tokenizer(texts)
+    rows = islice(problems(random.Random(f"{config.seed}-tokenizer")), 2000)
+    tokenizer = train_tokenizer([f"{row['prompt']}\n{row['trace']}" for row in rows])
     tokenizer.chat_template = CHAT_TEMPLATE
-
-    losses: dict[str, float] = {}
-    right: dict[str, dict[int, int]] = {"proxy": {}, "target": {}}
-
-    def train(name: str, size: list[int], rows: Dataset, seed: int, attach: Any = ()) -> Any:
-        print(f"training the {name}: width {size[0]}, {size[1]} layers", flush=True)
-        set_seed(seed)
-        model = make_model(tokenizer, *size)
-
-        def measure(step: int) -> None:
-            if name in right:
-                right[name][step] = sum(solve(model, tokenizer, tests)[1])
-
-        losses[name] = pretrain(
-            model,
-            tokenizer,
-            rows,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            save_steps=config.save_steps,
-            output_dir=folder / name,
-            seed=seed,
-            attach=attach,
-            measure=measure,
-        )
-        return model
-
-    frontier = train("frontier", config.target, far, config.seed + 1)
-    traces = _frontier_traces(frontier, tokenizer, unseen, config.num_traces)
-    traces.to_parquet(assets / "traces.parquet")
-    traces = load_traces(assets / "traces.parquet")  # a score is of the file, not of the memory
-    for name, rows in {"problems": tests, "questions": take_rows(unseen, NUM_QUESTIONS)}.items():
-        lines = ({key: row[key] for key in ("prompt", "answer")} for row in rows)
-        write_lines(assets / f"{name}.jsonl", lines)
-    score = ProxyScoreCallback(traces)
-    proxy = train("proxy", config.proxy, own, config.seed, attach=[score])
-    train("target", config.target, own, config.seed)
-    few = own.select(range(config.amateur_steps * config.batch_size + HELD_OUT))
-    amateur = train("amateur", config.amateur, few, config.seed)
-
-    points = _points(folder / "proxy", right, config)
-    write_curve(points, assets / "curve", proxy.num_parameters())
-    expert = LlamaForCausalLM.from_pretrained(folder / "proxy" / f"checkpoint-{config.expert_step}")
-    aligned = align_traces(traces, tokenizer)
-    scores = {}
-    for name, model in {"expert": expert, "amateur": amateur}.items():
-        model.save_pretrained(assets / name)
+    for name in ("expert", "amateur"):
         tokenizer.save_pretrained(assets / name)
+    tests = _ask(config, "test", config.num_problems)
+    questions = _ask(config, "mine", config.num_questions)
+    for name, asked in {"problems": tests, "questions": questions}.items():
+        lines = ({key: row[key] for key in ("prompt", "answer")} for row in asked)
+        write_lines(assets / f"{name}.jsonl", lines)
+
+    shared: dict[str, Any] = {"folder": folder, "tokenizer": assets / "expert"}
+    shared |= {name: getattr(config, name) for name in ("num_steps", "batch_size", "learning_rate")}
+    careful = Training(
+        name="careful",
+        size=config.proxy,
+        shares=dict.fromkeys(SOURCES, 0.0),
+        seed=config.seed + 99,
+        **shared,
+    )
+    print("training the careful expert", flush=True)
+    trained = train_all([careful], 1)
+    asked = _ask(config, "trace", 2 * config.num_traces)
+    _traces(careful.load(), tokenizer, asked, config.num_traces).to_parquet(
+        assets / "traces.parquet"
+    )
+    ladder = {
+        f"{name}{shift:+g}": Training(
+            name=f"{name}{shift:+g}",
+            size=getattr(config, name),
+            shares=shifted_shares(shift),
+            seed=config.seed + number,
+            save_steps=config.save_steps,
+            first_point=config.first_point,
+            tests=tests,
+            traces=assets / "traces.parquet" if name == "proxy" else None,
+            **shared,
+        )
+        for name in ("target", "proxy")  # the longest first
+        for number, shift in enumerate(config.runs)
+    }
+    own = {"num_steps": config.amateur_steps, "learning_rate": config.amateur_learning_rate}
+    amateur = Training(
+        name="amateur", size=config.amateur, shares=SOURCES, seed=config.seed, **shared | own
+    )
+    print(f"training {', '.join(ladder)} and the amateur", flush=True)
+    trained |= train_all([*ladder.values(), amateur], config.num_processes)
+
+    runs = [f"{shift:+g}" for shift in config.runs]
+    points = [
+        point
+        for name in runs
+        for point in _points(
+            ladder[f"proxy{name}"].place,
+            name,
+            {model: trained[f"{model}{name}"].right for model in ("proxy", "target")},
+            config,
+        )
+    ]
+    expert = ladder[f"proxy{runs[0]}"].load()
+    write_curve(points, assets / "curve", expert.num_parameters())
+    aligned = align_traces(load_traces(assets / "traces.parquet"), tokenizer)
+    scores = {}
+    for name, model in {"expert": expert, "amateur": amateur.load()}.items():
+        model.save_pretrained(assets / name)
         scores[name] = score_traces(model, aligned).value
+    losses = {name: found.loss for name, found in trained.items()}
     stamp = provenance_of(
         settings={k: v for k, v in dataclasses.asdict(config).items() if k not in OF_THE_LAUNCH},
         losses=losses,
@@ -164,6 +184,11 @@ def main(config: BuildConfig) -> dict[str, Any]:
     return {"losses": losses, "scores": scores, "output_dir": str(assets)}
 
 
+def _ask(config: BuildConfig, part: str, number: int) -> list[dict[str, str]]:
+    """Different problems of the source whose documents hide the ability."""
+    return distinct_problems(random.Random(f"{config.seed}-{part}"), part, LATENT, number)
+
+
 def write_curve(points: list[dict[str, Any]], folder: Path, num_parameters: int) -> None:
     """The curve through these points, and the points as `hf-proxy fit --points` reads them."""
     setting = Setting(points[0].pop("setting_parts"))
@@ -177,18 +202,15 @@ def write_curve(points: list[dict[str, Any]], folder: Path, num_parameters: int)
         proxy="proxy",
         num_parameters=num_parameters,
         target="target",
+        groups=[point["run"] for point in points],
         controls={name: [point[name] for point in points] for name in CONTROLS},
     )
     curve.save(folder / "target.json")
-    alike: dict[str, Any] = {
-        "run": "proxy",
-        "target": curve.target,
-        "metric": curve.metric,
-        "proxy": curve.proxy,
-    }
+    alike: dict[str, Any] = {"target": curve.target, "metric": curve.metric, "proxy": curve.proxy}
     alike |= {"setting": setting.hash, "num_parameters": curve.num_parameters}
     lines = (
-        alike
+        {"run": row["run"]}
+        | alike
         | {"tokens": row["tokens"], "score": row["value"]}
         | {name: row[name] for name in ("target_accuracy", "trace_nll", "proxy_accuracy")}
         for row in points
@@ -196,20 +218,9 @@ def write_curve(points: list[dict[str, Any]], folder: Path, num_parameters: int)
     write_lines(folder / "points.jsonl", lines)
 
 
-def _unseen(source: Iterator[dict[str, str]], seen: set[str]) -> Iterator[dict[str, str]]:
-    """Problems that no model was trained on, each once."""
-    for row in source:
-        if row["prompt"] not in seen:
-            seen.add(row["prompt"])
-            yield row
-
-
-def _frontier_traces(
-    frontier: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, unseen: Any, number: int
-) -> Dataset:
-    """Solutions the frontier wrote itself, where right, with its confidence in each token."""
-    asked = take_rows(unseen, 2 * number)
-    written, right = solve(frontier, tokenizer, asked, temperature=1.0)
+def _traces(careful: Any, tokenizer: Any, asked: list[dict[str, str]], number: int) -> Dataset:
+    """Solutions the careful expert wrote itself, where right, with its confidence in each token."""
+    written, right = solve(careful, tokenizer, asked, temperature=1.0)
     rows = [
         {
             "example_id": f"problem-{i:03d}",
@@ -224,42 +235,43 @@ def _frontier_traces(
     ]
     if len(rows) < number:
         raise InputError.at(
-            f"the frontier solved {len(rows)} of {len(asked)} problems",
+            f"the careful expert solved {len(rows)} of {len(asked)} problems",
             remedy="train it for more steps",
             field="num_steps",
         )
     blank = Dataset.from_list(rows[:number], features=TRACE_FEATURES)
-    return annotate_traces(blank, frontier, tokenizer)
+    return annotate_traces(blank, careful, tokenizer)
 
 
 def _points(
-    folder: Path, right: dict[str, dict[int, int]], config: BuildConfig
+    folder: Path, name: str, right: dict[str, dict[int, int]], config: BuildConfig
 ) -> list[dict[str, Any]]:
     """One row for each checkpoint: the proxy's score and both accuracies, with their intervals."""
     points = []
     for _, record, line in read_lines(folder / "hf_proxy" / "predictions.jsonl", JoinedLine):
         if record.step < config.first_point:
             continue
-        row = {key: line[key] for key in ("step", "value", "low", "high", "trace_nll")}
+        row: dict[str, Any] = {"run": name}
+        row |= {key: line[key] for key in ("step", "value", "low", "high", "trace_nll")}
         row |= {"tokens": line["tokens_seen"], "setting_parts": line["setting_parts"]}
-        for name, counts in right.items():
+        for model, counts in right.items():
             number = counts[line["step"]]
-            row[f"{name}_accuracy"] = number / config.num_problems
-            row[f"{name}_low"], row[f"{name}_high"] = wilson_interval(number, config.num_problems)
+            row[f"{model}_accuracy"] = number / config.num_problems
+            row[f"{model}_low"], row[f"{model}_high"] = wilson_interval(number, config.num_problems)
         points.append(row)
     return points
 
 
 def _print_points(points: list[dict]) -> None:
     rows = [
-        [str(row["step"]), str(row["tokens"]), f"{row['value']:.4f}"]
+        [row["run"], str(row["step"]), str(row["tokens"]), f"{row['value']:.4f}"]
         + [
             f"{row[f'{name}_accuracy']:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
             for name in ("proxy", "target")
         ]
         for row in points
     ]
-    head = ("step", "tokens", "proxy's rBridge", "proxy's accuracy", "target's accuracy")
+    head = ("run", "step", "tokens", "proxy's rBridge", "proxy's accuracy", "target's accuracy")
     print_table(head, rows)
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from hf_proxy import load_soft_targets, load_traces
 from hf_proxy.cli import main
-from hf_proxy.recipes.library.small_world import problems
+from hf_proxy.recipes.library.carry_chains import problems
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hf_proxy.cli import COMMANDS, main
-from hf_proxy.recipes.library.small_world import problems
+from hf_proxy.recipes.library.carry_chains import problems
 
 ROOT = Path(__file__).parent.parent
 METRICS = [str(path.parent.relative_to(ROOT)) for path in ROOT.glob("hf_proxy/metrics/*/*.py")]

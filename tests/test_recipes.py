@@ -15,8 +15,8 @@ from helpers.processes import ROOT, Forked, command
 from peft import LoraConfig, get_peft_model
 
 from hf_proxy import InputError, align_traces, load_traces, score_traces
+from hf_proxy.recipes.library.carry_chains import problems
 from hf_proxy.recipes.library.scores import read_scores
-from hf_proxy.recipes.library.small_world import problems
 from hf_proxy.recipes.library.training import last_checkpoint
 from hf_proxy.scoring.masks import masked_figures
 

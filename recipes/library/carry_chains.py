@@ -125,3 +125,8 @@ def distinct_problems(
         if len(found) == number:
             return list(found.values())
     raise AssertionError
+
+
+def shifted_shares(shift: float) -> dict[str, float]:
+    """The sources' shares, all more or less sloppy by so much, within 0 and 1."""
+    return {source: min(1.0, max(0.0, share + shift)) for source, share in SOURCES.items()}

@@ -33,7 +33,8 @@ def one_size(size, folder):
     from helpers.models import make_model
 
     from hf_proxy import align_traces, load_traces, score_traces
-    from hf_proxy.recipes.library.small_world import problems, train_tokenizer
+    from hf_proxy.recipes.library.carry_chains import problems
+    from hf_proxy.recipes.library.small_world import train_tokenizer
 
     texts = problems(random.Random(7))
     corpus = [" ".join(next(texts).values()) for _ in range(300)]

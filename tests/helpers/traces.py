@@ -5,7 +5,8 @@ import random
 
 from datasets import Dataset
 
-from hf_proxy.recipes.library.small_world import problems, train_tokenizer
+from hf_proxy.recipes.library.carry_chains import problems
+from hf_proxy.recipes.library.small_world import train_tokenizer
 from hf_proxy.records.rows import ALIGNED_FEATURES, TRACE_FEATURES
 
 

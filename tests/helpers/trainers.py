@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from helpers.models import make_model
-from hf_proxy.recipes.library.small_world import problems
+from hf_proxy.recipes.library.carry_chains import problems
 
 
 def texts(count, seed=5):

@@ -1,0 +1,103 @@
+"""Trainings of the small world's models, in processes beside each other, one thread each."""
+
+import random
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+from hf_proxy.callbacks import ProxyScoreCallback
+from hf_proxy.recipes.library.carry_chains import problems
+from hf_proxy.recipes.library.small_world import make_model, pretrain, solve
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One model to be trained, as another process is told of it.
+
+    Attributes:
+        name: of its folder in `folder`; its documents are its own.
+        tokenizer: folder.
+        size: width and layers.
+        shares: of each source, that of sloppy documents.
+        save_steps: between checkpoints, at which it is scored and tested; None: neither.
+        tests: problems whose right answers are counted, from the step `first_point` on.
+        traces: what it is scored on, a file.
+    """
+
+    name: str
+    folder: Path
+    tokenizer: Path
+    size: Sequence[int]
+    shares: Mapping[str, float]
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    save_steps: int | None = None
+    first_point: int = 0
+    tests: Sequence[dict[str, str]] = ()
+    traces: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """Its checkpoints, its scores, and the model as it ended in `model/`."""
+        return self.folder / self.name
+
+    def load(self) -> Any:
+        """The model as it ended."""
+        return AutoModelForCausalLM.from_pretrained(self.place / "model")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training.
+
+    Attributes:
+        loss: of held-out documents, nats per token of their solutions.
+        right: at each step that was tested, how many tests were solved.
+    """
+
+    loss: float
+    right: dict[int, int]
+
+
+def train(training: Training) -> Trained:
+    """Carry one out in this process."""
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(training.tokenizer)
+    set_seed(training.seed)
+    model = make_model(tokenizer, *training.size)
+    right: dict[int, int] = {}
+
+    def measure(step: int) -> None:
+        if training.tests and step >= training.first_point:
+            right[step] = sum(solve(model, tokenizer, training.tests)[1])
+
+    loss = pretrain(
+        model,
+        tokenizer,
+        problems(random.Random(f"{training.seed}-{training.name}"), "train", training.shares),
+        training.num_steps,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        seed=training.seed,
+        output_dir=training.place,
+        save_steps=training.save_steps,
+        attach=[] if training.traces is None else [ProxyScoreCallback(str(training.traces))],
+        measure=measure,
+    )
+    model.save_pretrained(training.place / "model")
+    return Trained(loss, right)
+
+
+def train_all(trainings: Sequence[Training], num_processes: int) -> dict[str, Trained]:
+    """Carry them out, so many at a time; by name."""
+    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
+        names = [training.name for training in trainings]
+        return dict(zip(names, pool.map(train, trainings), strict=True))
