@@ -128,6 +128,8 @@ def main() -> None:
         path = args.output_dir / f"items-{seed}.jsonl"
         done = read_items(path)
         if not args.only_table:
+            # without a line that was cut off
+            write_text(path, "".join(json.dumps(row) + "\n" for row in done.values()))
             measure(World(seed, args.output_dir), done, path)
         rows += done.values()
     output = args.output or args.output_dir / "carry_chains.json"
@@ -139,7 +141,6 @@ def read_items(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     whole = [line for line in path.read_text().splitlines(keepends=True) if line[-1] == "\n"]
-    write_text(path, "".join(whole))
     return {row["key"]: row for row in map(json.loads, whole)}
 
 
