@@ -151,8 +151,11 @@ def main(
     if arguments.include_num_input_tokens_seen == "no":
         arguments.include_num_input_tokens_seen = "non_padding"
     with stop_together(processes):
+        answers = (config.answer_column, config.answer_pattern)
         rows = load_prompts(
-            config.prompts, config.prompt_column, answers=config if arguments.only_correct else None
+            config.prompts,
+            config.prompt_column,
+            answers=answers if arguments.only_correct else None,
         )
         if "example_id" not in rows.column_names:  # the held-out ones keep their own numbers
             rows = rows.add_column("example_id", [str(number) for number in range(len(rows))])

@@ -172,11 +172,12 @@ def mine(config: MineConfig) -> dict[str, Any]:
     start = time.perf_counter()
     with stop_together(accelerator):
         check_answer_flags(config, config.only_correct)
+        answers = (config.answer_column, config.answer_pattern)
         rows = load_prompts(
             config.prompts,
             config.prompt_column,
             config.num_prompts,
-            answers=config if config.only_correct else None,
+            answers=answers if config.only_correct else None,
         )
         found = [find_checkpoints(spec)[-1] for spec in (config.expert, config.amateur)]
         tokenizers = [load_tokenizer(checkpoint) for checkpoint in found]
@@ -261,8 +262,8 @@ def show(config: ShowConfig) -> dict[str, Any]:
         beta = mined.settings.kept_from
         files += map(str, plot_contrast(rows, config.figure, divergence_beta=beta))
     if config.page is not None:
-        names = ("expert", "amateur", "prompts", "max_new_tokens", "divergence_beta")
-        names += ("select", "target")
+        shown_settings = ("max_new_tokens", "divergence_beta", "select", "target")
+        names = ("expert", "amateur", "prompts", *shown_settings)
         facts = {name: str(stamp["facts"][name]) for name in names if name in stamp["facts"]}
         facts |= {name: _number(value) for name, value in statistics.items()}
         write_page(shown, tokenizer, config.page, title="Soft targets", facts=facts)

@@ -148,8 +148,8 @@ def contrast(
     found = contrast_steps(expert_logits_NV, amateur_logits_NV, settings, token_id_N)
     if not settings.ranks_steps:
         return found
-    columns = (column_N.cpu().numpy() for column_N in (found.kl_N, found.expert_entropy_N))
-    keep_N = torch.from_numpy(choose_steps(*columns, settings, [seed]))
+    kl_N, entropy_N = found.kl_N.cpu().numpy(), found.expert_entropy_N.cpu().numpy()
+    keep_N = torch.from_numpy(choose_steps(kl_N, entropy_N, settings, [seed]))
     return found.keeping(keep_N.to(found.keep_N.device))
 
 

@@ -219,15 +219,18 @@ class Miner:
                 seed=[self.settings.seed, batch],
                 allowed=self.writable,
             )
-        triples = list(zip(example_ids, prompts, trajectories, strict=True))
         if self._answers is not None:
-            triples = [
-                (name, prompt, trajectory)
-                for name, prompt, trajectory in triples
-                if is_correct(self.processing_class, prompt, trajectory, self._answers[name])
+            right = [
+                place
+                for place, (name, prompt) in enumerate(zip(example_ids, prompts, strict=True))
+                if is_correct(
+                    self.processing_class, prompt, trajectories[place], self._answers[name]
+                )
             ]
-        columns = ([one[i] for one in triples] for i in range(3))
-        return self.rows(*columns, seed=[self.settings.seed, batch])
+            example_ids = [example_ids[place] for place in right]
+            prompts = [prompts[place] for place in right]
+            trajectories = [trajectories[place] for place in right]
+        return self.rows(example_ids, prompts, trajectories, seed=[self.settings.seed, batch])
 
     def rows(
         self,

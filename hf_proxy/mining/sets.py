@@ -208,7 +208,7 @@ def mine_folder(
         if is_main(accelerator):
             statistics = whole.statistics()
             write_text(folder / "statistics.json", json.dumps(statistics, indent=2))
-            counts = {"prompts": len(prompts.example_id), "rows": whole.num_rows}
+            counts: dict[str, Any] = {"prompts": len(prompts.example_id), "rows": whole.num_rows}
             if miner.settings.only_correct:
                 counts["dropped"] = {"wrong answer": counts["prompts"] - counts["rows"]}
             stamp = provenance_of(

@@ -97,7 +97,8 @@ def choose_among(
     """Whether each step of each trajectory of a batch is kept, from their `ranking`."""
     if not rankings:
         return []
-    keep_N = choose_steps(*map(np.concatenate, zip(*rankings, strict=True)), settings, seed)
+    kl_N, entropy_N = (np.concatenate(column) for column in zip(*rankings, strict=True))
+    keep_N = choose_steps(kl_N, entropy_N, settings, seed)
     ends = np.cumsum([len(kl_G) for kl_G, _ in rankings])
     return np.split(keep_N, ends[:-1])
 

@@ -98,27 +98,31 @@ def _unreadable(path: Path | None, source: str, error: Exception) -> InputError:
 
 
 def load_prompts(
-    source: str, column: str, num_prompts: int | None = None, *, answers: Any = None
+    source: str,
+    column: str,
+    num_prompts: int | None = None,
+    *,
+    answers: tuple[str, str | None] | None = None,
 ) -> Dataset:
     """Rows of `prompt`, of `example_id` where there is one, and of `answer` where it is asked for.
 
     Args:
         column: of the prompt, as `prompt_column` names it.
         num_prompts: the first so many; None: all.
-        answers: what names them, in `answer_column` and `answer_pattern`; None: none are read.
+        answers: their column and pattern, see `answer_text`; None: none are read.
 
     Raises:
         InputError: see `load_rows`; an answer without a match.
     """
     columns = {column: "prompt_column"}
     if answers is not None:
-        columns[answers.answer_column] = "answer_column"
+        columns[answers[0]] = "answer_column"
     rows = load_rows(source, columns)
     if num_prompts is not None:
         rows = rows.select(range(min(num_prompts, len(rows))))
     check_text(rows, source, column)
     named = ["example_id"] if "example_id" in rows.column_names else []
-    texts = [] if answers is None else [str(text) for text in rows[answers.answer_column]]
+    texts = [] if answers is None else [str(text) for text in rows[answers[0]]]
     names = rows["example_id"] if named else range(len(rows))
     rows = rows.select_columns(list(dict.fromkeys([column, *named])))
     rows = rows if column == "prompt" else rows.rename_column(column, "prompt")
@@ -127,7 +131,7 @@ def load_prompts(
     return rows.add_column(
         "answer",
         [
-            answer_text(text, answers.answer_pattern, row=str(name), source=source)
+            answer_text(text, answers[1], row=str(name), source=source)
             for name, text in zip(names, texts, strict=True)
         ],
     )
