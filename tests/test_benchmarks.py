@@ -50,10 +50,12 @@ CASES = {
     "--eval_steps 1 --num_traces 3 --repeats 1",
     "contrast": "--expert {0}/expert --amateur {0}/amateur --prompts {0}/rows.jsonl "
     "--prompt_column question --num_prompts 3 --max_new_tokens 4 --repeats 1 --prefix_prompts 1",
+    "foretelling": "--expert {0}/expert --amateur {0}/amateur --prompts {0}/rows.jsonl "
+    "--prompt_column question --num_prompts 3 --max_new_tokens 4 --repeats 1",
     "coverage": "--draws 1",
     "start": "--rounds 1",
 }
-BARS = {"scoring": 1, "callback": 0, "contrast": 4, "coverage": 0, "start": 1}
+BARS = {"scoring": 1, "callback": 0, "contrast": 4, "foretelling": 1, "coverage": 0, "start": 1}
 
 
 @pytest.mark.parametrize("name", CASES)

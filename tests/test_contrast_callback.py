@@ -27,6 +27,7 @@ from hf_proxy.callbacks.contrast import FORETOLD, KEYS
 from hf_proxy.mining import foretelling
 from hf_proxy.models.access import adapters_off
 from hf_proxy.records.lines import ContrastLine
+from hf_proxy.report.page import write_report
 
 
 def test_figures_stand_beside_the_loss(tmp_path, tokenizer):
@@ -266,6 +267,8 @@ def test_a_gain_is_foretold_while_the_model_trains(tmp_path, tokenizer, monkeypa
     expected["notes"] = list(own.notes)
     assert lines[-1]["foretold"] == expected
     assert ContrastLine.model_validate(lines[-1]).foretold.num_problems == 3
+    write_report(tmp_path / "run", tmp_path / "page.html")
+    assert "Gain foretold by step" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.distributed

@@ -23,6 +23,7 @@ from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.mining.verdicts import LIMITS, NOTHING_FORETELLS, SENTENCES, Graded, foretold
 from hf_proxy.models import rounds
+from hf_proxy.report.page import write_report
 
 ASSETS = Path(__file__).parent.parent / "recipes" / "assets"
 TEXT = {"context": "{prompt}\n", "max_new_tokens": 8}
@@ -263,7 +264,7 @@ def small_world():
     """The bundled pair, with problems that it can solve now and then."""
     models = [AutoModelForCausalLM.from_pretrained(ASSETS / name) for name in ("expert", "amateur")]
     tokenizers = [AutoTokenizer.from_pretrained(ASSETS / name) for name in ("expert", "amateur")]
-    lines = (ASSETS / "problems.jsonl").read_text().splitlines()[:24]
+    lines = (ASSETS / "problems.jsonl").read_text().splitlines()[:12]
     return models, tokenizers, [json.loads(line) for line in lines]
 
 
@@ -272,7 +273,7 @@ def told(small_world, **changes):
     settings = {
         "processing_class": tokenizers[0],
         "amateur_processing_class": tokenizers[1],
-        "max_new_tokens": 96,
+        "max_new_tokens": 64,
         "batch_size": 12,
     }
     return foretell_gain(*models, changes.pop("problems", rows), **settings | changes)
@@ -310,7 +311,7 @@ def test_an_interrupted_call_goes_on_and_greedy_answers_are_written_once(
     small_world, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(rounds, "TOKENS_PER_ROUND", 16)
-    short = {"problems": small_world[2][:12], "max_new_tokens": 32, "batch_size": 6}
+    short = {"problems": small_world[2][:6], "max_new_tokens": 32, "batch_size": 3}
     whole = told(small_world, output_dir=tmp_path, **short)
     files = sorted(tmp_path.glob("generations/*/round-*/*.json"))
     stamps = {file: file.stat().st_mtime_ns for file in files}
@@ -329,7 +330,9 @@ def test_an_interrupted_call_goes_on_and_greedy_answers_are_written_once(
 
 def test_without_right_answers_nothing_is_foretold(small_world):
     rows = [{"prompt": row["prompt"]} for row in small_world[2][:4]]
-    found = told(small_world, problems=rows, verdict=False, divergence_beta=[0.1, 0.4])
+    found = told(
+        small_world, problems=rows, verdict=False, divergence_beta=[0.1, 0.4], max_new_tokens=16
+    )
     assert {found.gain, found.low, found.p, found.verdict, found.amateur_accuracy} == {None}
     assert found.notes[0] == found.sentence == NOTHING_FORETELLS and LIMITS not in found.notes
     assert [row.divergence_beta for row in found.settings] == [0.1, 0.4]
@@ -350,7 +353,7 @@ def test_bad_input_is_named(small_world, other_tokenizer):
         "3 problems give no verdict on 2": {"problems": rows[:3], "divergence_beta": [0.1, 0.4]},
         "field divergence_beta: there is no setting": {"divergence_beta": []},
         "divergence_beta must be >= 0": {"divergence_beta": [0.4, -1]},
-        "window of 512": {"max_new_tokens": 512},
+        "window of": {"max_new_tokens": 100_000},
         "there are no prompts|no column 'prompt'": {"problems": []},
     }
     for message, changes in cases.items():
@@ -412,10 +415,19 @@ def test_the_command_says_what_is_foretold(tmp_path, capsys):
     assert SENTENCES[found["verdict"]] in lines[5] and f"{100 * found['gain']:+.1f} po" in lines[5]
     assert lines[6 : 6 + len(found["notes"])] == [f"- {note}" for note in found["notes"]]
     assert "3 problems are fewer than 100" in said.out and "cut at 16 tokens" in said.out
-    # the same line again asks no model
+    write_report(tmp_path / "out", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    told = f"{found['verdict'].capitalize()}: {found['sentence']}; {100 * found['gain']:+.1f}"
+    assert told in page
+    assert "3 problems are fewer than 100" in page and "against greedy decoding" in page
+    # the same line again writes no answer again
     files = {f: f.stat().st_mtime_ns for f in (tmp_path / "out").glob("generations/*/*/*.json")}
     assert command(capsys, "contrast", "foretell", *arguments)[0] == 0
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in files.items())
+    for key, value in (("verdict", "maybe"), ("p", 2.0), ("low", None), ("settings", [{}])):
+        (tmp_path / "out" / "foretold.json").write_text(json.dumps(written | {key: value}))
+        with pytest.raises(InputError, match=f"foretold.json.*({key}|some of its figures)"):
+            write_report(tmp_path / "out", tmp_path / "page.html")
 
 
 def test_the_command_without_right_answers(tmp_path, capsys):
@@ -430,6 +442,9 @@ def test_the_command_without_right_answers(tmp_path, capsys):
     assert code == 0 and found["gain"] is None and found["verdict"] is None
     assert NOTHING_FORETELLS in said.out and "McNemar" not in said.out
     assert not (tmp_path / "out" / "items.jsonl").exists()
+    write_report(tmp_path / "out", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "No verdict." in page and NOTHING_FORETELLS[8:] in page
     warm = arguments_of(tmp_path, temperature=0.7)
     code, said, _ = command(capsys, "contrast", "foretell", *warm)
     assert code == 2 and "field temperature: 0.7: a gain is foretold" in said.err

@@ -299,7 +299,7 @@ def test_a_live_run(trained, tmp_path):
         path.write_text("{}")
     page, found = page_of(tmp_path / "accuracy")
     assert found["sections"] == ["accuracy"]
-    assert "answers of 1 models are begun, 1 batches written" in page.sections["accuracy"]
+    assert "1 sets of answers are begun, 1 batches written" in page.sections["accuracy"]
     log.write_bytes(b'{"name"')  # the first line is not whole yet
     assert "scores" in page_of(run)[1]["absent"]
 

@@ -24,6 +24,8 @@ from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.mining.targets import target_probabilities
 from hf_proxy.models.logits import CPU_ROWS_PER_BLOCK, ROWS_PER_BLOCK
 
+# what four rows of 150,000 hold; of a small vocabulary more rows are as near in the cache
+_CPU_LOGITS_PER_BLOCK = 600_000
 _OFFICIAL_EPSILON = 1e-12  # added to both probabilities by the published script
 
 
@@ -173,7 +175,9 @@ def contrast_steps(
     dtype = torch.promote_types(dtype, torch.float32)
     if settings.target == "token":
         token_id_N = _written(token_id_N, len(expert_logits_NV), width, expert_logits_NV.device)
-    rows = CPU_ROWS_PER_BLOCK if expert_logits_NV.device.type == "cpu" else ROWS_PER_BLOCK
+    rows = ROWS_PER_BLOCK
+    if expert_logits_NV.device.type == "cpu":
+        rows = min(rows, max(CPU_ROWS_PER_BLOCK, _CPU_LOGITS_PER_BLOCK // max(width, 1)))
     blocks = []
     for start in range(0, max(len(expert_logits_NV), 1), rows):
         expert_BV, amateur_BV = (

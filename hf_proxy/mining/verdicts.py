@@ -193,7 +193,7 @@ def setting_row(
             "only_contrast detectable"
         )
         return ForetoldSetting(**about, **dict.fromkeys(of_labels.split()))  # type: ignore[arg-type]
-    found = compare_accuracy(expert.correct, contrastive.correct, level=LEVEL)
+    found = compare_accuracy(expert.correct.tolist(), contrastive.correct.tolist(), level=LEVEL)
     return ForetoldSetting(
         **about,  # type: ignore[arg-type]
         gain=found.difference,

@@ -9,9 +9,9 @@ import os
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import Field, InstanceOf
+from pydantic import Field, InstanceOf, model_validator
 
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.record import (
@@ -78,22 +78,35 @@ class JoinedLine(ScoreLine):
     num_parameters: Count
 
 
-class ForetoldRecord(Record):
+class ForetoldSettingRecord(Record):
     """What contrastive decoding foretold; without right answers there are no figures."""
 
+    divergence_beta: Number
+    plausibility_alpha: Number
     gain: Number | None
     low: Number | None
     high: Number | None
     p: Share | None
     verdict: Literal["go", "away", "no evidence"] | None
-    divergence_beta: Number
-    plausibility_alpha: Number
     expert_accuracy: Share | None
     amateur_accuracy: Share | None
     accuracy: Share | None
     agreement: Share
     num_problems: Count
     num_cut: Count
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        names = "gain low high p verdict expert_accuracy amateur_accuracy accuracy".split()
+        absent = [getattr(self, name) is None for name in names]
+        if any(absent) != all(absent):
+            raise ValueError("some of its figures are there and some are not")
+        return self
+
+
+class ForetoldRecord(ForetoldSettingRecord):
+    """The same with the sentences that belong beside it."""
+
     notes: list[Text]
 
 

@@ -54,8 +54,9 @@ class RunContents:
         state: `trainer_state.json` of the newest checkpoint that was written to its end.
         steps_saved: of the checkpoints that are there.
         model_scores: of `hf-proxy score`.
-        num_begun, num_batches: models whose answers `hf-proxy accuracy` has begun, and files of
-            answers, as long as there is no result.
+        foretold: `foretold.json` of `hf-proxy contrast foretell`.
+        num_begun, num_batches: sets of answers that a command has begun, and files of answers, as
+            long as there is no result.
         provenance: file to its content.
         files: what was read, so that a folder with nothing of ours is told from an empty run.
         notes: what was left out, and why.
@@ -71,6 +72,7 @@ class RunContents:
     ranking: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
     accuracy: dict[str, Any] = field(default_factory=dict)
+    foretold: dict[str, Any] = field(default_factory=dict)
     items: list[dict[str, Any]] = field(default_factory=list)
     num_begun: int = 0
     num_batches: int = 0

@@ -22,6 +22,7 @@ from hf_proxy.report.blocks import (
 from hf_proxy.report.contents import MinedSet, RunContents
 from hf_proxy.report.figures.pages import Series, draw_panel, draw_steps
 from hf_proxy.report.figures.sets import contrast_panels
+from hf_proxy.report.foretelling import foretold_block, foretold_table
 from hf_proxy.report.trajectories import trajectory_view
 from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 
@@ -81,9 +82,13 @@ def contrast_section(folders: Sequence[RunContents], downloads: list[Download]) 
                 for line in lines
             ]
             block.tables.append(Table("Contrast by step", head, rows))
+            if told := [line for line in lines if line.get("foretold")]:
+                block.tables.append(foretold_table(told))
             blocks.append(block)
             flat = [{k: v for k, v in r.items() if not isinstance(v, dict | list)} for r in lines]
             downloads.append(Download(download_name(contents.name, "contrast.csv"), as_csv(flat)))
+        if contents.foretold:
+            blocks.append(foretold_block(contents))
         if contents.mined is None:
             continue
         block = Block(heading(contents.name, contents.mined.name))
@@ -113,7 +118,7 @@ def contrast_section(folders: Sequence[RunContents], downloads: list[Download]) 
                 Download(download_name(contents.name, "statistics.csv"), as_csv(pairs))
             )
         blocks.append(block)
-    absent = "Contrast: no contrast.jsonl (ContrastCallback) and no mined set."
+    absent = "Contrast: no contrast.jsonl (ContrastCallback), no mined set, nothing foretold."
     return Section("contrast", "Contrast of expert and amateur", absent, blocks)
 
 

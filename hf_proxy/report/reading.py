@@ -15,6 +15,7 @@ from hf_proxy.report.contents import MinedSet, RunContents, shard_rows
 from hf_proxy.report.result_records import (
     AccuracyRecord,
     BenchmarkRecord,
+    ForetoldFile,
     RankRecord,
     StampRecord,
 )
@@ -139,7 +140,13 @@ def _read_results(folder: Path, part: RunContents) -> None:
         part.accuracy = accuracy
         part.provenance["results.json"] = accuracy.get("provenance") or {}
         part.items = _lines(folder / "items.jsonl", folder, part, ItemLine)
-    elif begun := list(folder.glob("generations/*/settings.json")):
+    foretold = _json(folder / "foretold.json", folder, part)
+    if foretold:
+        checked(ForetoldFile, foretold, source=folder / "foretold.json")
+        part.foretold = foretold
+        part.provenance["foretold.json"] = foretold.get("provenance") or {}
+    begun = list(folder.glob("generations/*/settings.json"))
+    if begun and not part.accuracy and not foretold:
         part.num_begun = len(begun)
         part.num_batches = len(list(folder.glob("generations/*/round-*/*.json")))
         part.files.append("generations")

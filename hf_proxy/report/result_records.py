@@ -4,6 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, InstanceOf, model_validator
 
+from hf_proxy.records.lines import ForetoldRecord, ForetoldSettingRecord
 from hf_proxy.records.record import Count, Number, Record, Share
 from hf_proxy.records.scores import Metric
 
@@ -43,6 +44,14 @@ class AccuracyRecord(Record):
 
     models: list[ModelAccuracy]
     comparisons: list[PairComparison]
+    provenance: dict[str, Any] | None = None
+
+
+class ForetoldFile(ForetoldRecord):
+    """`foretold.json` of `hf-proxy contrast foretell`."""
+
+    sentence: _Name
+    settings: list[ForetoldSettingRecord]
     provenance: dict[str, Any] | None = None
 
 

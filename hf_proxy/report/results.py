@@ -206,8 +206,8 @@ def accuracy_section(
     for contents in folders:
         if contents.num_begun:
             said = (
-                f"Under way: answers of {contents.num_begun} models are begun, "
-                f"{contents.num_batches} batches written; results.json comes at the end."
+                f"Under way: {contents.num_begun} sets of answers are begun, "
+                f"{contents.num_batches} batches written; the result comes at the end."
             )
             blocks.append(Block(contents.name, [said]))
         if not contents.accuracy:
