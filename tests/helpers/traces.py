@@ -24,7 +24,7 @@ def make_traces(num_traces: int, *, seed: int = 0) -> Dataset:
     for number in range(num_traces):
         row = next(texts)
         # uneven: the longest is several times the shortest
-        trace = " ".join(next(texts)["trace"] for _ in range(rng.choice((1, 1, 2, 5))))
+        trace = " ".join(next(texts)["trace"] for _ in range(rng.choice((2, 2, 4, 10))))
         words = [word.encode() for word in trace.split(" ")]
         ends = [sum(len(w) + 1 for w in words[: i + 1]) for i in range(len(words))]
         ends[-1] -= 1
