@@ -47,8 +47,9 @@ class TrainConfig:
     amateur: str | None = field(
         default=None,
         metadata={
-            "help": "Make the targets anew as it trains, from these trajectories and this weaker "
-            "model: select, target and the other settings of the contrast are read then."
+            "help": "A weaker model with the same tokenizer. Given, the targets are made anew from "
+            "these trajectories as it trains: select, target and the other settings of the "
+            "contrast are read then."
         },
     )
     num_eval: int = field(

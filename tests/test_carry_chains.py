@@ -4,6 +4,7 @@ import random
 import re
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_each_solution_leads_to_its_answer():
 def test_parts_share_no_chain_whatever_the_seed():
     chains = {}
     for number, part in enumerate(PARTS):
-        rows = islice(problems(random.Random(number), part), 4000)
+        rows = islice(problems(random.Random(number), part), 1500)
         chains[part] = {re.sub("^.* is ", "", row["prompt"]) for row in rows}
     for part, found in chains.items():
         others = set.union(*(chains[other] for other in PARTS if other != part))
@@ -79,3 +80,38 @@ def test_problems_follow_their_seed_and_sets_hold_each_once():
     rows = distinct_problems(random.Random(0), "test", "Dan", 1000)
     assert len({row["prompt"] for row in rows}) == len(rows) == 1000
     assert {(row["source"], row["mode"]) for row in rows} == {("Dan", "careful")}
+
+
+def right_row(seed, arm, num_right, **more):
+    """What one training gave on 200 problems of which the first so many are right."""
+    row = {"seed": seed, "source": "Chloé", "amateur": "normal", "arm": arm, "cpu_seconds": 1.0}
+    return row | {"right": num_right * "1" + (200 - num_right) * "0"} | more
+
+
+def test_tables_of_the_committed_run_by_hand(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent / "benchmarks")
+    from carry_chains_tables import tables_of
+
+    rows = []
+    for seed, gained in ((1, 4), (2, 6), (3, 8)):
+        rows.append(right_row(seed, "base", 100, amateur_right=200 * "0"))
+        rows.append(right_row(seed, "LightReasoner 0.4", 100 + gained, kept_tokens=10 * seed))
+        rows.append(right_row(seed, "no contrast", 100 - 2 * gained))
+        told = {"divergence_beta": 0.4, "gain": gained / 100, "verdict": "no evidence"}
+        rows.append(right_row(seed, "foretold", 0, foretold=[told]))
+    tables = {table["caption"]: table["rows"] for table in tables_of(rows)}
+    assert tables["Accuracy before"][0]["expert"] == 50
+    ours, other = tables["Gain after training"]
+    # 2, 3, 4 points: t of 2 degrees of freedom is 4.302653, the standard error 1/sqrt(3)
+    assert ours["mean"] == pytest.approx(3)
+    assert ours["high"] == pytest.approx(3 + 4.302653 / 3**0.5, rel=1e-6)
+    assert (ours["seeds with a gain"], ours["seeds with a loss"]) == (2, 0)  # 2 points are none
+    assert (other["mean"], other["seeds with a loss"]) == (pytest.approx(-6), 3)
+    assert ours["kept tokens"] == 20 and other["kept tokens"] is None
+    (against,) = tables["LightReasoner 0.4 against the other arms"]
+    assert against["mean"] == pytest.approx(9) and against["by seed"] == [6, 9, 12]
+    (told,) = tables["Foretold and come"]
+    assert (told["foretold"], told["came"]) == (pytest.approx(6), pytest.approx(3))
+    judged = tables["Foretelling judged"][0]
+    assert judged["Pearson"] == pytest.approx(1) and judged["pairs"] == 3
+    assert (judged["gains"], judged["gains without go"], judged["go"]) == (2, 2, 0)

@@ -19,7 +19,8 @@ THINKS = (
     "{% if enable_thinking is defined and not enable_thinking %}no thought\n{% endif %}"
 )
 OFF = {"enable_thinking": False}
-RENDER_CHATS = ("score", "accuracy", "loop", "contrast mine", "traces annotate")
+RENDER_CHATS = ("score", "accuracy", "loop", "contrast mine", "contrast foretell")
+RENDER_CHATS += ("traces annotate",)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,8 @@ def _needed(name):
         "accuracy": ["--models", "m", "--problems", "p", "--output_dir", "o"],
         "loop": ["--amateur", "a", "--prompts", "p", "--traces", "t"]
         + ["--num_prompts", "1", "--mine_steps", "1"],
+        "contrast foretell": ["--expert", "e", "--amateur", "a", "--problems", "p"]
+        + ["--output_dir", "o"],
         "contrast mine": ["--expert", "e", "--amateur", "a", "--prompts", "p", "--output_dir", "o"],
         "traces annotate": ["--source", "s", "--frontier", "f", "--output_dir", "o"],
     }[name]

@@ -1,5 +1,6 @@
 """The wheel holds what the tree holds, and works without it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -64,16 +65,35 @@ def run_elsewhere(command, tmp_path, **environment):
     )
 
 
-def test_the_demo_runs_from_the_wheel(wheel, tmp_path):
+def test_the_demo_runs_from_the_wheel_and_ends_with_a_table_and_a_page(wheel, tmp_path):
     target = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(target)
     where = [sys.executable, "-c", "import hf_proxy.recipes as r; print(r.__file__)"]
     found = run_elsewhere(where, tmp_path, PYTHONPATH=str(target)).stdout
     assert found.startswith(str(target))
+    folder = tmp_path / "demo"
+    (folder / "latent-loop").mkdir(parents=True)  # an earlier one was here
+    (folder / "latent-loop" / "predictions.jsonl").write_text("not a line")
+    (folder / "demo.json").write_text("{}")
     command = [sys.executable, "-m", "hf_proxy.recipes.demo", *short(), "--json"]
-    done = run_elsewhere(command, tmp_path, PYTHONPATH=str(target))
+    done = run_elsewhere([*command, "--output_dir", folder], tmp_path, PYTHONPATH=str(target))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines()[-1].startswith('{"rows": [{"eval_loss": ')
+    text, _, line = done.stdout.rstrip().rpartition("\n")
+    found = json.loads(line)
+    assert [row["step"] for row in found["loop"]] == [0, 2]
+    for row in found["loop"]:
+        accuracy = "eval_rbridge_target_accuracy"
+        assert 0 <= row[f"{accuracy}_low"] <= row[accuracy] <= row[f"{accuracy}_high"] <= 1
+    assert [row["source"] for row in found["rows"]] == 6 * ["Chloé"] + 5 * ["Ada"]
+    for row in found["rows"]:
+        assert f"{row['source']}, {row['sloppy']:.0%} sloppy" in text and row["expert"] in text
+        assert ("gain" in row) == (row["expert"] != "before")
+    assert "foretold at beta" in text and "the ability is latent" in text
+    for name in ("contrast foretell", "contrast mine", "train", "loop", "accuracy", "report"):
+        assert f"hf-proxy {name} --" in text
+    page = (folder / "report.html").read_text()
+    for section in ("scores", "contrast", "trajectories", "curves", "accuracy", "provenance"):
+        assert f'id="{section}"' in page
 
 
 @pytest.mark.parametrize("how", ["script", "module", "command"])

@@ -258,3 +258,25 @@ def test_how_to_build_and_test_is_said():
     for target in ("make demo", "make test", "make check"):
         assert target in README
         assert re.search(rf"^{target.split()[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def demo_table(text):
+    """The demo's table in README: source to what was foretold and the accuracies, in percent."""
+    rows = re.findall(r"^\| (\w+), \d+ % sloppy \| (.*) \|$", text, flags=re.MULTILINE)
+    return {source: [cell.strip() for cell in cells.split("|")] for source, cells in rows}
+
+
+@pytest.mark.long  # a minute and a half
+def test_the_demo_gives_what_readme_shows(tmp_path, capsys):
+    assert main(["demo", "--json", "--output_dir", str(tmp_path / "demo")]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    shown = demo_table(README)
+    sources = dict.fromkeys(row["source"] for row in found["rows"])
+    assert list(shown) == list(sources)
+    for source, cells in shown.items():
+        told, *reached = (row for row in found["rows"] if row["source"] == source)
+        verdict, gain = cells[0].split(", ")
+        assert verdict == told["verdict"]
+        assert float(gain) == pytest.approx(100 * told["gain"], abs=2)  # processors round otherwise
+        said = [float(cell.removesuffix(" %")) for cell in cells[1:] if cell != "-"]
+        assert said == pytest.approx([100 * row["accuracy"] for row in reached], abs=2)

@@ -151,32 +151,6 @@ def test_a_careful_expert_that_solves_nothing_ends_the_build(tmp_path, capsys):
     assert "two of runs are the same" in capsys.readouterr().err
 
 
-def test_the_demo_ends_with_a_table_and_a_page(tmp_path, capsys):
-    folder = tmp_path / "demo"
-    folder.mkdir()
-    (folder / "demo.json").write_text("{}")  # an earlier one was here
-    (folder / "latent-loop").mkdir()
-    (folder / "latent-loop" / "predictions.jsonl").write_text("not ours")
-    assert demo.cli([*short(), "--output_dir", str(folder), "--json"]) == 0
-    *said, line = capsys.readouterr().out.splitlines()
-    found = json.loads(line)
-    assert [row["step"] for row in found["loop"]] == [0, 2]
-    for row in found["loop"]:
-        target = "eval_rbridge_target_accuracy"
-        assert 0 <= row[f"{target}_low"] <= row[target] <= row[f"{target}_high"] <= 1
-    text = "\n".join(said)
-    assert [row["source"] for row in found["rows"]] == 6 * ["Chloé"] + 5 * ["Ada"]
-    for row in found["rows"]:
-        assert f"{row['source']}, {row['sloppy']:.0%} sloppy  {row['expert']}" in text
-        assert ("gain" in row) == (row["expert"] != "before")
-    assert "foretold at beta" in text and "the ability is latent" in text
-    for command in ("contrast foretell", "contrast mine", "train", "loop", "accuracy", "report"):
-        assert f"hf-proxy {command} --" in text
-    page = (folder / "report.html").read_text()
-    for section in ("scores", "contrast", "trajectories", "curves", "accuracy", "provenance"):
-        assert f'id="{section}"' in page
-
-
 def test_the_demo_leaves_other_folders_alone(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("kept")
     assert demo.cli([*short(), "--output_dir", str(tmp_path)]) == 2

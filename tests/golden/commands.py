@@ -35,13 +35,13 @@ def demo(folder: Path) -> dict[str, Any]:
     own = folder / "demo"
     command = [sys.executable, "-m", "hf_proxy.cli", "demo", "--json", "--output_dir", str(own)]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    start = next(i for i, line in enumerate(said) if "held-out loss" in line)
+    start = next(i for i, line in enumerate(said) if "loop's step" in line)
     result = json.loads(said[-1])
     return {
         "table": said[start:-2],  # without the seconds, and what --json adds
         "rows": result["rows"],
-        "models": result["models"],
-        "comparisons": result["comparisons"],
+        "foretold": result["foretold"],
+        "loop": result["loop"],
         "weights": {
             str(path.relative_to(own)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(own.rglob("*.safetensors"))

@@ -9,12 +9,26 @@ from hf_proxy.recipes.library.carry_chains import problems
 from hf_proxy.recipes.library.small_world import train_tokenizer
 from hf_proxy.records.rows import ALIGNED_FEATURES, TRACE_FEATURES
 
+NAMES = ("Ada", "Ben", "Chloé", "Dana", "Emil", "Fatima", "Goro", "Hana")
+THINGS = ("apples", "books", "coins", "eggs", "kites", "pens")
+VERBS = ("buys", "finds", "gets", "gives away", "loses", "sells")
+
 
 def make_tokenizer(seed: int, *, vocab_size: int):
-    """A byte-level tokenizer that spells every digit."""
-    texts = problems(random.Random(seed))
-    corpus = [" ".join(next(texts).values()) for _ in range(300)]
-    return train_tokenizer(corpus, vocab_size=vocab_size)
+    """A byte-level tokenizer that spells every digit, of texts with enough words for its size."""
+    rng = random.Random(seed)
+    texts = problems(rng)
+    corpus = [" ".join(next(texts).values()) for _ in range(100)]
+    for _ in range(300):
+        name, thing, verb = rng.choice(NAMES), rng.choice(THINGS), rng.choice(VERBS)
+        start, number = rng.randint(2, 50), rng.randint(2, 50)
+        corpus.append(
+            f"{name} has {start} {thing}. Then {name} {verb} {number} more. How many {thing} does "
+            f"{name} have? Next, {start}+{number}={start + number}. So the answer is {number}."
+        )
+    tokenizer = train_tokenizer(corpus, vocab_size=vocab_size)
+    assert len(tokenizer) == vocab_size
+    return tokenizer
 
 
 def make_traces(num_traces: int, *, seed: int = 0) -> Dataset:
@@ -25,7 +39,7 @@ def make_traces(num_traces: int, *, seed: int = 0) -> Dataset:
     for number in range(num_traces):
         row = next(texts)
         # uneven: the longest is several times the shortest
-        trace = " ".join(next(texts)["trace"] for _ in range(rng.choice((1, 1, 2, 5))))
+        trace = " ".join(next(texts)["trace"] for _ in range(rng.choice((2, 2, 4, 10))))
         words = [word.encode() for word in trace.split(" ")]
         ends = [sum(len(w) + 1 for w in words[: i + 1]) for i in range(len(words))]
         ends[-1] -= 1
