@@ -81,7 +81,9 @@ class BuildConfig(RecipeConfig):
         if self.num_steps % self.save_steps or not self.runs:
             raise InputError("num_steps must be a step that is saved, and runs name at least one")
         if len(set(self.runs)) < len(self.runs):
-            raise InputError("two of runs are the same", remedy="give each a shift of its own")
+            raise InputError.at(
+                "two are the same", remedy="give each a shift of its own", field="runs"
+            )
 
 
 def main(config: BuildConfig) -> dict[str, Any]:

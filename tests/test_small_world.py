@@ -145,10 +145,10 @@ def test_a_careful_expert_that_solves_nothing_ends_the_build(tmp_path, capsys):
     assert "solved 0 of 8 problems; train it for more steps" in capsys.readouterr().err
     assert build_small_world.cli(["--config", str(config), *small.split(), *out]) == 2
     assert "the folder is there already" in capsys.readouterr().err
-    assert build_small_world.cli(["--config", str(config), "--save_steps", "7", *out]) == 2
+    assert build_small_world.cli(["--config", str(config), "--save_steps", "9", *out]) == 2
     assert "num_steps must be a step that is saved" in capsys.readouterr().err
     assert build_small_world.cli(["--config", str(config), "--runs", "0", "0", *out]) == 2
-    assert "two of runs are the same" in capsys.readouterr().err
+    assert "field runs: two are the same" in capsys.readouterr().err
 
 
 def test_the_demo_leaves_other_folders_alone(tmp_path, capsys):

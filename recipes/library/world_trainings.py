@@ -68,8 +68,16 @@ class Trained:
 
 
 def train(training: Training) -> Trained:
-    """Carry one out in this process."""
-    torch.set_num_threads(1)
+    """Carry one out in this process, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the numbers of any machine's count of cores
+    try:
+        return _train(training)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(training: Training) -> Trained:
     tokenizer = AutoTokenizer.from_pretrained(training.tokenizer)
     set_seed(training.seed)
     model = make_model(tokenizer, *training.size)
@@ -97,7 +105,9 @@ def train(training: Training) -> Trained:
 
 
 def train_all(trainings: Sequence[Training], num_processes: int) -> dict[str, Trained]:
-    """Carry them out, so many at a time; by name."""
+    """Carry them out, so many at a time; by name. A single one needs no process of its own."""
+    names = [training.name for training in trainings]
+    if min(num_processes, len(trainings)) == 1:
+        return dict(zip(names, map(train, trainings), strict=True))
     with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-        names = [training.name for training in trainings]
         return dict(zip(names, pool.map(train, trainings), strict=True))
