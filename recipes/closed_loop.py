@@ -133,13 +133,13 @@ def main(
     from hf_proxy.mining.sets import mine_soft_targets
     from hf_proxy.models.parallel import stop_together
     from hf_proxy.recipes.library.rows import check_answer_flags, load_prompts
+    from hf_proxy.recipes.library.run_records import RunFolder, train_to_the_end
     from hf_proxy.recipes.library.training import (
         adapter_config,
         check_flags,
         check_world_size,
         hold_out,
         is_quantized,
-        last_checkpoint,
         load_amateur,
         load_trainable,
         trace_sets,
@@ -154,6 +154,9 @@ def main(
     if config.num_eval < 1:
         raise InputError("num_eval must be at least 1: the score stands in evaluation rows")
     folder = Path(str(arguments.output_dir))
+    run_folder = RunFolder(folder, "loop", (config, arguments, model_config))
+    if (done := run_folder.begin()) is not None:
+        return done
     # a count that checkpoints keep, so that the lines know it after a resume too
     if arguments.include_num_input_tokens_seen == "no":
         arguments.include_num_input_tokens_seen = "non_padding"
@@ -224,12 +227,11 @@ def main(
         eval_dataset=eval_rows,
         processing_class=tokenizer,
         peft_config=adapter_config(model_config),
+        callbacks=[contrast, score],
     )
-    for callback in (contrast, score):
-        callback.attach(trainer)
     if trainer.is_world_process_zero() and not config.curves:
         print("no curves: the score is shown, no accuracy predicted (hf-proxy fit makes a curve)")
-    result = trainer.train(resume_from_checkpoint=last_checkpoint(folder, resume=config.resume))
+    result = train_to_the_end(trainer, folder, resume=config.resume)
     trainer.save_model()
     facts = _facts(trainer.state.log_history, folder, result.metrics["train_runtime"])
     with stop_together(processes):
@@ -243,7 +245,9 @@ def main(
             write_text(folder / "provenance.json", json.dumps(stamp, indent=2, default=str))
             _print_rows(facts["rows"])
             print(f"{_costs(facts['seconds'])}; {folder}")
-    return facts | {"output_dir": str(folder), "num_processes": processes.num_processes}
+    found = facts | {"output_dir": str(folder), "num_processes": processes.num_processes}
+    run_folder.end(found)
+    return found
 
 
 _OF_MINING = ("step", "num_kept", "kept_share", "kl_mean", "seconds")
