@@ -134,8 +134,8 @@ def main(config: ScoreConfig) -> dict[str, Any]:
 
     Reads:   models, and a trace set (see hf-proxy traces).
     Writes:  a table to the screen; scores.jsonl and provenance.json in output_dir, where given.
-    Example: hf-proxy score --models recipes/assets/expert recipes/assets/amateur
-             --traces recipes/assets/traces.parquet
+    Example: hf-proxy score --traces ASSETS/traces.parquet
+             --models ASSETS/expert ASSETS/amateur
     """
     from accelerate import Accelerator
 

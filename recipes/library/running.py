@@ -17,8 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hf_proxy.recipes.library.closed_pipe import CLOSED_PIPE, is_closed_pipe
 from hf_proxy.recipes.library.help_text import Host, help_text
 from hf_proxy.records.errors import InputError, did_you_mean
+
+
+class _ReaderGone(Exception):
+    """Nobody reads the output any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,8 @@ def run(
         hosts: dataclasses of the trainer's.
 
     Returns:
-        0; 2 on bad arguments or input, with one line that says what to do; 1 on any other failure.
+        0; 2 on bad arguments or input, with one line that says what to do; 1 on any other failure;
+        `CLOSED_PIPE` without a word where who read the output has gone.
     """
     argv, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
     prog = prog or Path(sys.argv[0]).name
@@ -74,8 +80,9 @@ def run(
         for config in configs:
             _check_folder(getattr(config, "output_dir", None))
         result = main(*configs)
+        sys.stdout.flush()
     except Exception as error:
-        failure = error
+        failure = _ReaderGone() if is_closed_pipe(error) else error
     failure = _close_processes(failure, debug)
     if failure is not None:
         return _exit_code(failure)
@@ -201,10 +208,14 @@ def _refuse(problem: str) -> int:
 
 
 def _exit_code(failure: Exception) -> int:
+    if isinstance(failure, _ReaderGone):
+        return CLOSED_PIPE
     return 2 if isinstance(failure, InputError) else 1
 
 
 def _report_failure(failure: Exception, *, debug: bool) -> None:
+    if isinstance(failure, _ReaderGone):
+        return
     if debug:
         traceback.print_exception(failure)
         return
