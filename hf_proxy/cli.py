@@ -41,6 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         if not is_closed_pipe(error):
             raise
         return CLOSED_PIPE
+    except KeyboardInterrupt:  # before the recipe, which says how to go on, had begun
+        print("\nhf-proxy: interrupted; nothing had begun", file=sys.stderr)
+        return 130
     return code
 
 

@@ -133,7 +133,8 @@ def main(config: ScoreConfig) -> dict[str, Any]:
     weighted by how sure the frontier was of it. Several models are compared on the same traces.
 
     Reads:   models, and a trace set (see hf-proxy traces).
-    Writes:  a table to the screen; scores.jsonl and provenance.json in output_dir, where given.
+    Writes:  a table to the screen; scores.jsonl and provenance.json in output_dir, where given. The
+             same line again goes on where it stopped: equal weights are not scored twice.
     Example: hf-proxy score --traces ASSETS/traces.parquet
              --models ASSETS/expert ASSETS/amateur
     """

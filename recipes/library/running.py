@@ -21,6 +21,8 @@ from hf_proxy.recipes.library.closed_pipe import CLOSED_PIPE, is_closed_pipe
 from hf_proxy.recipes.library.help_text import Host, help_text
 from hf_proxy.records.errors import InputError, did_you_mean
 
+INTERRUPTED = 130  # what a shell says of a program that SIGINT ended: 128 + 2
+
 
 class _ReaderGone(Exception):
     """Nobody reads the output any more."""
@@ -52,7 +54,7 @@ def run(
 
     Returns:
         0; 2 on bad arguments or input, with one line that says what to do; 1 on any other failure;
-        `CLOSED_PIPE` without a word where who read the output has gone.
+        `CLOSED_PIPE` without a word where who read the output has gone; `INTERRUPTED`.
     """
     argv, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
     prog = prog or Path(sys.argv[0]).name
@@ -83,6 +85,11 @@ def run(
         sys.stdout.flush()
     except Exception as error:
         failure = _ReaderGone() if is_closed_pipe(error) else error
+    except KeyboardInterrupt:
+        # a rank that is interrupted was so with all others, by the launcher: none waits for another
+        if _is_main_process():
+            print(f"\nhf-proxy: interrupted; {_how_to_go_on(about)}", file=sys.stderr, flush=True)
+        return INTERRUPTED
     failure = _close_processes(failure, debug)
     if failure is not None:
         return _exit_code(failure)
@@ -200,6 +207,13 @@ def _close_processes(failure: Exception | None, debug: bool) -> Exception | None
             # a launcher kills rank 0 as soon as another rank ends; let it say its line first
             time.sleep(1)
     return failure
+
+
+def _how_to_go_on(about: str) -> str:
+    """What the help of a command says of an interruption, in short."""
+    if "same line again goes on" in " ".join(about.split()):
+        return "the same line again goes on where it stopped"
+    return "the same line again begins anew"
 
 
 def _refuse(problem: str) -> int:
