@@ -169,6 +169,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
 def _rows(config: FinetuneConfig) -> Dataset:
     """Prompt and completion, the prompt as it stands before a trace."""
     from hf_proxy.recipes.library.rows import check_text, load_rows
+    from hf_proxy.tokens.messages import text_of_completion
     from hf_proxy.tokens.prompts import text_context
 
     columns = {
@@ -180,14 +181,15 @@ def _rows(config: FinetuneConfig) -> Dataset:
     cut = None if config.remove is None else compile_pattern(config.remove, "remove")
     context = text_context(newlines(config.context))
 
-    def example(row: dict) -> dict[str, str]:
-        completion = row[config.completion_column]
+    def example(row: dict, index: int) -> dict[str, str]:
+        place = {"source": config.train_data, "row": index, "field": config.completion_column}
+        completion = text_of_completion(row[config.completion_column], place)
         return {
             "prompt": context.render({"prompt": row[config.prompt_column]}),
             "completion": cut.sub("", completion) if cut else completion,
         }
 
-    return rows.map(example, remove_columns=rows.column_names, desc="Reading")
+    return rows.map(example, with_indices=True, remove_columns=rows.column_names, desc="Reading")
 
 
 def _print_scores(lines: list[dict]) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from hf_proxy.mining.correctness import read_answers
@@ -34,6 +33,7 @@ from hf_proxy.models.parallel import (
 )
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
+from hf_proxy.records.progress import Progress
 from hf_proxy.records.record import read_record
 from hf_proxy.records.rows import SOFT_TARGET_FEATURES
 from hf_proxy.records.storage import fingerprint, provenance_of, write_arrow, write_text
@@ -195,21 +195,26 @@ def mine_folder(
     rank = 0 if accelerator is None else accelerator.process_index
     own = missing[rank :: num_processes(accelerator)]
     tally = Tally()
-    with stop_together(accelerator):
-        for batch in tqdm(
-            own,
-            desc="Mining",
-            unit=" batches",
-            leave=False,
-            disable=None if is_main(accelerator) else True,
-        ):
+    sizes = {batch: len(prompts.example_id[batch * size : (batch + 1) * size]) for batch in batches}
+    there = len(prompts.example_id) - sum(sizes[batch] for batch in missing)
+    progress = Progress(
+        # what is here, and this rank's share of what is not
+        there + sum(sizes[batch] for batch in own),
+        "Mining",
+        "prompts",
+        is_shown=is_main(accelerator),
+        done=there,
+    )
+    with stop_together(accelerator), progress:
+        for batch in own:
             where = slice(batch * size, (batch + 1) * size)
             ids, texts = prompts.example_id[where], prompts.input_ids[where]
             rows = miner.mine(ids, texts, first_batch + batch)
             write_arrow(shard_path(folder, batch), SOFT_TARGET_FEATURES, rows)
+            progress.update(sizes[batch])
         # what an earlier run left is counted by the main process, what is new by who wrote it
-        there = sorted(set(batches) - set(missing)) if is_main(accelerator) else []
-        for batch in [*there, *own]:
+        earlier = sorted(set(batches) - set(missing)) if is_main(accelerator) else []
+        for batch in [*earlier, *own]:
             for row in read_shard(shard_path(folder, batch)):
                 tally.add(row, is_echo=miner.is_echo(row, prompts.system_prompt))
     whole = Tally.from_array(sum_over_ranks(tally.to_array(), accelerator))
