@@ -24,9 +24,12 @@ from hf_proxy.callbacks.schedule import Schedule
 from hf_proxy.models.access import weights_checksum
 from hf_proxy.models.parallel import is_main, sum_over_ranks
 from hf_proxy.records.errors import InputError
+from hf_proxy.records.progress import told_after
 from hf_proxy.tokens.tokenizers import tokenizer_of
 
 logger = logging.getLogger(__name__)
+
+SILENT_S = 10  # a longer measurement tells how far it is, beside Trainer's own bar
 
 
 class WatchingCallback(TrainerCallback, ABC):
@@ -273,7 +276,8 @@ class WatchingCallback(TrainerCallback, ABC):
         with self._guard(state):
             weights = (state.global_step, weights_checksum(model, PartialState()))
             if self._memo is None or self._memo[0] != weights:
-                self._memo = (weights, self._measure(model, args, state))
+                with told_after(SILENT_S, has_bar=not args.disable_tqdm):
+                    self._memo = (weights, self._measure(model, args, state))
             row = dict(self._memo[1])
         return row
 

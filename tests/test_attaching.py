@@ -1,6 +1,8 @@
 """`callbacks=[...]` is all that a user writes: the callback finds its trainer, and only its own."""
 
 import logging
+import re
+import time
 
 import pytest
 from datasets import Dataset
@@ -14,6 +16,7 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 
 from hf_proxy import InputError
 from hf_proxy.callbacks import ProxyScoreCallback
+from hf_proxy.records import progress
 
 KEY = "eval_rbridge_nll"
 
@@ -230,3 +233,20 @@ def test_added_later_it_attaches_at_the_next_event(tmp_path, tokenizer):
         (row,) = [row for row in reporter.rows if "eval_loss" in row and row["epoch"]]
         assert row[KEY] == lines_of(tmp_path / first)[-1]["value"]
         assert lines_of(tmp_path / first)[-1]["tokens_seen"] == 192
+
+
+@pytest.mark.parametrize("seconds", [9, 11])
+def test_a_measurement_of_more_than_ten_seconds_tells_how_far_it_is(
+    seconds, tmp_path, tokenizer, monkeypatch, capsys
+):
+    trainer = plain_trainer(
+        tmp_path, tokenizer, callbacks=[watching(4, tokens_per_batch=64)], max_steps=2
+    )
+    begun = time.monotonic()
+    clock = iter([begun] * 2)  # as the measurement and its scoring begin
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock, begun + seconds))
+    trainer.evaluate()
+    said = capsys.readouterr().err
+    assert said.count("Scoring: ") == (1 if seconds > 10 else 0)
+    if seconds > 10:
+        assert re.search(r"Scoring: \d+ of \d+ tokens \(\d+%\), .* tokens/s, .* left", said)

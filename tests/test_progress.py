@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import time
 
 import pytest
 from helpers.processes import command
@@ -63,6 +64,36 @@ def test_a_terminal_gets_one_bar_with_rate_and_time_left(monkeypatch):
     text = stream.getvalue()
     assert "Answers:  50%|" in text and "2.00/4.00 answers [00:00<" in text and "answers/s]" in text
     assert text.count("\n") == 0 and text.split("\r")[-1].strip() == ""  # gone when it is done
+
+
+@pytest.mark.parametrize(("is_terminal", "has_bar"), [(False, True), (True, False)])
+def test_inside_a_measurement_ten_seconds_pass_in_silence(monkeypatch, clock, is_terminal, has_bar):
+    stream = Stream(is_terminal)
+    monkeypatch.setattr("sys.stderr", stream)
+    with progress.told_after(10, has_bar=has_bar):
+        for _ in range(2):  # 8 seconds each
+            with Progress(4, "Scoring", "tokens") as told:
+                for _ in range(4):
+                    clock[0] += 2
+                    told.update(1)
+    assert stream.getvalue() == "Scoring: 1 of 4 tokens (25%), 0.5 tokens/s, 00:06 left\n"
+    with Progress(
+        1, "Mining", "prompts"
+    ) as told:  # outside of it the first line is as late as ever
+        clock[0] += 29.9
+        told.update(0.5)
+    assert "Mining: 0" not in stream.getvalue()
+
+
+def test_inside_a_measurement_the_bar_comes_later(monkeypatch):
+    stream = Stream(True)
+    monkeypatch.setattr("sys.stderr", stream)
+    with progress.told_after(0.2), Progress(4, "Scoring", "tokens") as told:
+        told.update(1)
+        assert stream.getvalue() == ""
+        time.sleep(0.25)
+        told.update(1)
+        assert "Scoring:  50%|" in stream.getvalue()
 
 
 @pytest.mark.parametrize("with_folder", [True, False])

@@ -2,8 +2,11 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from tqdm.auto import tqdm
 
@@ -11,6 +14,29 @@ SECONDS_PER_LINE = 30.0
 # amounts may be shares of an answer, which nobody reads to the last digit
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, "
 _BAR += "{rate_fmt}{postfix}]"
+
+
+class _Manner(NamedTuple):
+    told_from: float  # on the clock
+    has_bar: bool
+
+
+_manner: ContextVar[_Manner | None] = ContextVar("manner", default=None)
+
+
+@contextmanager
+def told_after(seconds: float, *, has_bar: bool = True) -> Iterator[None]:
+    """Within it nothing is told until so long has passed, whatever the number of works.
+
+    Args:
+        seconds: from now; the first line comes then, and not after `SECONDS_PER_LINE`.
+        has_bar: False: lines on a terminal too.
+    """
+    before = _manner.set(_Manner(time.monotonic() + seconds, has_bar))
+    try:
+        yield
+    finally:
+        _manner.reset(before)
 
 
 class Progress:
@@ -32,7 +58,11 @@ class Progress:
     ):
         self._total, self._what, self._unit = total, what, unit
         self._done, self._start_at = done, done
-        self._is_line = is_shown and not sys.stderr.isatty()
+        begun = time.monotonic()
+        manner = _manner.get()
+        has_bar = sys.stderr.isatty() and (manner is None or manner.has_bar)
+        self._is_line = is_shown and not has_bar
+        self._next = begun + SECONDS_PER_LINE if manner is None else manner.told_from
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -41,17 +71,18 @@ class Progress:
             unit_scale=True,
             leave=False,
             bar_format=_BAR,
+            delay=0 if manner is None else max(0, manner.told_from - begun),
             disable=not is_shown or self._is_line,
         )
-        self._begun = self._told = time.monotonic()
+        self._begun = begun
 
     def update(self, amount: float) -> None:
         """So much more is done."""
         self._done += amount
         self._bar.update(amount)
         now = time.monotonic()
-        if self._is_line and now - self._told >= SECONDS_PER_LINE:
-            self._told = now
+        if self._is_line and now >= self._next:
+            self._next = now + SECONDS_PER_LINE
             print(self._line(now - self._begun), file=sys.stderr, flush=True)
 
     def _line(self, seconds: float) -> str:
