@@ -5,7 +5,6 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,7 +162,9 @@ def _difference(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> st
 
 
 def _is_longer(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    pair = [content.get(name) for content in (old, new)]
-    if name not in _LENGTHS or not all(isinstance(one, int | float) for one in pair):
+    before, now = old.get(name), new.get(name)
+    if name not in _LENGTHS or not (
+        isinstance(before, int | float) and isinstance(now, int | float)
+    ):
         return False
-    return all(math.isfinite(one) for one in pair) and 0 < pair[0] < pair[1]
+    return 0 < before < now
