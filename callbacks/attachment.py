@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 _EVALUATION_ROW = re.compile(r"eval.*_runtime")
 
@@ -20,6 +20,7 @@ class Attachment:
 
     Args:
         trainer: on which the methods are replaced, as attributes of the instance.
+        callback: whose place it is; out of the trainer's list (`pop_callback`) it does nothing.
         row: gives what is added to the row of an evaluation.
         guard: what all of our code runs in: the training goes on behind an error that it swallows.
 
@@ -31,24 +32,25 @@ class Attachment:
     def __init__(
         self,
         trainer: Trainer,
+        callback: TrainerCallback,
         row: Callable[[], Mapping[str, float]],
         guard: Callable[[], AbstractContextManager],
     ):
-        self.trainer = trainer
+        self.trainer, self._callback = trainer, callback
         self.num_tokens: int | None = 0
-        self._active = True
+        self._undone = False
         self._wrapped: dict[str, tuple[Any, Any]] = {}  # name: what stood there before, our own
         log, get_batch_samples = trainer.log, trainer.get_batch_samples
 
         def log_with_row(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
             with guard():
-                if self._active and any(_EVALUATION_ROW.fullmatch(key) for key in logs):
+                if self.is_active and any(_EVALUATION_ROW.fullmatch(key) for key in logs):
                     logs.update(row())
             log(logs, *args, **kwargs)
 
         def counted_batch_samples(*args: Any, **kwargs: Any) -> Any:
             batches, num_items = get_batch_samples(*args, **kwargs)
-            if self._active and self.num_tokens is not None:
+            if self.is_active and self.num_tokens is not None:
                 before, self.num_tokens = self.num_tokens, None
                 with guard():
                     counts = [_num_tokens(batch) for batch in batches]
@@ -60,9 +62,14 @@ class Attachment:
             self._wrapped[name] = (vars(trainer).get(name), own)
             setattr(trainer, name, own)
 
+    @property
+    def is_active(self) -> bool:
+        """Whether the trainer still has the callback."""
+        return not self._undone and self._callback in self.trainer.callback_handler.callbacks
+
     def undo(self) -> None:
         """Give the trainer its own methods back."""
-        self._active = False
+        self._undone = True
         for name, (before, own) in self._wrapped.items():
             if vars(self.trainer).get(name) is not own:
                 continue  # another has wrapped ours since: it stays below, and passes all on

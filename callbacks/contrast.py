@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from hf_proxy.callbacks.set_folders import tidy_sets
 from hf_proxy.callbacks.watching import WatchingCallback
+from hf_proxy.mining.amateurs import amateur_tokenizer
 from hf_proxy.mining.correctness import read_answers
 from hf_proxy.mining.foretelling import Foreteller, check_foretellable
 from hf_proxy.mining.miner import Miner
@@ -27,7 +28,6 @@ from hf_proxy.records.errors import InputError
 from hf_proxy.records.lines import FedLine, read_log
 from hf_proxy.records.record import read_record
 from hf_proxy.tokens.prompts import Prompts, read_prompts
-from hf_proxy.tokens.tokenizers import tokenizer_of
 from hf_proxy.training.feeding import Feeding
 
 # logged key: statistic of the set
@@ -55,8 +55,8 @@ class ContrastCallback(WatchingCallback):
         prompts: rows with `prompt` and `example_id`, or texts; taken in turn, from the first again
             after the last.
         processing_class: the model's tokenizer; taken from the trainer where it has one.
-        amateur_processing_class: the amateur's, checked token by token; read with the amateur where
-            that is a folder or hub id.
+        amateur_processing_class: the amateur's, checked token by token; None: read from the folder
+            or hub id that the amateur was loaded from.
         num_prompts: of each measurement.
         feed: give a `SelectiveSFTTrainer` without train_dataset its rows, those of the newest
             measurement, mined before the first step whatever the schedule. One that keeps no step
@@ -141,15 +141,11 @@ class ContrastCallback(WatchingCallback):
         if isinstance(amateur, (str, Path)):
             # new modules draw their first weights, which would move the training's own stream
             with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-                if amateur_processing_class is None:
-                    amateur_processing_class = AutoTokenizer.from_pretrained(amateur)
                 amateur = AutoModelForCausalLM.from_pretrained(
                     amateur, dtype="auto", use_safetensors=True
                 )
         self.amateur = amateur.eval().requires_grad_(False)
-        self.amateur_processing_class = (
-            None if amateur_processing_class is None else tokenizer_of(amateur_processing_class)
-        )
+        self.amateur_processing_class = amateur_tokenizer(amateur, amateur_processing_class)
         self.prompts, self.num_prompts, self.expert = prompts, num_prompts, expert
         self._context: dict[str, Any] = {
             "context": context,
@@ -249,7 +245,6 @@ class ContrastCallback(WatchingCallback):
                 self._foreteller = Foreteller(
                     miner,
                     self.foretell,
-                    amateur_processing_class=self.amateur_processing_class,
                     **self._context,
                 )
             self._ready = (model, miner, prompts)

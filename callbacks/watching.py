@@ -1,9 +1,11 @@
 """What the callbacks share: when they measure, where the numbers go, and that nothing else changes.
 
-Attached to a trainer, their numbers stand in the evaluation's own row, see `attachment`.
+At its first event a callback attaches itself to the trainer that called it, see `caller`; its
+numbers stand in the evaluation's own row then, see `attachment`.
 """
 
 import logging
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,15 +18,18 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import default_compute_objective
 
 from hf_proxy.callbacks.attachment import Attachment
+from hf_proxy.callbacks.caller import calling_trainer
 from hf_proxy.callbacks.prediction_log import PredictionLog
+from hf_proxy.callbacks.schedule import Schedule
 from hf_proxy.models.access import weights_checksum
 from hf_proxy.models.parallel import is_main, sum_over_ranks
 from hf_proxy.records.errors import InputError
+from hf_proxy.records.progress import told_after
 from hf_proxy.tokens.tokenizers import tokenizer_of
 
 logger = logging.getLogger(__name__)
 
-STRATEGIES = (None, "evaluate", "steps", "save")
+SILENT_S = 10  # a longer measurement tells how far it is, beside Trainer's own bar
 
 
 class WatchingCallback(TrainerCallback, ABC):
@@ -48,25 +53,20 @@ class WatchingCallback(TrainerCallback, ABC):
         output_dir: str | None,
         on_error: str,
     ):
-        if strategy not in STRATEGIES:
-            raise InputError(f"strategy must be one of {STRATEGIES}, not {strategy!r}")
-        if (strategy == "steps") != (steps is not None) or (steps is not None and steps < 1):
-            raise InputError(
-                "steps (a positive number) goes with strategy='steps', and only with it"
-            )
+        self.schedule = Schedule(strategy, steps)
         if on_error not in ("raise", "warn"):
             raise InputError(f"on_error must be 'raise' or 'warn', not {on_error!r}")
         self.processing_class: Any = processing_class
         if processing_class is not None:
             self.processing_class = tokenizer_of(processing_class)
-        self.strategy, self.steps, self.on_error = strategy, steps, on_error
-        self.output_dir = output_dir
+        self.on_error, self.output_dir = on_error, output_dir
         self._file_name = file_name
         self._attachment: Attachment | None = None
+        self._left: weakref.ref[Trainer] | None = None  # that `detach` was called on
         self._num_tokens_before: int | None = 0  # of all processes, before the run was resumed
         self._memo: tuple[Any, dict[str, float]] | None = None
         self._log: PredictionLog | None = None
-        self._said_attach = False
+        self._said_unattached = False
         self._run_began = False
 
     # what a subclass says
@@ -92,34 +92,72 @@ class WatchingCallback(TrainerCallback, ABC):
     def attach(self, trainer: Trainer) -> Self:
         """Put our numbers in the evaluation's own logged row, in every reporter.
 
-        Adds the callback where it is missing. A second call changes nothing; `detach` undoes it.
+        Done by itself where the callback is given as `callbacks=[...]` or by `add_callback`; adds
+        it where it is missing. A second call changes nothing; `detach` undoes it.
+
+        Raises:
+            InputError: it is another trainer's.
         """
-        if self._attachment is not None:
-            if self._attachment.trainer is trainer:
-                return self
-            raise InputError("this callback is attached to another trainer; detach it first")
+        if self._attachment is not None and self._attachment.trainer is not trainer:
+            if self._attachment.is_active:
+                raise InputError.at(
+                    "it is another trainer's already, and each needs its own",
+                    remedy="make a new one, or take it out of the other first: "
+                    "other.pop_callback(callback)",
+                    source=type(self).__name__,
+                )
+            self.detach()
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
-        self._take(getattr(trainer, "processing_class", None))
 
         def row() -> dict[str, float]:
             if not self._with_evaluations():
                 return {}
+            self._take(trainer.processing_class)
             return self._row(trainer.model, trainer.args, trainer.state)
 
-        self._attachment = Attachment(trainer, row, lambda: self._guard(trainer.state))
+        if self._attachment is None:
+            self._attachment = Attachment(trainer, self, row, lambda: self._guard(trainer.state))
+        self._left = None
         return self
 
     def detach(self) -> None:
-        """Give the trainer its own methods back. The callback stays in its list."""
+        """Give the trainer its own methods back, for good. The callback stays in its list."""
         if self._attachment is not None:
             self._attachment.undo()
+            self._left = weakref.ref(self._attachment.trainer)
         self._attachment = None
+
+    def _attach_to_caller(self) -> None:
+        trainer = calling_trainer()
+        if trainer is None or self not in trainer.callback_handler.callbacks:
+            return
+        was_left = self._left is not None and self._left() is trainer
+        if self._attachment is not None or not was_left:
+            self.attach(trainer)
+
+    def _say_unattached(self) -> None:
+        if self._attachment is None and not self._said_unattached and is_main(PartialState()):
+            self._said_unattached = True
+            logger.warning(
+                "%s is attached to no Trainer: its numbers reach best-model selection, "
+                "state.log_history and %s, but no reporter, and early stopping only if it stands "
+                "before it; tokens_seen is known only under include_num_input_tokens_seen; "
+                "callback.attach(trainer) gives all of it",
+                type(self).__name__,
+                self._file_name,
+            )
 
     # events
 
+    def on_init_end(self, args, state, control, **kwargs):
+        """Attach to the trainer that was given this callback as it was made."""
+        self._attach_to_caller()
+
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
         """Check the schedule, tidy the files of an earlier run, and score a fresh model."""
+        self._attach_to_caller()
+        self._say_unattached()
         self._take(processing_class)
         self._check_schedule(args, state)
         self._check_search(state)
@@ -132,37 +170,35 @@ class WatchingCallback(TrainerCallback, ABC):
         fresh = state.global_step == 0
         if fresh and self._with_start():
             self._measure_and_log(args, state, control, model)
-        elif not fresh and self._due(args, state) and self._missing(state):
+        elif not fresh and self.schedule.is_due(args, state) and self._missing(state):
             self._measure_and_log(args, state, control, model)
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         """Score every `steps` steps, and the last weights before best ones may replace them."""
         is_last = state.global_step >= state.max_steps and args.load_best_model_at_end
-        if self.strategy == "steps":
-            now = state.global_step % self.steps == 0
+        if self.schedule.steps is not None:
+            now = state.global_step % self.schedule.steps == 0
         else:
-            now = self.strategy is None and is_last and not control.should_evaluate
+            now = self.schedule.strategy is None and is_last and not control.should_evaluate
         if now:
             self._measure_and_log(args, state, control, model)
 
     def on_evaluate(
         self, args, state, control, model=None, metrics=None, processing_class=None, **kwargs
     ):
-        """Add our numbers to the evaluation's metrics where `attach` has not done so already."""
+        """Add our numbers to the evaluation's metrics where its row did not hold them already."""
+        before = self._attachment
+        self._attach_to_caller()  # added to a trainer that evaluates before it trains
+        self._say_unattached()
         self._take(processing_class)
-        if self._attachment is not None or not self._with_evaluations():
+        in_row = before is not None and before is self._attachment
+        if in_row or not self._with_evaluations():
             return
-        if not self._said_attach and is_main(PartialState()):
-            self._said_attach = True
-            logger.warning(
-                "%s is not attached: its numbers reach best-model selection, "
-                "state.log_history and %s, but no reporter, and early stopping only if it stands "
-                "before it; callback.attach(trainer) puts them beside eval_loss",
-                type(self).__name__,
-                self._file_name,
-            )
         row = self._row(model, args, state)
         metrics.update(row)
+        if self._attachment is not None:
+            self._report(row, state, control)
+            return
         # Trainer has logged its row already; ours goes with it, once for several evaluation sets
         last = state.log_history[-1] if state.log_history else None
         if last is not None and not set(row) <= set(last):
@@ -170,73 +206,26 @@ class WatchingCallback(TrainerCallback, ABC):
 
     def on_save(self, args, state, control, model=None, **kwargs):
         """Score with each checkpoint where that is the schedule."""
-        if self._with_saves(args):
+        if self.schedule.with_saves(args):
             self._measure_and_log(args, state, control, model)
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
         """Score the last weights of a run without a strategy of its own."""
         replaced = args.load_best_model_at_end and state.best_model_checkpoint is not None
-        if self.strategy is None and not replaced and self._missing(state):
+        if self.schedule.strategy is None and not replaced and self._missing(state):
             self._measure_and_log(args, state, control, model)
 
     # when
 
     def _with_start(self) -> bool:
-        return self.strategy is None
+        return self.schedule.strategy is None
 
     def _with_evaluations(self) -> bool:
-        return self.strategy in (None, "evaluate")
-
-    def _with_saves(self, args) -> bool:
-        return self.strategy == "save" or (
-            self.strategy is None and args.eval_strategy == "no" and args.save_strategy != "no"
-        )
-
-    def _due(self, args, state) -> bool:
-        """Whether the schedule asks for a line at the step that a run is resumed from."""
-        step = state.global_step
-        if self.strategy == "steps":
-            return step % self.steps == 0
-        if self._with_saves(args):
-            return True  # a run resumes from a checkpoint
-        if args.eval_strategy == "epoch":
-            return state.epoch is not None and float(state.epoch).is_integer()
-        every = state.eval_steps or args.eval_steps
-        return args.eval_strategy == "steps" and bool(every) and step % int(every) == 0
+        return self.schedule.with_evaluations
 
     def _check_schedule(self, args, state) -> None:
-        if self.strategy == "evaluate" and args.eval_strategy == "no" and not args.eval_on_start:
-            raise InputError(
-                f"{type(self).__name__}(strategy='evaluate') never fires, because the trainer does "
-                "not evaluate; set eval_strategy, or use strategy='steps' or 'save'"
-            )
-        if self.strategy == "save" and args.save_strategy == "no":
-            raise InputError(
-                f"{type(self).__name__}(strategy='save') never fires, because the trainer does not "
-                "save; set save_strategy, or use strategy='steps' or 'evaluate'"
-            )
-        if self.strategy == "steps" and self.steps > state.max_steps:
-            raise InputError(
-                f"{type(self).__name__}(steps={self.steps}) never fires in {state.max_steps} steps"
-            )
-        wanted = args.metric_for_best_model
-        if wanted is None:
-            return
-        key = wanted if wanted.startswith("eval_") else f"eval_{wanted}"
-        lower, higher = self._directions()
-        if key not in lower | higher:
-            return
-        better = key in higher
-        if args.greater_is_better is not better:
-            raise InputError(
-                f"metric_for_best_model={wanted!r} gets {'better' if better else 'worse'} as it "
-                f"grows; set TrainingArguments(greater_is_better={better})"
-            )
-        if not self._with_evaluations():
-            raise InputError(
-                f"metric_for_best_model={wanted!r} is read at every evaluation, but strategy="
-                f"{self.strategy!r} leaves evaluations out; use strategy='evaluate' or None"
-            )
+        self.schedule.check_fires(args, state, type(self).__name__)
+        self.schedule.check_best(args, *self._directions())
 
     def _check_search(self, state) -> None:
         """Refuse a hyperparameter search whose objective would be a sum that ours enter."""
@@ -245,10 +234,11 @@ class WatchingCallback(TrainerCallback, ABC):
         trainer = None if self._attachment is None else self._attachment.trainer
         objective = getattr(trainer, "compute_objective", None)
         if objective is None or objective is default_compute_objective:
+            first = "callback.attach(trainer) and " if trainer is None else ""
             raise InputError.at(
                 f"the search would add the numbers of {type(self).__name__} to its objective, "
                 "which by default is the sum of all metrics",
-                remedy="write callback.attach(trainer) and trainer.hyperparameter_search("
+                remedy=f"write {first}trainer.hyperparameter_search("
                 "compute_objective=lambda metrics: metrics['eval_loss'])",
                 field="compute_objective",
             )
@@ -266,7 +256,9 @@ class WatchingCallback(TrainerCallback, ABC):
 
     def _measure_and_log(self, args, state, control, model) -> None:
         """A row of its own, outside an evaluation."""
-        row = self._row(model, args, state)
+        self._report(self._row(model, args, state), state, control)
+
+    def _report(self, row: dict[str, float], state, control) -> None:
         if not row:
             return
         if self._attachment is None:
@@ -284,7 +276,8 @@ class WatchingCallback(TrainerCallback, ABC):
         with self._guard(state):
             weights = (state.global_step, weights_checksum(model, PartialState()))
             if self._memo is None or self._memo[0] != weights:
-                self._memo = (weights, self._measure(model, args, state))
+                with told_after(SILENT_S, has_bar=not args.disable_tqdm):
+                    self._memo = (weights, self._measure(model, args, state))
             row = dict(self._memo[1])
         return row
 

@@ -4,6 +4,9 @@ import sys
 from difflib import get_close_matches
 from importlib import import_module
 
+from hf_proxy import __version__
+from hf_proxy.recipes.library.closed_pipe import CLOSED_PIPE, is_closed_pipe
+
 # command: recipe module, what it does
 COMMANDS = {
     "traces": ("traces", "import, annotate and check reasoning traces"),
@@ -28,16 +31,35 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; a recipe is imported only when its command runs.
 
     Returns:
-        The exit code: 0, 1 failure, 2 bad arguments or input.
+        The exit code: 0, 1 failure, 2 bad arguments or input, `CLOSED_PIPE` where who read the
+        output has gone.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()  # what a pipe took into its buffer is refused here, not at the very end
+    except BrokenPipeError as error:
+        if not is_closed_pipe(error):
+            raise
+        return CLOSED_PIPE
+    except KeyboardInterrupt:  # before the recipe, which says how to go on, had begun
+        print("\nhf-proxy: interrupted; nothing had begun", file=sys.stderr)
+        return 130
+    return code
+
+
+def _run(argv: list[str]) -> int:
+    if argv and argv[0] == "--version":
+        print(f"hf-proxy {__version__}")
+        return 0
+    if argv and argv[0] == "help":  # `help score` is `score --help`
+        argv = [*argv[1:], "--help"]
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: hf-proxy COMMAND --FLAG VALUE ...\n")
         for name, (_, purpose) in COMMANDS.items():
             print(f"  {name:<10}{purpose}")
         print(
             "\nhf-proxy COMMAND --help says what a command reads and writes, and its flags;"
-            "\n--config FILE.yaml reads the flags from YAML. Start with: hf-proxy demo"
+            "\n--config FILE.yaml reads the flags from YAML; --version. Start with: hf-proxy demo"
         )
         if argv:
             return 0

@@ -5,6 +5,7 @@ import scipy  # its parts load when they are asked for
 
 LEVEL = 0.90
 NUM_RESAMPLES = 2000  # bootstrap and permutation; chosen here
+LEAST_FOR_INTERVAL = 3  # two traces have three resamples, so their interval is the two values
 
 
 def bootstrap_interval(
@@ -12,9 +13,10 @@ def bootstrap_interval(
 ) -> tuple[float | None, float | None]:
     """Percentile bootstrap interval of `sum(numerator) / sum(weight)` over traces.
 
-    The seed is fixed, and rows come sorted by `example_id`: equal rows give equal intervals.
+    The seed is fixed, and rows come sorted by `example_id`: equal rows give equal intervals. Of
+    fewer than `LEAST_FOR_INTERVAL` traces there is none.
     """
-    if len(numerator) < 2:
+    if len(numerator) < LEAST_FOR_INTERVAL:
         return None, None
     weight = np.ones(len(numerator)) if weight is None else weight
     result = scipy.stats.bootstrap(

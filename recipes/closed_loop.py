@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.recipes.library.running import Host, at_least, compile_pattern, newlines, run
-from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 from hf_proxy.traces.settings import TRACE_CONTEXT
@@ -132,14 +131,15 @@ def main(
     from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
     from hf_proxy.mining.sets import mine_soft_targets
     from hf_proxy.models.parallel import stop_together
+    from hf_proxy.recipes.library.loop_tables import facts_of_loop, print_loop
     from hf_proxy.recipes.library.rows import check_answer_flags, load_prompts
+    from hf_proxy.recipes.library.run_records import RunFolder, train_to_the_end
     from hf_proxy.recipes.library.training import (
         adapter_config,
         check_flags,
         check_world_size,
         hold_out,
         is_quantized,
-        last_checkpoint,
         load_amateur,
         load_trainable,
         trace_sets,
@@ -154,6 +154,9 @@ def main(
     if config.num_eval < 1:
         raise InputError("num_eval must be at least 1: the score stands in evaluation rows")
     folder = Path(str(arguments.output_dir))
+    run_folder = RunFolder(folder, "loop", (config, arguments, model_config))
+    if (done := run_folder.begin()) is not None:
+        return done
     # a count that checkpoints keep, so that the lines know it after a resume too
     if arguments.include_num_input_tokens_seen == "no":
         arguments.include_num_input_tokens_seen = "non_padding"
@@ -224,14 +227,13 @@ def main(
         eval_dataset=eval_rows,
         processing_class=tokenizer,
         peft_config=adapter_config(model_config),
+        callbacks=[contrast, score],
     )
-    for callback in (contrast, score):
-        callback.attach(trainer)
     if trainer.is_world_process_zero() and not config.curves:
         print("no curves: the score is shown, no accuracy predicted (hf-proxy fit makes a curve)")
-    result = trainer.train(resume_from_checkpoint=last_checkpoint(folder, resume=config.resume))
+    result = train_to_the_end(trainer, folder, resume=config.resume)
     trainer.save_model()
-    facts = _facts(trainer.state.log_history, folder, result.metrics["train_runtime"])
+    facts = facts_of_loop(trainer.state.log_history, folder, result.metrics["train_runtime"])
     with stop_together(processes):
         if trainer.is_world_process_zero():
             stamp = provenance_of(
@@ -241,56 +243,16 @@ def main(
                 found=facts,
             )
             write_text(folder / "provenance.json", json.dumps(stamp, indent=2, default=str))
-            _print_rows(facts["rows"])
+            print_loop(facts["rows"])
             print(f"{_costs(facts['seconds'])}; {folder}")
-    return facts | {"output_dir": str(folder), "num_processes": processes.num_processes}
-
-
-_OF_MINING = ("step", "num_kept", "kept_share", "kl_mean", "seconds")
-
-
-def _facts(history: list[dict], folder: Path, seconds: float) -> dict[str, Any]:
-    """Evaluation rows with the mining that each followed, and where the time went."""
-    from hf_proxy.records.lines import ContrastLine, ScoreLine, read_lines
-
-    minings = list(read_lines(folder / "hf_proxy" / "contrast.jsonl", ContrastLine))
-    scores = read_lines(folder / "hf_proxy" / "predictions.jsonl", ScoreLine)
-    rows = []
-    for row in history:
-        if "eval_loss" in row:
-            mined = [line.record for line in minings if line.record.step <= row["step"]][-1]
-            rows.append(row | {"mined_at": mined.step, "kept_share": mined.kept_share})
-    return {
-        "rows": rows,
-        "minings": [{key: getattr(line.record, key) for key in _OF_MINING} for line in minings],
-        "seconds": {
-            "train_runtime": seconds,  # of this start; the others are of the whole run
-            "mining": sum(line.record.seconds for line in minings),
-            "scoring": sum(line.record.seconds for line in scores),
-            # Trainer takes it before our row is scored
-            "evaluation": sum(row["eval_runtime"] for row in rows),
-        },
-    }
-
-
-def _print_rows(rows: list[dict[str, Any]]) -> None:
-    keys = sorted({key for row in rows for key in row if key.endswith(("_nll", "_accuracy"))})
-    keys = [
-        "eval_loss",
-        "eval_num_kept",
-        *(k for k in keys if not k.endswith("_trace_nll")),
-        "kept_share",
-    ]
-    head = ["step", *(key.removeprefix("eval_") for key in keys)]
-    cells = [
-        [str(row["step"]), *(f"{row[key]:.4f}" if key in row else "-" for key in keys)]
-        for row in rows
-    ]
-    print_table(head, cells)
+    found = facts | {"output_dir": str(folder), "num_processes": processes.num_processes}
+    run_folder.end(found)
+    return found
 
 
 def _costs(seconds: dict[str, float]) -> str:
-    parts = ", ".join(f"{name} {value:.0f} s" for name, value in list(seconds.items())[1:])
+    others = list(seconds.items())[1:]
+    parts = ", ".join(f"{name} {value:.{int(value < 1)}f} s" for name, value in others if value)
     return f"{seconds['train_runtime']:.0f} s since this start; in the whole run {parts}"
 
 

@@ -152,7 +152,7 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
             result = _result(config, items, prompts[config.models[0]])
             write_lines(folder / "items.jsonl", (item for own in items.values() for item in own))
             write_text(folder / "results.json", json.dumps(result, indent=2))
-            _print_result(result)
+            _print_result(result, config.max_new_tokens)
             print(f"{len(names)} problems, {len(items)} models, every answer in {folder}")
     return result
 
@@ -223,7 +223,7 @@ def _item(spec, name, prompt, written, gold, tokenizer) -> dict[str, Any]:
 def _result(config, items: dict[str, list[dict[str, Any]]], prompts: Prompts) -> dict[str, Any]:
     """Accuracies and comparisons, with what was asked and what was counted."""
     from hf_proxy.answers.pairs import compare_accuracy
-    from hf_proxy.intervals import wilson_interval
+    from hf_proxy.intervals import LEAST_FOR_INTERVAL, wilson_interval
     from hf_proxy.records.storage import fingerprint, provenance_of
 
     models = []
@@ -245,7 +245,7 @@ def _result(config, items: dict[str, list[dict[str, Any]]], prompts: Prompts) ->
         )
     comparisons = []
     for a, b in combinations(items, 2):
-        if len(items[a]) > 1:
+        if len(items[a]) >= LEAST_FOR_INTERVAL:
             found = compare_accuracy(
                 [item["correct"] for item in items[a]], [item["correct"] for item in items[b]]
             )
@@ -261,15 +261,23 @@ def _result(config, items: dict[str, list[dict[str, Any]]], prompts: Prompts) ->
     }
 
 
-def _print_result(result: dict[str, Any]) -> None:
+def _print_result(result: dict[str, Any], max_new_tokens: int) -> None:
     rows = [
         [row["model"], f"{row['accuracy']:.3f}", f"{row['low']:.3f} .. {row['high']:.3f}"]
-        + [str(row[key]) for key in ("num_correct", "num_cut", "num_without_answer")]
+        + [f"{row['num_cut']} of {row['num_problems']}" if row["num_cut"] else "0"]
+        + [str(row["num_correct"]), str(row["num_without_answer"])]
         + [f"{row['tokens_mean']:.0f}"]
         for row in result["models"]
     ]
-    head = ("model", "pass@1", "90 % interval", "right", "cut", "none", "tokens")
-    print_table(head, rows, words=("model",))
+    head = ("model", "pass@1", "90 % interval", "cut", "right", "none", "tokens")
+    print_table(head, rows, words=("model",), names=("model",))
+    for row in result["models"]:
+        if row["num_cut"]:
+            cut = f"{row['num_cut']} of {row['num_problems']} answers of {row['model']}"
+            print(
+                f"note: {cut} were cut at {max_new_tokens} tokens and are graded as they are; more "
+                "may be right with a higher --max_new_tokens"
+            )
     for row in result["comparisons"]:
         detectable = row["detectable"]
         power = (

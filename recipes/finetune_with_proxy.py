@@ -88,7 +88,8 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
 
     Reads:   a model, rows of prompt and completion to learn from, and trace sets to score on.
     Writes:  checkpoints and the tuned model in output_dir, and one line per score to
-             hf_proxy/predictions.jsonl there. The same line again goes on where it stopped.
+             hf_proxy/predictions.jsonl there. The same line again goes on where it stopped; of
+             a finished run it says so.
     Example: hf-proxy finetune --model_name_or_path HuggingFaceTB/SmolLM2-135M-Instruct
              --train_data train.jsonl --traces outputs/gsm8k-annotated --output_dir outputs/run
              --max_steps 200 --use_cpu
@@ -98,13 +99,13 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
 
     from hf_proxy.callbacks import ProxyScoreCallback
     from hf_proxy.models.parallel import stop_together
+    from hf_proxy.recipes.library.run_records import RunFolder, train_to_the_end
     from hf_proxy.recipes.library.training import (
         adapter_config,
         check_evaluation,
         check_flags,
         check_world_size,
         hold_out,
-        last_checkpoint,
         load_trainable,
         trace_sets,
     )
@@ -114,6 +115,10 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
     processes = PartialState()
     check_world_size(config.world_size, "finetune_with_proxy")
     check_evaluation(arguments, config.num_eval)
+    folder = Path(str(arguments.output_dir))
+    run_folder = RunFolder(folder, "finetune", (config, arguments, model_config))
+    if (done := run_folder.begin()) is not None:
+        return done
     with stop_together(processes):
         rows = _rows(config)
         train_rows, eval_rows = hold_out(rows, config.num_eval)
@@ -135,10 +140,9 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
         eval_dataset=eval_rows,
         processing_class=tokenizer,
         peft_config=adapter_config(model_config),
+        callbacks=[callback],
     )
-    callback.attach(trainer)
-    folder = Path(str(arguments.output_dir))
-    result = trainer.train(resume_from_checkpoint=last_checkpoint(folder, resume=config.resume))
+    result = train_to_the_end(trainer, folder, resume=config.resume)
     trainer.save_model()
     file = folder / "hf_proxy" / "predictions.jsonl"
     lines = [line.content for line in read_lines(file, ScoreLine)]
@@ -152,17 +156,20 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
         spent = sum(line["seconds"] for line in lines)
         print(f"{len(lines)} scores, {spent:.0f} s; {seconds:.0f} s in all; lines in {file}")
     keys = ("name", "step", "value", "low", "high", "seconds")
-    return {
+    found = {
         "scores": [{key: line[key] for key in keys} for line in lines],
         "best": trainer.state.best_model_checkpoint,
         "num_processes": processes.num_processes,
         "train_runtime_s": result.metrics["train_runtime"],
     }
+    run_folder.end(found)
+    return found
 
 
 def _rows(config: FinetuneConfig) -> Dataset:
     """Prompt and completion, the prompt as it stands before a trace."""
     from hf_proxy.recipes.library.rows import check_text, load_rows
+    from hf_proxy.tokens.messages import text_of_completion
     from hf_proxy.tokens.prompts import text_context
 
     columns = {
@@ -174,14 +181,15 @@ def _rows(config: FinetuneConfig) -> Dataset:
     cut = None if config.remove is None else compile_pattern(config.remove, "remove")
     context = text_context(newlines(config.context))
 
-    def example(row: dict) -> dict[str, str]:
-        completion = row[config.completion_column]
+    def example(row: dict, index: int) -> dict[str, str]:
+        place = {"source": config.train_data, "row": index, "field": config.completion_column}
+        completion = text_of_completion(row[config.completion_column], place)
         return {
             "prompt": context.render({"prompt": row[config.prompt_column]}),
             "completion": cut.sub("", completion) if cut else completion,
         }
 
-    return rows.map(example, remove_columns=rows.column_names, desc="Reading")
+    return rows.map(example, with_indices=True, remove_columns=rows.column_names, desc="Reading")
 
 
 def _print_scores(lines: list[dict]) -> None:

@@ -134,9 +134,15 @@ class MineConfig(RecipeConfig):
 class ShowConfig(RecipeConfig):
     """`hf-proxy contrast show`."""
 
-    source: str = field(metadata={"help": "Folder that `hf-proxy contrast mine` wrote."})
+    source: str = field(
+        metadata={
+            "help": "Folder that `hf-proxy contrast mine` wrote, or is writing; or a run with a "
+            "callback's sets, of which the newest is shown."
+        }
+    )
     tokenizer: str | None = field(
-        default=None, metadata={"help": "Model of the expert; unset: the one that the set names."}
+        default=None,
+        metadata={"help": "Model of the expert; unset: the one that the set names, or its run's."},
     )
     num_rows: int = field(default=3, metadata={"help": "Trajectories to show, from the first."})
     example_ids: list[str] = field(
@@ -239,20 +245,14 @@ def show(config: ShowConfig) -> dict[str, Any]:
     """
     from rich.console import Console
 
-    from hf_proxy.mining.mining_record import read_facts
-    from hf_proxy.mining.sets import load_soft_targets
-    from hf_proxy.recipes.library.checkpoints import find_checkpoints, load_tokenizer
+    from hf_proxy.recipes.library.shown_sets import open_set
     from hf_proxy.report.figures.sets import plot_contrast
     from hf_proxy.report.trajectories import render_terminal, write_page
 
-    rows = load_soft_targets(config.source)
-    stamp, mined, statistics = read_facts(Path(config.source))
-    where = config.tokenizer or mined.facts.expert
-    if where is None:
-        raise InputError.at(
-            "the set does not say where its tokenizer is", remedy="name it with --tokenizer"
-        )
-    tokenizer = load_tokenizer(find_checkpoints(where)[-1])
+    found = open_set(config.source, config.tokenizer)
+    rows, statistics = found.rows, found.statistics
+    for note in found.notes:
+        print(f"note: {note}")
     if config.example_ids:
         places = {name: place for place, name in enumerate(rows["example_id"])}
         if unknown := [name for name in config.example_ids if name not in places]:
@@ -267,18 +267,20 @@ def show(config: ShowConfig) -> dict[str, Any]:
         shown = list(islice(rows, config.num_rows))
     files: list[str] = []
     if config.figure is not None:
-        beta = mined.settings.kept_from
+        beta = found.rules.kept_from
         files += map(str, plot_contrast(rows, config.figure, divergence_beta=beta))
     if config.page is not None:
         shown_settings = ("max_new_tokens", "divergence_beta", "select", "target")
         names = ("expert", "amateur", "prompts", *shown_settings)
-        facts = {name: str(stamp["facts"][name]) for name in names if name in stamp["facts"]}
-        facts |= {name: _number(value) for name, value in statistics.items()}
-        write_page(shown, tokenizer, config.page, title="Soft targets", facts=facts)
+        facts = {name: str(found.facts[name]) for name in names if name in found.facts}
+        facts |= {name: _number(value) for name, value in (statistics or {}).items()}
+        write_page(shown, found.tokenizer, config.page, title="Soft targets", facts=facts)
         files.append(config.page)
     if not files:
-        render_terminal(shown, tokenizer, console=Console(), max_targets=config.max_targets)
-        _print_statistics(statistics)
+        console = Console()
+        render_terminal(shown, found.tokenizer, console=console, max_targets=config.max_targets)
+        if statistics is not None:
+            _print_statistics(statistics)
     for file in files:
         print(file)
     return {"rows": len(shown), "files": files, "statistics": statistics}

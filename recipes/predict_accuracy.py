@@ -73,7 +73,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
                 {"score": name, "x": x, "target": curve.target} | dataclasses.asdict(found)
             )
     head = ("score", "target", "accuracy", f"{config.level:.0%} interval", "remarks")
-    print_table(head, rows, words=("score", "target", "remarks"))
+    print_table(head, rows, words=("score", "target", "remarks"), names=("score",))
     return {"predictions": lines}
 
 

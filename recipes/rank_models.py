@@ -188,7 +188,7 @@ def _print_ranking(ranking: Ranking) -> None:
     from hf_proxy.records.scores import METRIC_NAMES
 
     head = ("place", "name", METRIC_NAMES[ranking.metric], "90 % interval", "places")
-    print_table(head, rows, words=("name",))
+    print_table(head, rows, words=("name",), names=("name",))
     print(
         f"{ranking.num_traces} traces tell differences of {ranking.smallest_difference:.4f} apart"
     )

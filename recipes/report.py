@@ -5,12 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +39,10 @@ def main(config: ReportConfig) -> dict[str, Any]:
     Writes:  report.html there, or the page that --output names.
     Example: hf-proxy report --run_dir outputs/run
     """
-    from transformers import AutoTokenizer
-
-    from hf_proxy.recipes.library.checkpoints import find_checkpoints, load_tokenizer
+    from hf_proxy.recipes.library.checkpoints import find_tokenizer
     from hf_proxy.report.page import write_report
 
     output = Path(config.output or Path(config.run_dir) / "report.html")
-
-    def find_tokenizer(folder: str) -> PreTrainedTokenizerBase:
-        # an adapter's own tokenizer is there even where its base is not
-        if (Path(folder) / "tokenizer_config.json").exists():
-            return AutoTokenizer.from_pretrained(folder)
-        return load_tokenizer(find_checkpoints(folder)[-1])
-
     if config.tokenizer is not None:
         find_tokenizer(config.tokenizer)  # one that was asked for is not passed over in silence
     found = write_report(

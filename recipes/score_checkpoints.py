@@ -133,9 +133,10 @@ def main(config: ScoreConfig) -> dict[str, Any]:
     weighted by how sure the frontier was of it. Several models are compared on the same traces.
 
     Reads:   models, and a trace set (see hf-proxy traces).
-    Writes:  a table to the screen; scores.jsonl and provenance.json in output_dir, where given.
-    Example: hf-proxy score --models recipes/assets/expert recipes/assets/amateur
-             --traces recipes/assets/traces.parquet
+    Writes:  a table to the screen; scores.jsonl and provenance.json in output_dir, where given. The
+             same line again goes on where it stopped: equal weights are not scored twice.
+    Example: hf-proxy score --traces ASSETS/traces.parquet
+             --models ASSETS/expert ASSETS/amateur
     """
     from accelerate import Accelerator
 

@@ -86,13 +86,13 @@ def main(
     from hf_proxy.mining.sets import load_soft_targets
     from hf_proxy.mining.settings import with_later
     from hf_proxy.models.parallel import stop_together
+    from hf_proxy.recipes.library.run_records import RunFolder, train_to_the_end
     from hf_proxy.recipes.library.training import (
         adapter_config,
         check_evaluation,
         check_flags,
         hold_out,
         is_quantized,
-        last_checkpoint,
         load_amateur,
         load_trainable,
     )
@@ -113,6 +113,10 @@ def main(
         )
     processes = PartialState()
     check_evaluation(arguments, config.num_eval)
+    folder = Path(str(arguments.output_dir))
+    run_folder = RunFolder(folder, "train", (config, arguments, model_config))
+    if (done := run_folder.begin()) is not None:
+        return done
     with stop_together(processes):
         rows = load_soft_targets(config.soft_targets)
         source = Path(config.soft_targets)
@@ -137,8 +141,7 @@ def main(
         amateur_processing_class=amateur[1],
         peft_config=adapter_config(model_config),
     )
-    folder = Path(str(arguments.output_dir))
-    result = trainer.train(resume_from_checkpoint=last_checkpoint(folder, resume=config.resume))
+    result = train_to_the_end(trainer, folder, resume=config.resume)
     trainer.save_model()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     losses = losses or [result.training_loss]  # a run shorter than logging_steps logs none
@@ -166,7 +169,9 @@ def main(
                 f"{facts['optimizer_steps']} steps, {_number(num_kept)} kept steps, loss "
                 f"{losses[0]:.4f} -> {losses[-1]:.4f}, {facts['train_runtime_s']:.0f} s, {folder}"
             )
-    return facts | {"output_dir": str(folder)}
+    found = facts | {"output_dir": str(folder)}
+    run_folder.end(found)
+    return found
 
 
 def _number(count: int | None) -> str:

@@ -13,6 +13,9 @@ from peft import (
     get_peft_model,
 )
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from hf_proxy import InputError
 from hf_proxy.mining.miner import Miner
@@ -105,6 +108,11 @@ class Ids:
 
     def get_vocab(self):
         return {str(id): id for id in range(SIZE)}
+
+
+def same_ids():
+    words = Tokenizer(WordLevel(Ids().get_vocab(), unk_token="0"))
+    return PreTrainedTokenizerFast(tokenizer_object=words)
 
 
 def ours(model, prompts=PROMPTS):
@@ -233,7 +241,7 @@ def mined(expert, amateur):
         expert,
         amateur,
         processing_class=Ids(),
-        amateur_processing_class=None,
+        amateur_processing_class=same_ids(),
         settings=MiningSettings(max_new_tokens=8, temperature=0.0),
     )
     return miner.mine(["a", "b", "c"], PROMPTS, 0)

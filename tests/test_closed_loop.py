@@ -113,6 +113,13 @@ def test_score_and_prediction_stand_in_each_evaluation_row(loop_folder, whole):
     assert found["rows"][0]["eval_rbridge_nll"] != found["rows"][-1]["eval_rbridge_nll"]
 
 
+def test_the_same_line_again_leaves_a_finished_loop_as_it_is(loop_folder, whole):
+    before = adapter_of(loop_folder, "whole")
+    said, found = looped(arguments_of(loop_folder, "whole"))
+    assert "this run is finished; nothing was done" in said and found == whole[1]
+    assert torch.equal(adapter_of(loop_folder, "whole"), before)
+
+
 def test_killed_and_resumed_nothing_is_lost(shared, loop_folder, whole):
     """Killed after its second mining: the same lines, the same rows, the same adapter."""
     arguments = arguments_of(loop_folder, "cut")

@@ -83,8 +83,9 @@ def test_training_is_bit_for_bit_the_same(tmp_path, tokenizer, attached, changes
     def trained(name, with_callback):
         trainer = plain_trainer(tmp_path / name, tokenizer)
         if with_callback:
-            callback = make_callback(tokenizer, **changes)
-            callback.attach(trainer) if attached else trainer.add_callback(callback)
+            callback = make_callback(tokenizer, **changes).attach(trainer)
+            if not attached:
+                callback.detach()
         set_seed(11)  # the amateur of this test draws its weights
         trainer.train()
         return state_of(trainer)

@@ -99,7 +99,8 @@ def test_an_amateur_that_is_the_expert_changes_nothing(tokenizer):
     greedy = greedy_writer(model, tokenizer, miner.writable)(prompts, 20)
     assert contrastive_writer(miner, 0.4, 0.2)(prompts, 20) == greedy
     rows = [{"prompt": text, "answer": "5"} for text in PROMPTS]
-    found = foretell_gain(model, model, rows, processing_class=tokenizer, **TEXT)
+    own = {"processing_class": tokenizer, "amateur_processing_class": tokenizer}
+    found = foretell_gain(model, model, rows, **own, **TEXT)
     assert (found.gain, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
     assert found.agreement == 1.0 and found.verdict == "no evidence"
     assert found.amateur_accuracy == found.expert_accuracy == found.accuracy
@@ -365,8 +366,9 @@ def test_a_broken_amateur_is_named(tokenizer):
     expert, amateur = sharp_pair(len(tokenizer))
     amateur.lm_head.weight.data[5] = float("nan")
     rows = [{"prompt": text, "answer": "5"} for text in PROMPTS]
+    own = {"processing_class": tokenizer, "amateur_processing_class": tokenizer}
     with pytest.raises(InputError, match=r"in contrastive decoding, .*the amateur has a logit"):
-        foretell_gain(expert, amateur, rows, processing_class=tokenizer, **TEXT)
+        foretell_gain(expert, amateur, rows, **own, **TEXT)
 
 
 @pytest.mark.distributed

@@ -219,6 +219,29 @@ def test_killed_and_started_again_it_is_the_same_set(shared, uninterrupted, tmp_
     assert (output / "shards" / "000000.arrow").stat().st_mtime_ns == first  # not mined again
 
 
+def test_a_set_is_extended_to_more_prompts(pair, tokenizer, tmp_path):
+    """Whether its last batch was full or not: the set is the one that all would have given."""
+    own = {"temperature": 1.0, "batch_size": 2}
+    whole = mine(pair, tokenizer, tmp_path / "whole", **own).to_dict()
+    for number in (2, 3):
+        folder = tmp_path / str(number)
+        mine(pair, tokenizer, folder, PROMPTS[:number], **own)
+        first = (folder / "shards" / "000000.arrow").stat().st_mtime_ns
+        assert mine(pair, tokenizer, folder, **own).to_dict() == whole
+        assert (folder / "shards" / "000000.arrow").stat().st_mtime_ns == first  # not mined again
+        stamp = json.loads((folder / "provenance.json").read_text())
+        assert stamp["num_prompts"] == stamp["counts"]["prompts"] == 5
+    # fewer, others first, or otherwise mined: another set
+    for prompts, changes, message in (
+        (PROMPTS[:4], {}, "with other prompts, num_prompts"),
+        (["other?", *PROMPTS], {}, "with other prompts, num_prompts"),
+        ([*PROMPTS, "other?"], {"seed": 1}, r"with other prompts, num_prompts, seed \(0, now 1\)"),
+    ):
+        with pytest.raises(InputError, match=message):
+            mine(pair, tokenizer, folder, prompts, **own | changes)
+    assert load_soft_targets(folder).to_dict() == whole
+
+
 @pytest.mark.distributed
 def test_ranks_give_the_set_of_one_process(shared, of_ranks, uninterrupted):
     of_ranks("mining", 3)
@@ -402,8 +425,8 @@ def test_shards_are_refused(pair, tokenizer, tmp_path):
 
 
 def test_an_amateur_above_the_expert_is_warned_of(pair, tokenizer, tmp_path, caplog):
-    mine(pair[::-1], tokenizer, tmp_path / "set", amateur_processing_class=None)
-    assert "the amateur has" in caplog.text and "its ids are not checked" in caplog.text
+    mine(pair[::-1], tokenizer, tmp_path / "set")
+    assert "the amateur has" in caplog.text
 
 
 # vocabularies

@@ -52,10 +52,10 @@ def test_a_processor_scores_as_the_tokenizer_that_it_holds(tmp_path, tokenizer):
 
 
 def test_training_is_bit_for_bit_the_same(tmp_path, tokenizer):
-    def trained(name, attach=False, callbacks=()):
+    def trained(name, detach=False, callbacks=()):
         trainer = plain_trainer(tmp_path / name, tokenizer, callbacks=callbacks)
-        if attach:
-            callbacks[0].attach(trainer)
+        if detach:
+            callbacks[0].detach()
         set_seed(11)
         trainer.train()
         return state_of(trainer), [r["loss"] for r in trainer.state.log_history if "loss" in r]
@@ -65,13 +65,13 @@ def test_training_is_bit_for_bit_the_same(tmp_path, tokenizer):
 
     without, losses = trained("without")
     assert len(losses) == 6
-    for name, attach, callbacks in (
-        ("unattached", False, [callback()]),
-        ("attached", True, [callback()]),
-        ("steps", True, [callback(strategy="steps", steps=1)]),
-        ("save", True, [callback(strategy="save")]),
+    for name, detach, callbacks in (
+        ("attached", False, [callback()]),
+        ("detached", True, [callback()]),
+        ("steps", False, [callback(strategy="steps", steps=1)]),
+        ("save", False, [callback(strategy="save")]),
     ):
-        state, their_losses = trained(name, attach, callbacks)
+        state, their_losses = trained(name, detach, callbacks)
         assert same(without, state), name
         assert losses == their_losses, name  # no row was swallowed, none changed
     careless, _ = trained("careless", False, [Careless()])
@@ -100,8 +100,8 @@ def test_modules_come_back_as_they_were(tmp_path, tokenizer):
 # where the numbers go
 
 
-@pytest.mark.parametrize("attach", [False, True])
-def test_numbers_stand_in_every_place(attach, tmp_path, tokenizer):
+@pytest.mark.parametrize("detach", [False, True])
+def test_numbers_stand_in_every_place(detach, tmp_path, tokenizer):
     reported = []
 
     class Reporter(TrainerCallback):
@@ -112,11 +112,11 @@ def test_numbers_stand_in_every_place(attach, tmp_path, tokenizer):
 
     callback = ProxyScoreCallback(make_traces(4), statistics=["freq_top5", "ce"], last_tokens=9)
     trainer = plain_trainer(tmp_path, tokenizer, callbacks=[Reporter(), callback])
-    if attach:
-        assert callback.attach(trainer) is callback
-        wrapped = trainer.log
-        callback.attach(trainer)
-        assert trainer.log is wrapped  # idempotent
+    wrapped = trainer.log
+    assert callback.attach(trainer) is callback
+    assert trainer.log is wrapped  # it was attached already
+    if detach:
+        callback.detach()
     trainer.train()
     lines = lines_of(tmp_path)
     assert [line["step"] for line in lines] == [0, 2, 4, 6]
@@ -133,9 +133,9 @@ def test_numbers_stand_in_every_place(attach, tmp_path, tokenizer):
         assert line["statistics_parts"]["last_tokens"] == 9
     with_ours = [row for row in reported if KEYS[0] in row]
     beside_loss = [row for row in with_ours if "eval_loss" in row]
-    assert len(beside_loss) == (3 if attach else 0)
+    assert len(beside_loss) == (0 if detach else 3)
     # 2 rows of 24 tokens, twice per step
-    expected = [96 * line["step"] for line in lines] if attach else [None] * 4
+    expected = [None] * 4 if detach else [96 * line["step"] for line in lines]
     assert [line["tokens_seen"] for line in lines] == expected
     assert lines[0]["value"] > lines[-1]["value"]  # it learns the same kind of text
     assert {"setting", "setting_parts", "seconds", "precision", "num_parameters"} <= set(lines[0])
@@ -192,8 +192,8 @@ def test_several_trace_sets_and_evaluation_sets(tmp_path, tokenizer, monkeypatch
     assert len({line["setting"] for line in lines_of(tmp_path)}) == 2
 
 
-@pytest.mark.parametrize("attach", [False, True])
-def test_the_best_checkpoint_is_the_one_with_the_lowest_score(attach, tmp_path, tokenizer):
+@pytest.mark.parametrize("detach", [False, True])
+def test_the_best_checkpoint_is_the_one_with_the_lowest_score(detach, tmp_path, tokenizer):
     callback = ProxyScoreCallback(make_traces(4))
     trainer = plain_trainer(
         tmp_path,
@@ -205,8 +205,8 @@ def test_the_best_checkpoint_is_the_one_with_the_lowest_score(attach, tmp_path, 
         metric_for_best_model="eval_rbridge_nll",
         greater_is_better=False,
     )
-    if attach:
-        callback.attach(trainer)
+    if detach:
+        callback.detach()
     trainer.train()
     lines = {line["step"]: line["value"] for line in lines_of(tmp_path)}
     best = min((2, 4, 6), key=lines.__getitem__)
@@ -232,7 +232,6 @@ def test_early_stopping_reads_our_number(ours_first, tmp_path, tokenizer):
         metric_for_best_model="rbridge_nll",
         greater_is_better=False,
     )
-    callback.attach(trainer)  # attached, the order does not matter
     trainer.train()
     assert trainer.state.global_step == 4
 
@@ -303,12 +302,12 @@ def test_a_curve_of_another_setting_stops_the_run_before_its_first_step(tmp_path
         ({"strategy": "save"}, {"save_steps": 3}, [3, 6]),
     ],
 )
-@pytest.mark.parametrize("attach", [False, True])
-def test_schedules(callback, arguments, steps, attach, tmp_path, tokenizer):
+@pytest.mark.parametrize("detach", [False, True])
+def test_schedules(callback, arguments, steps, detach, tmp_path, tokenizer):
     ours = ProxyScoreCallback(make_traces(2), **callback)
     trainer = plain_trainer(tmp_path, tokenizer, callbacks=[ours], **arguments)
-    if attach:
-        ours.attach(trainer)
+    if detach:
+        ours.detach()
     trainer.train()
     assert [line["step"] for line in lines_of(tmp_path)] == steps
     logged = {row["step"] for row in trainer.state.log_history if KEYS[0] in row}
@@ -398,7 +397,6 @@ def test_resume_has_no_gap_and_no_double(tmp_path, tokenizer):
     def run(resume=None, **arguments):
         callback = ProxyScoreCallback(make_traces(3))
         trainer = plain_trainer(tmp_path, tokenizer, callbacks=[callback], **arguments)
-        callback.attach(trainer)
         trainer.train(resume_from_checkpoint=resume)
         return trainer
 
@@ -471,8 +469,8 @@ def test_sft_trainer(peft, tmp_path, tokenizer):
         eval_dataset=Dataset.from_dict({"text": texts(4, seed=9)}),
         processing_class=tokenizer,
         peft_config=LoraConfig(r=2, target_modules=["q_proj", "v_proj"]) if peft else None,
+        callbacks=[callback],
     )
-    callback.attach(trainer)
     trainer.train()
     lines = lines_of(tmp_path)
     assert [line["step"] for line in lines] == [0, 2, 4]

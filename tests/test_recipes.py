@@ -13,6 +13,7 @@ from helpers.formats import SHAPES, chat, tokens, write_rows
 from helpers.models import make_model
 from helpers.processes import ROOT, Forked, command
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 
 from hf_proxy import InputError, align_traces, load_traces, score_traces
 from hf_proxy.recipes.library.carry_chains import problems
@@ -369,6 +370,24 @@ def test_finetune_killed_and_resumed(shared, folder, capsys, tokenizer):
     )
     assert scored["scores"][0]["value"] == pytest.approx(lines[-1]["value"], rel=1e-6)
     assert scored["scores"][0]["step"] == 120
+
+
+def test_finetune_twice(folder, capsys, tokenizer):
+    short = {"max_steps": 4, "eval_steps": 2, "save_steps": 2}
+    arguments = finetune_arguments(folder, tokenizer, **short)
+    code, said, found = command(capsys, "finetune", *arguments, "--json")
+    assert code == 0, said.err
+    weights = load_file(folder / "tuned" / "model.safetensors")
+    lines = (folder / "tuned" / "hf_proxy" / "predictions.jsonl").read_text()
+    code, said, again = command(capsys, "finetune", *arguments, "--json")
+    assert code == 0 and again == found and "this run is finished" in said.out
+    shutil.copy(folder / "traces.jsonl", folder / "others.jsonl")
+    others = finetune_arguments(folder, tokenizer, **short, traces=folder / "others.jsonl")
+    code, said, _ = command(capsys, "finetune", *others)
+    assert code == 2 and "other flags stands here: traces (['" in said.err
+    assert (folder / "tuned" / "hf_proxy" / "predictions.jsonl").read_text() == lines
+    after = load_file(folder / "tuned" / "model.safetensors")
+    assert all(torch.equal(weights[name], after[name]) for name in weights)
 
 
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path, caplog):

@@ -663,7 +663,16 @@ def test_the_command_trains_resumes_and_records(tmp_path, tokenizer, capsys):
     assert "`small`" in card and "base_model" in card
     stamp = json.loads((out / "provenance.json").read_text())
     assert stamp["soft_targets"]["num_prompts"] == 3
-    command[4] = str(tmp_path)
+    # the same line again: finished, and left as it is
+    before = (out / "adapter_model.safetensors").read_bytes()
+    assert main([*command, "--max_steps", "6"]) == 0
+    said = capsys.readouterr().out
+    assert "this run is finished; nothing was done" in said
+    assert json.loads(said.splitlines()[-1]) == found
+    assert (out / "adapter_model.safetensors").read_bytes() == before
+    assert main([*command, "--max_steps", "6", "--lora_alpha", "9"]) == 2
+    assert "a run with other flags stands here: lora_alpha (32, now 9)" in capsys.readouterr().err
+    command[4], command[command.index("--output_dir") + 1] = str(tmp_path), str(tmp_path / "none")
     assert main(command) == 2
     assert "no folder of soft targets" in capsys.readouterr().err
 

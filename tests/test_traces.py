@@ -194,9 +194,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "object.json").write_text("{}")
     with pytest.raises(InputError, match="object.json: expected a list of rows"):
         load_traces(tmp_path / "object.json")
-    (tmp_path / "t.csv").write_text("a,b")
-    with pytest.raises(InputError, match="file type '.csv' is not read"):
-        load_traces(tmp_path / "t.csv")
+    (tmp_path / "t.txt").write_text("a,b")
+    with pytest.raises(InputError, match="file type '.txt' is not read"):
+        load_traces(tmp_path / "t.txt")
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(InputError, match="empty.jsonl: it is empty"):
         load_traces(tmp_path / "empty.jsonl")
@@ -207,7 +207,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 
 def test_unknown_formats_and_columns_are_named(tmp_path):
     with pytest.raises(
-        InputError, match=r"fit no format of \('trace', 'text', 'openai', .*\); say which"
+        InputError, match=r"fit no format of \('trace', 'text', 'openai', .*\); make a trace set"
     ):
         loaded(tmp_path, {"question": "q", "answer": "a"})
     with pytest.raises(InputError, match="format 'alpaca' is not known"):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
-from hf_proxy.intervals import LEVEL, bootstrap_interval, mcnemar_p
+from hf_proxy.intervals import LEAST_FOR_INTERVAL, LEVEL, bootstrap_interval, mcnemar_p
 
 POWER, ALPHA = 0.8, 0.05  # of the detectable difference: the usual ones
 
@@ -41,12 +41,12 @@ def compare_accuracy(
     """Paired comparison, problem by problem; `level` is that of the interval.
 
     Raises:
-        ValueError: other lengths, or fewer than two problems.
+        ValueError: other lengths, or fewer than three problems.
     """
     a, b = (np.asarray(correct, dtype=bool) for correct in (correct_a, correct_b))
-    if len(a) != len(b) or len(a) < 2:
+    if len(a) != len(b) or len(a) < LEAST_FOR_INTERVAL:
         raise ValueError(
-            f"a paired comparison needs the same two or more problems, not {len(a)} and {len(b)}"
+            f"a paired comparison needs the same three or more problems, not {len(a)} and {len(b)}"
         )
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     delta = b.astype(float) - a

@@ -38,7 +38,7 @@ def foretell_gain(
     problems: Dataset | Sequence[Mapping[str, Any]],
     *,
     processing_class: PreTrainedTokenizerBase,
-    amateur_processing_class: PreTrainedTokenizerBase | None = None,
+    amateur_processing_class: Any = None,
     divergence_beta: float | Sequence[float] = MiningSettings.divergence_beta,
     plausibility_alpha: float | Sequence[float] = MiningSettings.plausibility_alpha,
     answer_pattern: str | None = None,
@@ -63,7 +63,8 @@ def foretell_gain(
         problems: rows with `prompt`, `answer` and, if they have names, `example_id`.
         processing_class: the expert's tokenizer, or a processor that holds it; its template is
             used for both models.
-        amateur_processing_class: the amateur's, checked token by token; None: unchecked.
+        amateur_processing_class: the amateur's, checked token by token; None: read from the folder
+            or hub id that the amateur was loaded from.
         divergence_beta, plausibility_alpha: of `contrast`; of several each pair is tried.
         answer_pattern: regular expression whose first group is the right answer in `answer`; None:
             all of it.
@@ -83,8 +84,8 @@ def foretell_gain(
 
     Raises:
         InputError: no right answer where a verdict is asked for, a temperature, an amateur of
-            another family, a prompt beyond the window, a logit that is not finite; see
-            `read_prompts`.
+            another family or without tokenizer, a prompt beyond the window, a logit that is not
+            finite; see `read_prompts`.
     """
     settings = [
         MiningSettings(
@@ -104,8 +105,6 @@ def foretell_gain(
         )
     with stop_together(accelerator):
         processing_class = tokenizer_of(processing_class)
-        if amateur_processing_class is not None:
-            amateur_processing_class = tokenizer_of(amateur_processing_class)
         miner = Miner(
             expert,
             amateur,
@@ -116,7 +115,6 @@ def foretell_gain(
         foreteller = Foreteller(
             miner,
             problems,
-            amateur_processing_class=amateur_processing_class,
             answer_pattern=answer_pattern,
             verdict=verdict,
             context=context,
@@ -137,7 +135,6 @@ class Foreteller:
         miner: of the pair; its settings say how long answers are and how many are written together.
         problems, answer_pattern, verdict, context, system_prompt, chat_template_kwargs: of
             `foretell_gain`.
-        amateur_processing_class: None: the expert's.
 
     Raises:
         InputError: as `foretell_gain`.
@@ -148,7 +145,6 @@ class Foreteller:
         miner: Miner,
         problems: Dataset | Sequence[Mapping[str, Any]],
         *,
-        amateur_processing_class: PreTrainedTokenizerBase | None,
         answer_pattern: str | None = None,
         verdict: bool = True,
         context: str = "chat",
@@ -158,7 +154,7 @@ class Foreteller:
         check_foretellable(miner.settings)
         self.miner = miner
         self.tokenizer = miner.processing_class
-        self.amateur_tokenizer = amateur_processing_class or self.tokenizer
+        self.amateur_tokenizer = miner.amateur_processing_class
         rows = problems if isinstance(problems, Dataset) else Dataset.from_list(list(problems))
         self.prompts: Prompts = read_prompts(
             rows,
@@ -294,7 +290,7 @@ class Foreteller:
                 "provenance": provenance_of(
                     **stamp,
                     seed=self.miner.settings.seed,
-                    amateur_ids="checked" if self.miner.ids_checked else "unchecked",
+                    amateur_ids="checked",
                     facts=dict(facts),
                 ),
             }

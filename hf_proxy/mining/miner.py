@@ -15,6 +15,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from hf_proxy.mining.amateurs import amateur_tokenizer
 from hf_proxy.mining.correctness import Answers, is_correct
 from hf_proxy.mining.divergence import Contrast, contrast_steps
 from hf_proxy.mining.settings import MiningSettings
@@ -54,13 +55,14 @@ class Miner:
         expert, amateur: causal language models, whole on this process (not FSDP2 or ZeRO-3 shards).
             They may differ in size, dtype and padded width.
         processing_class: the expert's tokenizer.
-        amateur_processing_class: the amateur's, checked token by token; None: unchecked.
+        amateur_processing_class: the amateur's, checked token by token; None: read from where the
+            amateur was loaded, see `amateur_tokenizer`.
         settings: see `mine_soft_targets`.
         answers: what is right, for `only_correct`.
 
     Raises:
-        InputError: the tokenizers are of other families, or PEFT cannot run an adapter on text
-            alone (see `check_adapter`), or it reads later tokens.
+        InputError: the tokenizers are of other families, the amateur's cannot be had, PEFT cannot
+            run an adapter on text alone (see `check_adapter`), or it reads later tokens.
         ValueError: sharded weights, no end-of-text token that the head could give.
     """
 
@@ -70,21 +72,21 @@ class Miner:
         amateur: Any,
         *,
         processing_class: PreTrainedTokenizerBase,
-        amateur_processing_class: PreTrainedTokenizerBase | None,
+        amateur_processing_class: Any,
         settings: MiningSettings,
         answers: Answers | None = None,
     ):
         self._answers = answers
         self.expert, self.amateur, self.settings = expert, amateur, settings
         self.processing_class = processing_class
+        self.amateur_processing_class = amateur_tokenizer(amateur, amateur_processing_class)
         bare, bare_amateur = unwrapped(expert), unwrapped(amateur)
         self._refuse_shards()
         for model in (bare, bare_amateur):
             check_adapter(model)
             check_causal_adapter(model)
-        self.id_map: IdMap = match_vocabularies(processing_class, amateur_processing_class)
+        self.id_map: IdMap = match_vocabularies(processing_class, self.amateur_processing_class)
         self._transforms: list[LogitTransform] | None = None
-        self.ids_checked = amateur_processing_class is not None
         self.end_ids = end_ids_of(bare, processing_class)
         tokens = vocabulary_ids(processing_class) | set(self.end_ids)
         # of the logits that both have and that stand for tokens: a head may be wider than the

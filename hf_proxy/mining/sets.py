@@ -5,21 +5,23 @@ appears whole or not at all. Batches, not prompts, are dealt to the ranks. So th
 row for row, wherever it was interrupted and on however many processes it was mined.
 """
 
+import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from hf_proxy.mining.correctness import read_answers
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.mining_record import REMEDY, MiningRecord
-from hf_proxy.mining.settings import MiningSettings, with_later
-from hf_proxy.mining.shards import read_shard
+from hf_proxy.mining.set_folders import open_folder
+from hf_proxy.mining.settings import MiningSettings
+from hf_proxy.mining.shards import read_shard, shard_path
 from hf_proxy.mining.soft_targets import Tally
 from hf_proxy.models.parallel import (
     Processes,
@@ -31,7 +33,8 @@ from hf_proxy.models.parallel import (
 )
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
-from hf_proxy.records.record import checked, read_json, read_record
+from hf_proxy.records.progress import Progress
+from hf_proxy.records.record import read_record
 from hf_proxy.records.rows import SOFT_TARGET_FEATURES
 from hf_proxy.records.storage import fingerprint, provenance_of, write_arrow, write_text
 from hf_proxy.tokens.prompts import Prompts, read_prompts
@@ -46,7 +49,7 @@ def mine_soft_targets(
     prompts: Dataset | Sequence[str],
     *,
     processing_class: PreTrainedTokenizerBase,
-    amateur_processing_class: PreTrainedTokenizerBase | None = None,
+    amateur_processing_class: Any = None,
     output_dir: str | Path,
     accelerator: Processes = None,
     context: str = "chat",
@@ -68,14 +71,16 @@ def mine_soft_targets(
 ) -> Dataset:
     """Soft targets of the steps where the expert and the amateur part ways.
 
-    A folder that holds some batches already is gone on with; the set is the same then.
+    A folder that holds some batches already is gone on with; the set is the same then. So is one of
+    fewer prompts, where these begin with them.
 
     Args:
         expert, amateur: causal language models, whole on this process.
         prompts: rows with `prompt` and `example_id`, or texts.
         processing_class: the expert's tokenizer, or a processor that holds it; its template is
             used for both models.
-        amateur_processing_class: the amateur's, checked token by token; None: unchecked, and said.
+        amateur_processing_class: the amateur's, checked token by token; None: read from the folder
+            or hub id that the amateur was loaded from.
         output_dir: shards, `mining.json` (settings) and `provenance.json`.
         accelerator: who shares the work; None: this process alone.
         context, system_prompt, chat_template_kwargs: see `read_prompts`.
@@ -100,8 +105,8 @@ def mine_soft_targets(
         `Dataset` of `SoftTargets` rows, in the order of the prompts, mapped from the shards.
 
     Raises:
-        InputError: see `read_prompts`; a prompt beyond the window, tokenizers of other families, a
-            folder mined with other settings, a logit that is not finite.
+        InputError: see `read_prompts`; a prompt beyond the window, tokenizers of other families or
+            none of the amateur's, a folder mined with other settings, a logit that is not finite.
     """
     settings = MiningSettings(
         max_new_tokens=max_new_tokens,
@@ -119,8 +124,6 @@ def mine_soft_targets(
     )
     with stop_together(accelerator):
         processing_class = tokenizer_of(processing_class)
-        if amateur_processing_class is not None:
-            amateur_processing_class = tokenizer_of(amateur_processing_class)
         read = read_prompts(
             prompts,
             processing_class,
@@ -144,8 +147,6 @@ def mine_soft_targets(
         sizes = [sum(p.numel() for p in model.parameters()) for model in (expert, amateur)]
         if sizes[1] > sizes[0]:
             logger.warning("the amateur has %d parameters, the expert only %d", *sizes[::-1])
-        if amateur_processing_class is None:
-            logger.warning("the amateur's tokenizer was not given, so its ids are not checked")
     folder = Path(output_dir)
     mine_folder(miner, read, folder, accelerator, facts=facts or {})
     return load_soft_targets(folder)
@@ -179,10 +180,11 @@ def mine_folder(
     )
     with stop_together(accelerator):
         if is_main(accelerator):
-            _open_folder(folder, content)
+            # a later set of a run has batches of other numbers in a longer one: it is not extended
+            open_folder(folder, content, None if first_batch else partial(_first, miner, prompts))
     size = miner.settings.batch_size
     batches = range(_num_batches(len(prompts.example_id), size))
-    missing = [batch for batch in batches if not _shard_path(folder, batch).exists()]
+    missing = [batch for batch in batches if not shard_path(folder, batch).exists()]
     # a rank that looked later would see the others' shards and deal differently
     require_equal(
         fingerprint(missing),
@@ -193,22 +195,27 @@ def mine_folder(
     rank = 0 if accelerator is None else accelerator.process_index
     own = missing[rank :: num_processes(accelerator)]
     tally = Tally()
-    with stop_together(accelerator):
-        for batch in tqdm(
-            own,
-            desc="Mining",
-            unit=" batches",
-            leave=False,
-            disable=None if is_main(accelerator) else True,
-        ):
+    sizes = {batch: len(prompts.example_id[batch * size : (batch + 1) * size]) for batch in batches}
+    there = len(prompts.example_id) - sum(sizes[batch] for batch in missing)
+    progress = Progress(
+        # what is here, and this rank's share of what is not
+        there + sum(sizes[batch] for batch in own),
+        "Mining",
+        "prompts",
+        is_shown=is_main(accelerator),
+        done=there,
+    )
+    with stop_together(accelerator), progress:
+        for batch in own:
             where = slice(batch * size, (batch + 1) * size)
             ids, texts = prompts.example_id[where], prompts.input_ids[where]
             rows = miner.mine(ids, texts, first_batch + batch)
-            write_arrow(_shard_path(folder, batch), SOFT_TARGET_FEATURES, rows)
+            write_arrow(shard_path(folder, batch), SOFT_TARGET_FEATURES, rows)
+            progress.update(sizes[batch])
         # what an earlier run left is counted by the main process, what is new by who wrote it
-        there = sorted(set(batches) - set(missing)) if is_main(accelerator) else []
-        for batch in [*there, *own]:
-            for row in read_shard(_shard_path(folder, batch)):
+        earlier = sorted(set(batches) - set(missing)) if is_main(accelerator) else []
+        for batch in [*earlier, *own]:
+            for row in read_shard(shard_path(folder, batch)):
                 tally.add(row, is_echo=miner.is_echo(row, prompts.system_prompt))
     whole = Tally.from_array(sum_over_ranks(tally.to_array(), accelerator))
     with stop_together(accelerator):
@@ -220,7 +227,7 @@ def mine_folder(
                 counts["dropped"] = {"wrong answer": counts["prompts"] - counts["rows"]}
             stamp = provenance_of(
                 **content,
-                amateur_ids="checked" if miner.ids_checked else "unchecked",
+                amateur_ids="checked",  # older versions mined unchecked ones too
                 facts=dict(facts),
                 counts=counts,
             )
@@ -251,11 +258,11 @@ def load_soft_targets(folder: str | Path) -> Dataset:
         first = next((b for b, found in enumerate(wanted) if b != found), len(wanted))
         raise InputError.at(
             f"{number - len(wanted)} of {number} batches are missing, the first "
-            f"{_shard_path(folder, first).name}",
+            f"{shard_path(folder, first).name}",
             remedy="run the same mining again, it goes on",
             source=folder,
         )
-    shards = [read_shard(_shard_path(folder, batch)) for batch in there]
+    shards = [read_shard(shard_path(folder, batch)) for batch in there]
     num_rows = sum(map(len, shards))
     least = 0 if mined.settings.only_correct else mined.num_prompts
     if len(there) > number or not least <= num_rows <= mined.num_prompts:
@@ -278,44 +285,11 @@ def load_soft_targets(folder: str | Path) -> Dataset:
     return rows
 
 
-def _open_folder(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write `mining.json`, or see that it says the same."""
-    path = folder / "mining.json"
-    if not path.exists():
-        # a dot-file is what a killed run has left of a file that was to appear by rename; the
-        # path itself may have appeared just now, from another rank
-        inside = [file for file in folder.iterdir() if file != path] if folder.is_dir() else []
-        if any(not file.name.startswith(".") for file in inside):
-            raise InputError.at(
-                "the folder holds something else", remedy="name an empty one", source=folder
-            )
-        write_text(path, json.dumps(content, indent=2))
-        return
-    theirs, mine = read_json(path, remedy=REMEDY), json.loads(json.dumps(content))
-    checked(MiningRecord, theirs, source=path, remedy=REMEDY)
-    differing = [name for name in mine if theirs.get(name) != mine[name]]
-    if "settings" in differing:
-        differing.remove("settings")
-        known = with_later(theirs["settings"])
-        pairs = [(n, known.get(n), v) for n, v in mine["settings"].items()]
-        differing += [f"{name} ({old!r}, now {new!r})" for name, old, new in pairs if old != new]
-    is_chat = "{prompt}" not in mine["template"]
-    if is_chat and "prompts" in differing and not {"template", "num_prompts"} & {*differing}:
-        differing[differing.index("prompts")] = (
-            "prompts, or with another text of them by the same template (a date, "
-            "chat_template_kwargs)"
-        )
-    if differing:
-        raise InputError.at(
-            f"the folder was mined with other {', '.join(differing)}",
-            remedy="name another output_dir, or delete this one",
-            source=folder,
-        )
+def _first(miner: Miner, prompts: Prompts, number: int) -> dict[str, Any]:
+    """What `mining.json` would say of the first so many prompts."""
+    ids, texts = prompts.example_id[:number], prompts.input_ids[:number]
+    return miner.describe(dataclasses.replace(prompts, example_id=ids, input_ids=texts))
 
 
 def _num_batches(num_prompts: int, batch_size: int) -> int:
     return -(-num_prompts // batch_size)
-
-
-def _shard_path(folder: Path, batch: int) -> Path:
-    return folder / "shards" / f"{batch:06d}.arrow"

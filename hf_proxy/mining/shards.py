@@ -9,6 +9,11 @@ from hf_proxy.records.rows import SOFT_TARGET_FEATURES
 from hf_proxy.records.storage import is_unchanged, read_arrow
 
 
+def shard_path(folder: Path, batch: int) -> Path:
+    """The file of a batch of the set in `folder`."""
+    return folder / "shards" / f"{batch:06d}.arrow"
+
+
 def read_shard(path: Path) -> Dataset:
     """The rows of one file of a mined set, mapped.
 

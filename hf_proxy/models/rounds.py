@@ -8,7 +8,6 @@ from typing import Annotated
 
 from accelerate.utils import gather_object
 from pydantic import Field
-from tqdm.auto import tqdm
 
 from hf_proxy.models.parallel import (
     Processes,
@@ -18,6 +17,7 @@ from hf_proxy.models.parallel import (
     stop_together,
 )
 from hf_proxy.records.errors import InputError
+from hf_proxy.records.progress import Progress
 from hf_proxy.records.record import Record, checked, parse_json, read_bytes
 from hf_proxy.records.storage import fingerprint, write_text
 
@@ -77,6 +77,27 @@ def write_in_rounds(
         folder: of this set of texts alone, which nothing else has decided; None: keep no files.
         what: what the texts are, for the progress bar.
     """
+    with Progress(len(prompts), what, what.lower(), is_shown=is_main(accelerator)) as progress:
+        return _rounds(
+            write, prompts, max_new_tokens, batch_size, accelerator, folder, progress.update
+        )
+
+
+def _rounds(
+    write: Callable[[list[list[int]], int], list[Written]],
+    prompts: Mapping[str, list[int]],
+    max_new_tokens: int,
+    batch_size: int,
+    accelerator: Processes,
+    folder: Path | None,
+    advance: Callable[[float], None],
+) -> dict[str, Written]:
+    """The rounds of `write_in_rounds`.
+
+    Args:
+        advance: told of the share of answers that is done. One that ends is done, whatever it was
+            allowed; one that does not has come on by the length of the round.
+    """
     found: dict[str, list[int]] = {name: [] for name in prompts}
     ended: set[str] = set()
     for number, start in enumerate(range(0, max_new_tokens, TOKENS_PER_ROUND)):
@@ -94,16 +115,13 @@ def write_in_rounds(
         rank = 0 if accelerator is None else accelerator.process_index
         length = min(TOKENS_PER_ROUND, max_new_tokens - start)
         new: list[tuple[str, Written]] = []
+        told: set[int] = set()
         with stop_together(accelerator):
-            for b in tqdm(
-                missing[rank :: num_processes(accelerator)],
-                desc=f"{what}, tokens {start + 1} to {start + length}",
-                unit=" batches",
-                leave=False,
-                disable=None if is_main(accelerator) else True,
-            ):
+            for b in missing[rank :: num_processes(accelerator)]:
                 texts = write([prompts[name] + found[name] for name in batches[b]], length)
                 own = list(zip(batches[b], texts, strict=True))
+                advance(_share(texts, start, length, max_new_tokens))
+                told.add(b)
                 file = files[b]
                 if file is None:
                     new += own
@@ -113,9 +131,13 @@ def write_in_rounds(
         if folder is None and num_processes(accelerator) > 1:
             new = gather_object(new)
         with stop_together(accelerator):
-            for file, names in zip(files, batches, strict=True):
+            for b, (file, names) in enumerate(zip(files, batches, strict=True)):
                 if file is not None:
-                    new += _read_batch(file, names)
+                    there = _read_batch(file, names)
+                    new += there
+                    if b not in told:  # another rank, or an earlier run
+                        texts = [text for _, text in there]
+                        advance(_share(texts, start, length, max_new_tokens))
         for name, text in new:
             found[name] += text.ids
             if text.ended:
@@ -123,6 +145,11 @@ def write_in_rounds(
         if len(ended) == len(prompts):
             break
     return {name: Written(ids, name in ended) for name, ids in found.items()}
+
+
+def _share(texts: list[Written], start: int, length: int, most: int) -> float:
+    """By how many answers the work has come on."""
+    return sum((most - start if text.ended else length) / most for text in texts)
 
 
 def _file(folder: Path | None, number: int, batch: int) -> Path | None:

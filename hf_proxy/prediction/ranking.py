@@ -10,7 +10,12 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from hf_proxy.intervals import LEVEL, NUM_RESAMPLES
+from hf_proxy.intervals import (
+    LEAST_FOR_INTERVAL,
+    LEVEL,
+    NUM_RESAMPLES,
+    bootstrap_interval,
+)
 from hf_proxy.prediction.decisions import (
     DETECTABLE,
     DecisionAccuracy,
@@ -30,7 +35,8 @@ class Ranking:
     Attributes:
         order: their names.
         value: metric of each, mean over its seeds; lower is better.
-        low, high: 90 % interval of each, bootstrap over traces (the same for all) and seeds.
+        low, high: 90 % interval of each, bootstrap over traces, and over seeds where there are
+            several; of one score alone it is that of the score.
         best_rank, worst_rank: 90 % interval of each one's place, 1 being the best.
         metric: of the `ProxyScore`s.
         num_traces: how many each was scored on.
@@ -71,8 +77,8 @@ def rank(
         seed: of the bootstrap.
 
     Raises:
-        InputError: fewer than two names, scores of different settings (the parts are named), one
-            trace, equal scores only, names that differ between scores and target.
+        InputError: fewer than two names, scores of different settings (the parts are named), fewer
+            than three traces, equal scores only, names that differ between scores and target.
     """
     seeds = {n: [s] if isinstance(s, ProxyScore) else list(s) for n, s in scores.items()}
     if len(seeds) < 2 or not all(seeds.values()):
@@ -90,8 +96,11 @@ def rank(
                 field="setting",
             )
     num_traces = everything[0].num_traces
-    if num_traces < 2:
-        raise InputError.at("one trace ranks nothing", remedy="score at least two")
+    if num_traces < LEAST_FOR_INTERVAL:
+        problem = (
+            f"{num_traces} traces rank nothing" if num_traces > 1 else "one trace ranks nothing"
+        )
+        raise InputError.at(problem, remedy=f"score at least {LEAST_FOR_INTERVAL}")
     names = list(seeds)
     value_M = np.array([np.mean([getattr(score, metric) for score in seeds[n]]) for n in names])
     if np.ptp(value_M) == 0:
@@ -101,6 +110,9 @@ def rank(
     place_RM = stats.rankdata(draw_RM, axis=1)
     edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     low_M, high_M = np.quantile(draw_RM, edges, axis=0)
+    for m, name in enumerate(names):
+        if len(seeds[name]) == 1:  # one interval for one thing, wherever it is shown
+            low_M[m], high_M[m] = bootstrap_interval(*score_terms(seeds[name][0], metric))
     best_M = np.quantile(place_RM, edges[0], axis=0, method="closest_observation")
     worst_M = np.quantile(place_RM, edges[1], axis=0, method="closest_observation")
     errors = [np.std(draw_RM[:, a] - draw_RM[:, b]) for a, b in combinations(range(len(names)), 2)]

@@ -6,14 +6,13 @@ takes for the end of a line.
 
 import json
 import os
-from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import Field, InstanceOf, model_validator
 
-from hf_proxy.records.errors import InputError
+from hf_proxy.records.files import opened
 from hf_proxy.records.record import (
     Count,
     Number,
@@ -153,20 +152,13 @@ class Line(NamedTuple, Generic[L]):
 def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Number and bytes of each line that holds anything, as they come: memory stays flat.
 
-    A byte order mark before the first is no part of it, as in `read_bytes`.
+    A byte order mark before the first is no part of it, as in `read_bytes`; `.gz` is unpacked.
 
     Raises:
         InputError: the file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            if file.read(len(BOM_UTF8)) != BOM_UTF8:
-                file.seek(0)
-            yield from ((n, line) for n, line in enumerate(file, 1) if line.strip())
-    except OSError as error:
-        raise InputError.at(
-            f"cannot be read ({error.strerror})", remedy="check the path", source=path
-        ) from error
+    with opened(path, remedy="check the path") as file:
+        yield from ((n, line) for n, line in enumerate(file, 1) if line.strip())
 
 
 def read_lines(

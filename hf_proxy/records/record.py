@@ -5,7 +5,6 @@ model does not know are left alone, so that files of other versions load.
 """
 
 import json
-from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import from_json
 
 from hf_proxy.records.errors import InputError, shown
+from hf_proxy.records.files import opened
 
 LARGEST = 1e30  # no quantity of ours comes near it, and its square is a number
 MOST_NESTED = 200  # brackets within brackets; no file of ours has ten
@@ -112,15 +112,13 @@ def checked(model: type[R], content: Any, **place: Any) -> R:
 def read_bytes(path: Path, remedy: str = "check path and rights") -> bytes:
     """A whole file of text, without the mark that Windows' editors put before it (BOM).
 
+    One whose name ends in `.gz` is unpacked.
+
     Raises:
         InputError: it cannot be read.
     """
-    try:
-        return path.read_bytes().removeprefix(BOM_UTF8)
-    except OSError as error:
-        raise InputError.at(
-            f"cannot be read ({error.strerror})", remedy=remedy, source=path
-        ) from error
+    with opened(path, remedy=remedy) as file:
+        return file.read()
 
 
 def read_json(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:

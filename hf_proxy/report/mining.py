@@ -131,7 +131,7 @@ def trajectory_section(
         if contents.mined is None or not contents.mined.rows:
             continue
         block = Block(heading(contents.name, contents.mined.name))
-        tokenizer, why = _tokenizer_of(contents.mined, find_tokenizer, tokenizer_at)
+        tokenizer, why = tokenizer_of_set(contents.mined, find_tokenizer, tokenizer_at)
         if tokenizer is None:
             block.sentences.append(f"They cannot be shown as text: {why}.")
         else:
@@ -147,7 +147,7 @@ def trajectory_section(
     return Section("trajectories", "Trajectories and their soft targets", absent, blocks)
 
 
-def _tokenizer_of(
+def tokenizer_of_set(
     mined: MinedSet, find_tokenizer: FindTokenizer | None, tokenizer_at: str | None
 ) -> tuple[PreTrainedTokenizerBase | None, str]:
     """The tokenizer that the set was mined with, or why there is none."""

@@ -87,6 +87,23 @@ def _read_state(folder: Path, part: RunContents) -> None:
 
 def _read_sets(folder: Path, part: RunContents, num_rows: int) -> None:
     """The set that the folder is, or the newest that a callback wrote with anything in it."""
+    place = find_set(folder)
+    if place is None:
+        return
+    part.mined = read_set(place, folder, num_rows)
+    for name in ("mining.json", "provenance.json", "statistics.json"):
+        if (place / name).is_file():
+            part.files.append(str((place / name).relative_to(folder)))
+    if (place / "provenance.json").is_file():
+        stamp = read_json(place / "provenance.json")
+        part.provenance[str((place / "provenance.json").relative_to(folder))] = stamp
+
+
+def find_set(folder: Path) -> Path | None:
+    """The folder of soft targets that this one is, or the newest that a callback wrote in it.
+
+    One with rows comes before one that has only been begun.
+    """
     homes = [home / "soft_targets" for home in (folder / "hf_proxy", folder)]
     steps = [
         (step, path.name, path)
@@ -99,29 +116,39 @@ def _read_sets(folder: Path, part: RunContents, num_rows: int) -> None:
     places = [folder, *newest, folder / "hf_proxy" / "eval_soft_targets"]
     mined = [place for place in places if (place / "mining.json").exists()]
     filled = [place for place in mined if any(place.glob("shards/*.arrow"))]
-    for place in (filled or mined)[:1]:
-        settings = _json(place / "mining.json", folder, part)
-        mining = checked(MiningRecord, settings, source=place / "mining.json")
-        stamp = _json(place / "provenance.json", folder, part)
-        if stamp:
-            part.provenance[str((place / "provenance.json").relative_to(folder))] = stamp
-        expert = checked(StampRecord, stamp, source=place / "provenance.json").facts.expert
-        statistics = place / "statistics.json"
-        if statistics.is_file():
-            part.files.append(str(statistics.relative_to(folder)))
-        shards = sorted(place.glob("shards/[0-9]*.arrow"))
-        own = [folder, *sorted(folder.glob("checkpoint-*")), folder / "merged"]
-        tokenizers = [str(path) for path in own if (path / "tokenizer_config.json").exists()]
-        part.mined = MinedSet(
-            name="" if place == folder else str(place.relative_to(folder)),
-            settings=settings,
-            rules=mining.settings,
-            statistics=read_statistics(statistics) if statistics.is_file() else None,
-            rows=list(islice(shard_rows(shards), num_rows)),
-            num_batches=mining.num_batches,
-            shards=shards,
-            tokenizer_at=([str(expert)] if place == folder and expert else []) + tokenizers,
-        )
+    return next(iter(filled or mined), None)
+
+
+def read_set(place: Path, run: Path, num_rows: int) -> MinedSet:
+    """Soft targets, whole or as far as they were mined.
+
+    Args:
+        place: of the set, see `find_set`.
+        run: the folder that it was found in, whose models may hold its tokenizer.
+        num_rows: rows to read.
+
+    Raises:
+        InputError: a file is not what it should be.
+    """
+    settings = read_json(place / "mining.json")
+    mining = checked(MiningRecord, settings, source=place / "mining.json")
+    path = place / "provenance.json"
+    stamp = read_json(path) if path.is_file() else {}
+    expert = checked(StampRecord, stamp, source=path).facts.expert
+    statistics = place / "statistics.json"
+    shards = sorted(place.glob("shards/[0-9]*.arrow"))
+    own = [run, *sorted(run.glob("checkpoint-*")), run / "merged"]
+    tokenizers = [str(path) for path in own if (path / "tokenizer_config.json").exists()]
+    return MinedSet(
+        name="" if place == run else str(place.relative_to(run)),
+        settings=settings,
+        rules=mining.settings,
+        statistics=read_statistics(statistics) if statistics.is_file() else None,
+        rows=list(islice(shard_rows(shards), num_rows)),
+        num_batches=mining.num_batches,
+        shards=shards,
+        tokenizer_at=([str(expert)] if place == run and expert else []) + tokenizers,
+    )
 
 
 def _read_results(folder: Path, part: RunContents) -> None:

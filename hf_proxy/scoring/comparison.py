@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_proxy.intervals import bootstrap_interval, sign_flip_p
+from hf_proxy.intervals import LEAST_FOR_INTERVAL, bootstrap_interval, sign_flip_p
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.scores import ProxyScore
 
@@ -38,7 +38,7 @@ def compare(score_a: ProxyScore, score_b: ProxyScore, *, metric: str = "value") 
     its difference is of the pooled numbers, resampled by trace.
 
     Raises:
-        ValueError: the settings differ (the parts are named), or there are fewer than two traces.
+        ValueError: the settings differ (the parts are named), or there are fewer than three traces.
     """
     differing, note = score_a.setting.incomparable(score_b.setting, metric)
     if differing:
@@ -50,8 +50,9 @@ def compare(score_a: ProxyScore, score_b: ProxyScore, *, metric: str = "value") 
                 else "; across tokenizers use metric='bits_per_byte'"
             )
         )
-    if min(score_a.num_traces, len(score_a.rows), len(score_b.rows)) < 2:
-        raise InputError("a comparison needs at least two traces")
+    num_traces = min(score_a.num_traces, len(score_a.rows), len(score_b.rows))
+    if num_traces < LEAST_FOR_INTERVAL:
+        raise InputError(f"a comparison needs at least three traces, these have {num_traces}")
     numerator_a, weight = score_terms(score_a, metric)
     delta = numerator_a - score_terms(score_b, metric)[0]
     low, high = bootstrap_interval(delta, weight)

@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from torch import nn
-from tqdm.auto import tqdm
 
 from hf_proxy.models.access import (
     head_width,
@@ -35,6 +34,7 @@ from hf_proxy.models.parallel import (
 from hf_proxy.models.positions import length_kinds, window_of
 from hf_proxy.models.probes import require_causal, why_not_packed
 from hf_proxy.records.errors import InputError, check_unique_ids
+from hf_proxy.records.progress import Progress
 from hf_proxy.records.scores import Setting
 from hf_proxy.records.storage import fingerprint
 from hf_proxy.scoring.statistics import Labels
@@ -173,13 +173,11 @@ def _forwards(
         ]
         num_forwards = max(map(len, shards))
         shard = shards[0 if accelerator is None else accelerator.process_index]
-        progress = tqdm(
-            total=sum(lengths[i] for group in shard for i in group),
-            desc="Scoring",
-            unit=" tokens",
-            unit_scale=True,
-            leave=False,
-            disable=None if is_main(accelerator) else True,
+        progress = Progress(
+            sum(lengths[i] for group in shard for i in group),
+            "Scoring",
+            "tokens",
+            is_shown=is_main(accelerator),
         )
         # Arrow, because the numpy format of datasets rounds float64 weights to float32
         tables = aligned.with_format("arrow")

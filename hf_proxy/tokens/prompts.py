@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.records.storage import fingerprint
+from hf_proxy.tokens.messages import is_messages, text_of_prompt, turns_of
 from hf_proxy.tokens.templates import chat_template_of, check_template_kwargs, is_alone
 from hf_proxy.tokens.tokenizers import encode_contexts
 
@@ -98,7 +99,14 @@ def read_context(
             before = f"{system_prompt}\n\n"
 
         def turns(row: Mapping) -> list[dict[str, str]]:
-            return [*head, {"role": "user", "content": before + row["prompt"]}]
+            prompt = row["prompt"]
+            if not is_messages(prompt):
+                return [*head, {"role": "user", "content": before + prompt}]
+            own = [dict(turn) for turn in prompt]
+            if own[0]["role"] != "user":  # a system turn of its own stands for ours
+                return own
+            own[0]["content"] = before + own[0]["content"]
+            return [*head, *own]
 
         def chat(row: Mapping) -> str:
             try:
@@ -147,7 +155,11 @@ def text_context(text: str) -> Context:
         raise InputError.at(
             f"{text!r} has no {{prompt}}", remedy="write it where the prompt goes", field="context"
         )
-    return Context(lambda row: text.replace("{prompt}", row["prompt"]), False, text, f"text {text}")
+
+    def render(row: Mapping) -> str:
+        return text.replace("{prompt}", text_of_prompt(row["prompt"], {"field": "prompt"}))
+
+    return Context(render, False, text, f"text {text}")
 
 
 @dataclass(frozen=True)
@@ -170,7 +182,7 @@ class Prompts:
 
 
 def read_prompts(
-    prompts: Dataset | Sequence[str],
+    prompts: Dataset | Sequence[str] | Sequence[Sequence[Mapping]],
     tokenizer: PreTrainedTokenizerBase,
     *,
     context: str = "chat",
@@ -180,7 +192,9 @@ def read_prompts(
     """Prompts as the expert reads them.
 
     Args:
-        prompts: rows with `prompt` and, if they have names, `example_id`; or texts.
+        prompts: rows with `prompt` and, if they have names, `example_id`; or prompts alone. Each is
+            a text, or a list of chat messages. Under `"chat"` these are the turns, and a system
+            turn among them stands for `system_prompt`; under a text they are `text_of_messages`.
         context, system_prompt, chat_template_kwargs: of `read_context`, in text.
 
     Raises:
@@ -194,7 +208,7 @@ def read_prompts(
                 remedy="rename_column it",
                 field="prompt",
             )
-        texts = list(prompts["prompt"])
+        texts: list[Any] = list(prompts["prompt"])
         named = "example_id" in prompts.column_names
         ids = [str(i) for i in (prompts["example_id"] if named else range(len(texts)))]
     else:
@@ -203,8 +217,10 @@ def read_prompts(
     if not texts:
         raise InputError.at("there are no prompts", remedy="give at least one")
     check_unique_ids(ids)
-    for id, text in zip(ids, texts, strict=True):
-        if not isinstance(text, str) or not text:
+    for number, (id, text) in enumerate(zip(ids, texts, strict=True)):
+        if is_messages(text):
+            texts[number] = turns_of(text, {"row": id, "field": "prompt"})
+        elif not isinstance(text, str) or not text:
             raise InputError.at(
                 f"expected text, found {text!r:.40}",
                 remedy="fill it or drop the row",

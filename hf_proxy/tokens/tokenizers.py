@@ -39,7 +39,11 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer  # it loads torch
 
     try:
-        return AutoTokenizer.from_pretrained(str(source))
+        tokenizer = AutoTokenizer.from_pretrained(str(source))
+        if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
+            # of a model's folder that holds none some are made up, empty
+            raise ValueError("it has no tokens")
+        return tokenizer
     except Exception as error:  # the libraries below raise whatever they come upon
         raise InputError.at(
             f"no tokenizer can be had ({type(error).__name__})",

@@ -39,22 +39,15 @@ class IdMap:
         return [ours.get(token, token) for token in ids]
 
 
-def match_vocabularies(
-    expert: PreTrainedTokenizerBase, amateur: PreTrainedTokenizerBase | None
-) -> IdMap:
+def match_vocabularies(expert: PreTrainedTokenizerBase, amateur: PreTrainedTokenizerBase) -> IdMap:
     """How the amateur counts the expert's tokens.
 
     Ordinary tokens must have one id in both. Control tokens (those added beside the vocabulary) are
     matched by name, wherever they lie.
 
-    Args:
-        amateur: None: its ids are taken to be the expert's, unchecked.
-
     Raises:
         InputError: an ordinary token has another id, or none: the families do not match.
     """
-    if amateur is None:
-        return IdMap([], {})
     added = {id: token.content for id, token in expert.added_tokens_decoder.items()}
     theirs = amateur.get_vocab()
     ordinary = {token: id for token, id in expert.get_vocab().items() if id not in added}

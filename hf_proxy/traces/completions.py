@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from hf_proxy.records.errors import InputError, shown
 from hf_proxy.records.record import Record, checked
+from hf_proxy.tokens.messages import Messages, is_messages, text_of_messages, text_of_prompt
 from hf_proxy.tokens.pieces import IdSpeller
 from hf_proxy.traces.json_answers import control_letter, has_scaffold, read_json_answer
 from hf_proxy.traces.parts import behind_context, parts_of
-from hf_proxy.traces.requests import Messages, Request, RequestBody, prompt_of, text_of_messages
+from hf_proxy.traces.requests import Request, RequestBody, prompt_of
 from hf_proxy.traces.selection import answer_text, choose, spans_of
 from hf_proxy.traces.shapes.answer import UNSAID, WHOLE, Answer, Place, Token
 from hf_proxy.traces.shapes.chat import ASK
@@ -32,7 +33,7 @@ class CompletionRow(Record):
 
     example_id: str | int | None = None
     custom_id: str | None = None
-    prompt: str | None = None
+    prompt: Any = None
     query: str | None = None
     trace: str | None = None
     messages: Any = None
@@ -178,7 +179,7 @@ def json_evidence(row: Mapping) -> bool | None:
 
 
 def _stem(source: str) -> str:
-    name = source.rstrip("/").rsplit("/", 1)[-1]
+    name = source.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gz")
     return name.rsplit(".", 1)[0] if "." in name else name
 
 
@@ -237,6 +238,15 @@ def _asked(
             )
         return request
     prompt = found.prompt if found.prompt is not None else found.query
+    if prompt is not None and not isinstance(prompt, str):
+        if not is_messages(prompt):
+            raise InputError.at(
+                f"expected text, found {shown(prompt)}",
+                remedy="mend the row, or drop it",
+                field="prompt",
+                **where,
+            )
+        prompt = text_of_prompt(prompt, where)
     if prompt is None and isinstance(found.messages, list):
         asked = checked(Messages, row, remedy="store the messages as they were sent", **where)
         prompt = text_of_messages(asked.messages, where)
@@ -245,9 +255,15 @@ def _asked(
     if prompt is None and text is not None:
         prompt = text.prompt
     if prompt is None:
+        remedy = "add prompt or messages, or pass requests= (or texts=)"
+        if response is row:  # it does not tell what was asked
+            remedy = (
+                'the row is a bare answer: wrap it as {"example_id": ..., "prompt": ..., '
+                '"response": ANSWER}, or pass requests= (or texts=)'
+            )
         raise InputError.at(
             "it is missing",
-            remedy="add prompt or messages, or pass requests= (or texts=)",
+            remedy=remedy,
             field="prompt",
             **where,
         )

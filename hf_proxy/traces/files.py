@@ -10,11 +10,12 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetsError
 
 from hf_proxy.records.errors import InputError, shown
+from hf_proxy.records.files import csv_rows, kind_of
 from hf_proxy.records.lines import raw_lines
 from hf_proxy.records.record import parse_json, read_bytes
 from hf_proxy.records.storage import file_hash, fingerprint, is_unchanged
 
-FILE_TYPES = (".jsonl", ".json", ".parquet")
+FILE_TYPES = (".jsonl", ".json", ".parquet", ".csv")  # all but .parquet also packed, as .jsonl.gz
 _ANEW = "save it again, or name another"
 _AGAIN = "the file may be cut off: write it again"
 
@@ -23,7 +24,11 @@ def open_source(source: str, split: str | None) -> tuple[str, Iterable[Mapping]]
     """What names the content of `source`, and its rows."""
     path = Path(source)
     if not path.exists():
-        if path.suffix in FILE_TYPES or source.startswith((".", "/", "~")) or source.count("/") > 1:
+        if (
+            kind_of(path) in FILE_TYPES
+            or source.startswith((".", "/", "~"))
+            or source.count("/") > 1
+        ):
             raise InputError.at("there is no such file", remedy="check the path", source=source)
         try:
             found = load_dataset(source, split=split)
@@ -46,7 +51,7 @@ def open_source(source: str, split: str | None) -> tuple[str, Iterable[Mapping]]
                 dataset = _split(dataset, split, source)
             return fingerprint([identity, split]), _one_split(dataset, source)
         _no_split(split, source)
-        files = [file for file in files if file.suffix in FILE_TYPES]
+        files = [file for file in files if kind_of(file) in FILE_TYPES]
         if not files:
             raise InputError.at(
                 "the folder holds no set",
@@ -117,14 +122,17 @@ def _one_split(dataset: Any, source: str) -> Dataset:
 
 
 def file_rows(path: Path) -> Iterator[Mapping]:
-    """Rows of one `.jsonl`, `.json` or `.parquet` file.
+    """Rows of one `.jsonl`, `.json`, `.csv` or `.parquet` file, all but the last packed or not.
 
     Raises:
         InputError: it is no such file, or a row is no object.
     """
+    kind = kind_of(path)
     if path.suffix == ".parquet":
         yield from _parquet_rows(path)
-    elif path.suffix == ".json":
+    elif kind == ".csv":
+        yield from (row for _, row in csv_rows(path))
+    elif kind == ".json":
         content = parse_json(read_bytes(path), source=path, remedy=_AGAIN)
         if not isinstance(content, list):
             raise InputError.at(
@@ -132,7 +140,7 @@ def file_rows(path: Path) -> Iterator[Mapping]:
             )
         for index, row in enumerate(content):
             yield _mapping(row, path, index)
-    elif path.suffix == ".jsonl":
+    elif kind == ".jsonl":
         # rows count from 0, as everywhere in datasets; an editor's lines do not
         for index, (number, line) in enumerate(raw_lines(path)):
             row = parse_json(line, source=path, row=index, line=number, remedy=_AGAIN)

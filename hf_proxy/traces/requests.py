@@ -1,28 +1,16 @@
 """What was asked: by a row, or by a line of a batch's input file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hf_proxy.records.errors import InputError, shown
+from hf_proxy.records.errors import InputError
 from hf_proxy.records.record import Record, checked
+from hf_proxy.tokens.messages import MessageRecord, text_of_messages
 from hf_proxy.traces.files import file_rows
 from hf_proxy.traces.shapes.answer import Settings
 
 _INPUT_FILE = "pass the input file of the batch"
-
-
-class MessageRecord(Record):
-    """A message of a chat; content that is neither text nor parts of it is named later."""
-
-    role: str | None = None
-    content: Any = None
-
-
-class Messages(Record):
-    """The messages of a chat."""
-
-    messages: list[MessageRecord]
 
 
 class RequestBody(Settings):
@@ -78,38 +66,3 @@ def prompt_of(asked: RequestBody, place: Mapping[str, Any]) -> str | None:
         if found is not None:
             return text_of_messages(found, place)
     return None
-
-
-def text_of_messages(messages: Sequence[MessageRecord], place: Mapping[str, Any]) -> str:
-    """What was asked: every message but the system's, a blank line between.
-
-    Raises:
-        InputError: a message that is not text.
-    """
-    texts = []
-    for number, message in enumerate(messages):
-        if message.role in ("system", "developer"):
-            continue
-        content = message.content
-        if isinstance(content, list):
-            content = "".join(_part(part, number, place) for part in content)
-        if not isinstance(content, str):
-            raise InputError.at(
-                f"content is {shown(content)}", remedy="expected text", field="messages", **place
-            )
-        texts.append(content)
-    return "\n\n".join(texts)
-
-
-def _part(part: Any, number: int, place: Mapping[str, Any]) -> str:
-    """The text of one part of a message."""
-    if isinstance(part, Mapping) and part.get("type") in ("text", "input_text"):
-        text = part.get("text")
-        if isinstance(text, str):
-            return text
-    raise InputError.at(
-        "a part is not text",
-        remedy="only text can be scored",
-        field=f"messages[{number}].content",
-        **place,
-    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from hf_proxy.records.errors import InputError, names, shown
 from hf_proxy.records.record import checked
+from hf_proxy.tokens.messages import text_of_completion, text_of_prompt
 from hf_proxy.traces.checks import TraceRecord, check_trace, zero_spelt
 from hf_proxy.traces.completions import Reading, json_evidence, trace_of_row
 from hf_proxy.traces.gold import is_right
@@ -18,6 +19,9 @@ from hf_proxy.traces.shapes.recognise import shape_of
 logger = logging.getLogger(__name__)
 FORMATS = ("trace", "text", "openai", "rbridge", "rbridge-mask")
 _MEND = "mend the row, or drop it"
+# what prompts and texts are mostly called elsewhere
+PROMPT_FIELDS = ("prompt", "question", "problem", "input", "instruction", "query")
+TRACE_FIELDS = ("trace", "text", "response", "output", "completion", "answer", "solution")
 
 
 def trace_rows(
@@ -92,7 +96,7 @@ def _row_of(
     if format != "openai":
         if not is_typed:
             checked(TraceRecord, row, source=source, row=index, remedy=_MEND)
-        made = _from_fields(row, index, format)
+        made = _from_fields(row, source, index, format)
         counter.told(correct=row.get("correct") if type(row.get("correct")) is bool else None)
         return made
     found = trace_of_row(row, source, index, reading)
@@ -150,16 +154,28 @@ def _recognise(row: Mapping, source: str) -> str:
         return "openai"
     if "question" in row and "reasoning" in row and "frontier_spans" not in row:
         return "rbridge-mask"
+    if "choices" in row:  # one that no reader knows, or without its log-probabilities
+        raise InputError.at(
+            "the row is a bare answer of a server",
+            remedy='wrap it as {"example_id": ..., "prompt": ..., "response": ANSWER}, and ask '
+            "for logprobs",
+            source=source,
+            row=0,
+        )
+    prompt = next((name for name in PROMPT_FIELDS if name in row), None)
+    trace = next((name for name in TRACE_FIELDS if name in row), None)
+    pairs = {"prompt": prompt or "FIELD", "trace": trace or "FIELD"}
+    flags = " ".join(f"{ours}={theirs}" for ours, theirs in pairs.items())
     raise InputError.at(
         f"the fields {names(row)} fit no format of {FORMATS}",
-        remedy="say which are meant: --columns prompt=question trace=answer, in Python "
-        "columns={'prompt': 'question', 'trace': 'answer'}",
+        remedy=f"make a trace set of them: hf-proxy traces import --source {source} --columns "
+        f"{flags} --output_dir SET (in Python columns={pairs})",
         source=source,
         row=0,
     )
 
 
-def _from_fields(row: Mapping, index: int, format: str) -> dict[str, Any]:
+def _from_fields(row: Mapping, source: str, index: int, format: str) -> dict[str, Any]:
     spans = row.get("frontier_spans") if format == "trace" else None
     logprobs = row.get("frontier_logprobs") if format == "trace" else None
     has_spans = spans is not None and len(spans) > 0
@@ -167,10 +183,11 @@ def _from_fields(row: Mapping, index: int, format: str) -> dict[str, Any]:
     example_id = row.get("example_id")
     if example_id is None and format == "text":
         example_id = index
+    place = {"source": source, "row": index}
     return {
         "example_id": str(example_id) if isinstance(example_id, int) else example_id,
-        "prompt": row.get("prompt"),
-        "trace": row.get("trace"),
+        "prompt": text_of_prompt(row.get("prompt"), place | {"field": "prompt"}),
+        "trace": text_of_completion(row.get("trace"), place | {"field": "trace"}),
         "weighting": weighting or ("logprob" if has_spans else "none"),
         "frontier_spans": [] if spans is None else spans,
         "frontier_logprobs": [] if logprobs is None else [zero_spelt(x) for x in logprobs],

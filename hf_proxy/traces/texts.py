@@ -6,13 +6,12 @@ from typing import Any
 
 from hf_proxy.records.errors import InputError, names, shown
 from hf_proxy.records.record import checked
+from hf_proxy.tokens.messages import Messages, text_of_messages
 from hf_proxy.traces.completions import Text
 from hf_proxy.traces.files import open_source
-from hf_proxy.traces.requests import Messages, text_of_messages
+from hf_proxy.traces.rows import PROMPT_FIELDS, TRACE_FIELDS
 
 _IDS = ("example_id", "sample_uuid", "uuid", "id", "custom_id")
-_PROMPTS = ("prompt", "question", "problem", "input", "instruction", "query")
-_TEXTS = ("trace", "text", "response", "output", "completion", "answer", "solution")
 
 
 def texts_of(path: Path, columns: Mapping[str, str]) -> dict[str, Text]:
@@ -30,11 +29,11 @@ def texts_of(path: Path, columns: Mapping[str, str]) -> dict[str, Text]:
         example_id = _value(row, columns.get("example_id"), _IDS)
         if not isinstance(example_id, str | int) or isinstance(example_id, bool):
             raise _missing("example_id", row, place)
-        prompt = _value(row, columns.get("prompt"), _PROMPTS)
+        prompt = _value(row, columns.get("prompt"), PROMPT_FIELDS)
         if prompt is None and isinstance(row.get("messages"), list):
             asked = checked(Messages, row, remedy="store the messages as they were sent", **place)
             prompt = text_of_messages(asked.messages, place)
-        text = _value(row, columns.get("trace"), _TEXTS)
+        text = _value(row, columns.get("trace"), TRACE_FIELDS)
         for name, value in (("prompt", prompt), ("trace", text)):
             if value is not None and not isinstance(value, str):
                 raise InputError.at(

@@ -46,7 +46,7 @@ class OnlineContrast:
         args: Any,
         *,
         processing_class: PreTrainedTokenizerBase,
-        amateur_processing_class: PreTrainedTokenizerBase | None,
+        amateur_processing_class: Any,
     ):
         self._bare = unwrapped(model)
         has_adapters = hasattr(self._bare, "disable_adapter")

@@ -75,7 +75,8 @@ class SelectiveSFTTrainer(SFTTrainer):
             need `example_id`, `input_ids` and `prompt_length` only, and `answer` under
             `only_correct`. What `select` keeps, it keeps of all micro-batches and processes of a
             step; in evaluation of each trajectory alone.
-        amateur_processing_class: its tokenizer, checked token by token; None: unchecked.
+        amateur_processing_class: its tokenizer, checked token by token; None: read from the folder
+            or hub id that the amateur was loaded from.
         other arguments: of `SFTTrainer`.
 
     Raises:
@@ -95,7 +96,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         eval_dataset: Dataset | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         amateur: Any = None,
-        amateur_processing_class: PreTrainedTokenizerBase | None = None,
+        amateur_processing_class: Any = None,
         **arguments: Any,
     ):
         if not isinstance(args, SelectiveSFTConfig):
@@ -104,8 +105,6 @@ class SelectiveSFTTrainer(SFTTrainer):
             raise InputError("give the processing_class that the soft targets were mined with")
         check_arguments(model, args, arguments)
         processing_class = tokenizer_of(processing_class)
-        if amateur_processing_class is not None:
-            amateur_processing_class = tokenizer_of(amateur_processing_class)
         pad_id = processing_class.pad_token_id
         pad_id = processing_class.eos_token_id if pad_id is None else pad_id
         self._collate = SoftTargetCollator(args.padding_free, pad_id, whole=args.sft_weight > 0)

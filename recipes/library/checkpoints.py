@@ -174,6 +174,20 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder)
 
 
+def find_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, a run or an adapter.
+
+    Raises:
+        InputError: there is none, or it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    # an adapter's own tokenizer is there even where its base is not
+    if (Path(folder) / "tokenizer_config.json").exists():
+        return AutoTokenizer.from_pretrained(folder)
+    return load_tokenizer(find_checkpoints(folder)[-1])
+
+
 def load_model(
     checkpoint: Checkpoint,
     *,

@@ -6,11 +6,14 @@ TRL, torch and five seconds.
 
 import inspect
 import json
+import os
 import pkgutil
+import re
 import shutil
 import textwrap
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 # of the trainer's own flags those that every training recipe needs, in our words
@@ -51,7 +54,8 @@ def help_text(
         own: dataclass of the recipe's fields.
         hosts: dataclasses of the trainer's.
         prog: the command, as its user types it.
-        about: what the command does, reads and writes, with an example; heads the help.
+        about: what the command does, reads and writes, with an example; heads the help. ASSETS in
+            it stands for the folder of the files that come along.
     """
     ours = [own, *(host.added for host in hosts if host.added is not None)]
     shown = {field.name: field for c in ours for field in fields(c) if field.name != "json"}
@@ -64,7 +68,8 @@ def help_text(
         helps = NEEDED_OF_HOST | helps
     usage = " ".join(["usage:", prog, *(_flag(name, hints[name]) for name in needed), "[FLAGS]"])
     lines = textwrap.wrap(usage, _help_width(), subsequent_indent=" " * 7)
-    lines += ["", inspect.cleandoc(about), *(["", "needed:"] if needed else [])]
+    about = re.sub(r"\bASSETS\b", assets_path(), inspect.cleandoc(about))
+    lines += ["", about, *(["", "needed:"] if needed else [])]
     for name in needed:
         lines += _help_entry(_flag(name, hints[name]), helps[name])
     lines += ["", "further flags:"]
@@ -89,6 +94,12 @@ def help_text(
                 text = _with_default(str(field.metadata.get("help", "")), field)
                 lines += _help_entry(_flag(field.name, their_hints[field.name]), text)
     return "\n".join(lines) + "\n"
+
+
+def assets_path() -> str:
+    """The folder of the models and traces that come along, as one types it from here."""
+    folder = Path(__file__).parent.parent / "assets"
+    return min(str(folder), os.path.relpath(folder), key=len)
 
 
 def kind_of_hint(hint: Any) -> tuple[Any, bool]:

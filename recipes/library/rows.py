@@ -8,8 +8,10 @@ from datasets.exceptions import DatasetsError
 
 from hf_proxy.answers.grading import answer_text
 from hf_proxy.records.errors import InputError
+from hf_proxy.records.files import csv_head, kind_of
 from hf_proxy.records.lines import read_lines
 from hf_proxy.records.record import Record
+from hf_proxy.tokens.messages import is_messages
 
 _BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
@@ -18,14 +20,14 @@ def load_rows(source: str, columns: dict[str, str]) -> Dataset:
     """The split "train" of `source`.
 
     Args:
-        source: `.jsonl`, `.json`, `.parquet` or `.csv` file, or a hub id.
+        source: `.jsonl`, `.json`, `.parquet` or `.csv` file, packed (`.gz`) or not, or a hub id.
         columns: column to the setting that names it, for the message.
 
     Raises:
         InputError: no such file, nothing in it that can be read, or a column is missing.
     """
     path = Path(source)
-    kind = _BUILDERS.get(path.suffix)
+    kind = _BUILDERS.get(kind_of(path))
     if kind is not None and not path.exists():
         raise InputError.at("there is no such file", remedy="check the path", source=path)
     if path.exists() and (kind is None or path.is_dir()):
@@ -34,6 +36,8 @@ def load_rows(source: str, columns: dict[str, str]) -> Dataset:
             remedy=f"name a file: {', '.join(_BUILDERS)}",
             source=path,
         )
+    if kind == "csv":
+        csv_head(path)  # one that spreadsheets parted by semicolons would be a single column
     try:
         if kind is not None:
             rows = load_dataset(kind, data_files=str(path), split="train")
@@ -58,14 +62,14 @@ def load_rows(source: str, columns: dict[str, str]) -> Dataset:
 
 
 def check_text(rows: Dataset, source: str, *columns: str) -> None:
-    """Refuse a row where one of these columns is not text.
+    """Refuse a row where one of these columns is neither text nor a list of chat messages.
 
     Raises:
         InputError: naming row and field.
     """
     for column in columns:
         for number, value in enumerate(rows[column]):
-            if not isinstance(value, str):
+            if not isinstance(value, str) and not is_messages(value):
                 raise InputError.at(
                     f"expected text, found {value!r:.40}",
                     remedy="fill it or drop the row",
@@ -83,7 +87,7 @@ def _unreadable(path: Path | None, source: str, error: Exception) -> InputError:
             remedy="check the path; offline, only data sets already in the cache are found",
             source=source,
         )
-    if path.suffix == ".jsonl":
+    if kind_of(path) == ".jsonl":
         try:
             for _ in read_lines(path, Record):
                 pass
@@ -91,7 +95,7 @@ def _unreadable(path: Path | None, source: str, error: Exception) -> InputError:
             return found
     cause = " ".join(str(error.__cause__ or error).split())
     return InputError.at(
-        f"it cannot be read as {path.suffix} ({cause:.160})",
+        f"it cannot be read as {kind_of(path)} ({cause:.160})",
         remedy="mend the file, or save it again; rows need equal columns of equal types",
         source=path,
     )

@@ -17,8 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hf_proxy.recipes.library.closed_pipe import CLOSED_PIPE, is_closed_pipe
 from hf_proxy.recipes.library.help_text import Host, help_text
 from hf_proxy.records.errors import InputError, did_you_mean
+
+INTERRUPTED = 130  # what a shell says of a program that SIGINT ended: 128 + 2
+
+
+class _ReaderGone(Exception):
+    """Nobody reads the output any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +53,8 @@ def run(
         hosts: dataclasses of the trainer's.
 
     Returns:
-        0; 2 on bad arguments or input, with one line that says what to do; 1 on any other failure.
+        0; 2 on bad arguments or input, with one line that says what to do; 1 on any other failure;
+        `CLOSED_PIPE` without a word where who read the output has gone; `INTERRUPTED`.
     """
     argv, debug = _take_debug(list(sys.argv[1:] if argv is None else argv))
     prog = prog or Path(sys.argv[0]).name
@@ -74,8 +82,14 @@ def run(
         for config in configs:
             _check_folder(getattr(config, "output_dir", None))
         result = main(*configs)
+        sys.stdout.flush()
     except Exception as error:
-        failure = error
+        failure = _ReaderGone() if is_closed_pipe(error) else error
+    except KeyboardInterrupt:
+        # a rank that is interrupted was so with all others, by the launcher: none waits for another
+        if _is_main_process():
+            print(f"\nhf-proxy: interrupted; {_how_to_go_on(about)}", file=sys.stderr, flush=True)
+        return INTERRUPTED
     failure = _close_processes(failure, debug)
     if failure is not None:
         return _exit_code(failure)
@@ -195,16 +209,27 @@ def _close_processes(failure: Exception | None, debug: bool) -> Exception | None
     return failure
 
 
+def _how_to_go_on(about: str) -> str:
+    """What the help of a command says of an interruption, in short."""
+    if "same line again goes on" in " ".join(about.split()):
+        return "the same line again goes on where it stopped"
+    return "the same line again begins anew"
+
+
 def _refuse(problem: str) -> int:
     _close_processes(InputError(problem), False)
     return 2
 
 
 def _exit_code(failure: Exception) -> int:
+    if isinstance(failure, _ReaderGone):
+        return CLOSED_PIPE
     return 2 if isinstance(failure, InputError) else 1
 
 
 def _report_failure(failure: Exception, *, debug: bool) -> None:
+    if isinstance(failure, _ReaderGone):
+        return
     if debug:
         traceback.print_exception(failure)
         return

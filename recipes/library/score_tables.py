@@ -10,7 +10,26 @@ from hf_proxy.scoring.comparison import Comparison
 
 
 def print_scores(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
-    """A row for each model."""
+    """A row for each model, in a block of their own those of another setting."""
+    blocks: dict[str, list[int]] = {}
+    for place, score in enumerate(scores):
+        blocks.setdefault(score.setting.hash, []).append(place)
+    for number, places in enumerate(blocks.values()):
+        print("\n" * bool(number), end="")
+        _print_block([scores[place] for place in places], [facts[place] for place in places])
+    if len(blocks) > 1:
+        first, other = (scores[places[0]].setting for places in list(blocks.values())[:2])
+        differing = first.differing(other)
+        if any(part.startswith("tokenizer") for part in differing):
+            print(
+                "\nthe blocks are of different tokenizers: models compare across them by "
+                f"{METRIC_NAMES['bits_per_byte']} only"
+            )
+        else:
+            print(f"\nmodels do not compare across the blocks: {'; '.join(differing)}")
+
+
+def _print_block(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
     head = ["model", "step", METRIC_NAMES["value"], "90 % interval"]
     head += [METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"]]
     head += ["top-1", "rank", "traces", "labels", "setting", "seconds"]
@@ -23,7 +42,7 @@ def print_scores(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
         + ["cached" if fact["cached"] else f"{fact['seconds']:.1f}"]
         for score, fact in zip(scores, facts, strict=True)
     ]
-    print_table(head, rows, words=("model",))
+    print_table(head, rows, words=("model",), names=("model",))
 
 
 def print_masked(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
@@ -41,7 +60,7 @@ def print_masked(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
         for score, fact in zip(scores, facts, strict=True)
     ]
     head = ("model", "traces", "word perplexity", "byte perplexity", "bits per byte in masks")
-    print_table(head, rows, words=("model",))
+    print_table(head, rows, words=("model",), names=("model",))
 
 
 def print_statistics(scores: list[ProxyScore], names: Sequence[str]) -> None:

@@ -1,14 +1,13 @@
 """Rows of CSV and JSONL tables, by line."""
 
-import csv
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hf_proxy.records.errors import InputError, names, shown
+from hf_proxy.records.files import csv_rows, kind_of
 from hf_proxy.records.lines import read_lines
-from hf_proxy.records.record import LARGEST, Record, read_bytes
+from hf_proxy.records.record import LARGEST, Record
 
 LONGEST_NAME = 200  # letters; a file is named by it
 
@@ -32,38 +31,12 @@ def read_table(path: str | Path, columns: tuple[str, ...]) -> list[tuple[Any, ..
 
 def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and content of each row of a CSV or JSONL file."""
-    if path.suffix == ".jsonl":
+    if kind_of(path) == ".jsonl":
         yield from ((line.number, line.content) for line in read_lines(path, Record))
         return
-    if path.suffix != ".csv":
+    if kind_of(path) != ".csv":
         raise InputError.at("no table", remedy="expected a .csv or .jsonl file", source=path)
-    data = read_bytes(path, remedy="check the path")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError.at(
-            f"no UTF-8 text at byte {error.start}", remedy="save the file as UTF-8", source=path
-        ) from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        head = reader.fieldnames or []
-        if len(set(head)) < len(head):
-            raise InputError.at(
-                f"a column stands twice in {names(head)}", remedy="name each once", source=path
-            )
-        for row in reader:
-            if None in row or None in row.values():
-                raise InputError.at(
-                    f"other than {len(head)} fields",
-                    remedy="mend the line",
-                    source=path,
-                    row=reader.line_num,
-                )
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise InputError.at(
-            f"no CSV ({error})", remedy="mend the line", source=path, row=reader.line_num
-        ) from error
+    yield from csv_rows(path)
 
 
 def text_of(value: Any, path: Path, row: int, field: str) -> str:

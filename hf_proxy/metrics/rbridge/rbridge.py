@@ -54,8 +54,20 @@ class RBridge(evaluate.Metric):
         )
 
     def add_batch(self, *, predictions=None, references=None, **kwargs):
-        """Take the metric's own columns of the rows."""
-        own = own_columns(predictions or [], LABEL_LOGPROB_FEATURES)
+        """Take the metric's own columns of the rows.
+
+        Raises:
+            InputError: there are no rows of one side.
+        """
+        for name, rows in (("predictions", predictions), ("references", references)):
+            if rows is None:
+                raise InputError.at(
+                    "they are missing",
+                    remedy="pass predictions=rows of token_logprobs, references=rows of "
+                    "load_traces, one for each",
+                    source=name,
+                )
+        own = own_columns(predictions, LABEL_LOGPROB_FEATURES)
         super().add_batch(predictions=own, references=references, **kwargs)
 
     def add(self, *, prediction=None, reference=None, **kwargs):
