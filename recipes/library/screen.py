@@ -32,7 +32,7 @@ def print_table(
     """
     rows = [list(row) for row in rows]
     console = Console(file=sys.stdout, highlight=False)
-    if console.is_terminal:
+    if console.is_terminal and not console.is_dumb_terminal:  # whose width nobody knows
         for name in names:
             _cut_names(head, rows, list(head).index(name), console.width)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
