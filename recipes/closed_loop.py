@@ -133,6 +133,7 @@ def main(
     from hf_proxy.models.parallel import stop_together
     from hf_proxy.recipes.library.loop_tables import facts_of_loop, print_loop
     from hf_proxy.recipes.library.rows import check_answer_flags, load_prompts
+    from hf_proxy.recipes.library.sharing import save_tuned
     from hf_proxy.recipes.library.training import (
         adapter_config,
         check_flags,
@@ -230,7 +231,7 @@ def main(
     if trainer.is_world_process_zero() and not config.curves:
         print("no curves: the score is shown, no accuracy predicted (hf-proxy fit makes a curve)")
     result = trainer.train(resume_from_checkpoint=last_checkpoint(folder, resume=config.resume))
-    trainer.save_model()
+    save_tuned(trainer)
     facts = facts_of_loop(trainer.state.log_history, folder, result.metrics["train_runtime"])
     with stop_together(processes):
         if trainer.is_world_process_zero():

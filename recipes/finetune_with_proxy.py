@@ -98,6 +98,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
 
     from hf_proxy.callbacks import ProxyScoreCallback
     from hf_proxy.models.parallel import stop_together
+    from hf_proxy.recipes.library.sharing import save_tuned
     from hf_proxy.recipes.library.training import (
         adapter_config,
         check_evaluation,
@@ -139,7 +140,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
     callback.attach(trainer)
     folder = Path(str(arguments.output_dir))
     result = trainer.train(resume_from_checkpoint=last_checkpoint(folder, resume=config.resume))
-    trainer.save_model()
+    save_tuned(trainer)
     file = folder / "hf_proxy" / "predictions.jsonl"
     lines = [line.content for line in read_lines(file, ScoreLine)]
     if trainer.is_world_process_zero():

@@ -11,9 +11,7 @@ from hf_proxy.recipes.evaluate_accuracy import _print_result
 from hf_proxy.recipes.library.score_tables import print_scores
 
 FACT = {"cached": True, "seconds": 0.0}
-SENTENCE = (
-    "the blocks are of different tokenizers: models compare across them by bits per byte only"
-)
+SENTENCE = "of different tokenizers: models compare across them by bits per byte only"
 
 
 def printed(capsys, scores):

@@ -68,7 +68,7 @@ def test_names_are_cut_from_the_left_on_a_narrow_terminal(monkeypatch):
     assert tuple(re.split(r" {2,}", second)) == ROWS[1]  # nor names that have room
     # however narrow, enough of a name stays
     text = plain(printed(monkeypatch, Terminal(), COLUMNS="10", TERM="xterm"))
-    assert text.splitlines()[1].startswith("...int-[bold]10  ")
+    assert text.splitlines()[1].startswith("...oint-[bold]10  ")
 
 
 def test_names_that_would_be_alike_stay_whole(monkeypatch):
