@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_proxy.prediction.frames import CONTROLS
 from hf_proxy.recipes.library.tables import number_of, table_rows, text_of
 from hf_proxy.records.errors import InputError, shown
 from hf_proxy.records.scores import METRICS
 
 NEEDED = ("run", "tokens", "score", "target", "target_accuracy")
-CONTROLS = ("trace_nll", "gold_nll", "proxy_accuracy")
 ALIKE = ("metric", "setting", "proxy", "num_parameters")  # one value for all points of a curve
 NUMBERS = ("tokens", "score", "target_accuracy", "num_parameters", *CONTROLS)
 MOST_PARAMETERS = 2**53
