@@ -68,7 +68,7 @@ def write_card(folder: Path, text: str, base: str, *, library: str) -> None:
             id is named in the head.
         library: that loads the folder, `"peft"` or `"transformers"`.
     """
-    named = {"base_model": base} if is_hub_id(base) else {}
+    named: dict[str, Any] = {"base_model": base} if is_hub_id(base) else {}
     data = ModelCardData(library_name=library, tags=list(TAGS), **named)
     write_text(folder / "README.md", f"---\n{data.to_yaml()}\n---\n\n{text}")
     ModelCard.load(folder / "README.md")  # a card that the hub could not read is no card
