@@ -1,5 +1,5 @@
 # Each target builds .venv from nothing with the tested versions of .ci/constraints.txt, and is quick
-# when it stands. PYTHON chooses the interpreter: make test PYTHON=python3.12
+# when it stands. PYTHON chooses the interpreter: make test PYTHON=python3.11
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -134,6 +134,7 @@ def main(
     from hf_proxy.recipes.library.loop_tables import facts_of_loop, print_loop
     from hf_proxy.recipes.library.rows import check_answer_flags, load_prompts
     from hf_proxy.recipes.library.run_records import RunFolder, train_to_the_end
+    from hf_proxy.recipes.library.sharing import save_tuned
     from hf_proxy.recipes.library.training import (
         adapter_config,
         check_flags,
@@ -232,7 +233,7 @@ def main(
     if trainer.is_world_process_zero() and not config.curves:
         print("no curves: the score is shown, no accuracy predicted (hf-proxy fit makes a curve)")
     result = train_to_the_end(trainer, folder, resume=config.resume)
-    trainer.save_model()
+    save_tuned(trainer)
     facts = facts_of_loop(trainer.state.log_history, folder, result.metrics["train_runtime"])
     with stop_together(processes):
         if trainer.is_world_process_zero():

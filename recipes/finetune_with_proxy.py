@@ -63,6 +63,13 @@ class FinetuneConfig:
         default=TOKENS_PER_BATCH,
         metadata={"help": "Tokens of one forward pass of scoring; fewer take less memory."},
     )
+    per_trace: bool = field(
+        default=False,
+        metadata={
+            "help": "Write each trace's sums with each score too: the last step is then held "
+            "against the first trace by trace."
+        },
+    )
     world_size: int | None = field(
         default=None,
         metadata={"help": "Stop unless so many processes run: several launch lines start one."},
@@ -100,6 +107,8 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
     from hf_proxy.callbacks import ProxyScoreCallback
     from hf_proxy.models.parallel import stop_together
     from hf_proxy.recipes.library.run_records import RunFolder, train_to_the_end
+    from hf_proxy.recipes.library.score_tables import print_steps
+    from hf_proxy.recipes.library.sharing import save_tuned
     from hf_proxy.recipes.library.training import (
         adapter_config,
         check_evaluation,
@@ -132,6 +141,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
         strategy=None if config.score_strategy == "auto" else config.score_strategy,
         steps=config.score_steps,
         tokens_per_batch=config.score_tokens_per_batch,
+        per_trace=config.per_trace,
     )
     trainer = SFTTrainer(
         model=model,
@@ -143,11 +153,13 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
         callbacks=[callback],
     )
     result = train_to_the_end(trainer, folder, resume=config.resume)
-    trainer.save_model()
+    save_tuned(trainer)
     file = folder / "hf_proxy" / "predictions.jsonl"
     lines = [line.content for line in read_lines(file, ScoreLine)]
     if trainer.is_world_process_zero():
         _print_scores(lines)
+        if config.per_trace:
+            print_steps(file, list(callback.trace_sets))
         if trainer.state.best_model_checkpoint is not None:
             print(
                 f"best by {arguments.metric_for_best_model}: {trainer.state.best_model_checkpoint}"

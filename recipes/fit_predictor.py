@@ -31,13 +31,16 @@ class FitConfig(RecipeConfig):
     )
     predictions: list[str] = field(
         default_factory=list,
-        metadata={"help": "Instead of points: predictions.jsonl files of ProxyScoreCallback."},
+        metadata={
+            "help": "Instead of points: predictions.jsonl files of ProxyScoreCallback, or "
+            "scores.jsonl of `hf-proxy score` over checkpoints."
+        },
     )
     results: str | None = field(
         default=None,
         metadata={
-            "help": "With predictions: CSV of tokens,path to the target's lm-evaluation-harness "
-            "results after so many tokens."
+            "help": "With predictions: CSV or JSONL of tokens or step, and accuracy of the target "
+            "there, or path to its lm-evaluation-harness results."
         },
     )
     trace_set: str = field(
@@ -47,7 +50,11 @@ class FitConfig(RecipeConfig):
         default="value", metadata={"help": "With predictions: which number is the score."}
     )
     task: str | None = field(
-        default=None, metadata={"help": "With results: the task, as arc_challenge."}
+        default=None,
+        metadata={
+            "help": "With results: the task, as arc_challenge; needed where they are paths, else "
+            "the target's name."
+        },
     )
     task_metric: str | None = field(
         default=None,
@@ -97,21 +104,22 @@ def fit(config: FitConfig) -> dict[str, Any]:
     """Fit the curve from a small model's scores to a large model's accuracy, beside its controls.
 
     Reads:   --points, a table of scores and accuracies; or --predictions of a training run with
-             --results and --task of the large model (the target).
+             --results of the large model (the target).
     Writes:  for each target TARGET.json (the curve) and figures, and provenance.json, in
              output_dir; the errors on points held out to the screen.
     Example: hf-proxy fit --points points.csv --output_dir outputs/curves
     """
     from hf_proxy.prediction.fitting import fit_curve
+    from hf_proxy.recipes.library.joined_points import join_results
     from hf_proxy.recipes.library.one_curve import controls_of, facts_of, in_order, unit_of
-    from hf_proxy.recipes.library.points import join_results, one_metric, read_points
+    from hf_proxy.recipes.library.points import one_metric, read_points
     from hf_proxy.records.storage import file_hash, provenance_of, write_text
     from hf_proxy.report.figures.curves import plot_curve, plot_residuals
 
     said: list[str] = []
     if config.points is not None:
         points = read_points(config.points)
-    elif config.predictions and config.results and config.task:
+    elif config.predictions and config.results:
         points, said = join_results(
             config.predictions,
             config.results,
@@ -122,9 +130,7 @@ def fit(config: FitConfig) -> dict[str, Any]:
             within=config.match_within,
         )
     else:
-        raise InputError(
-            "nothing to fit; give --points, or --predictions with --results and --task"
-        )
+        raise InputError("nothing to fit; give --points, or --predictions with --results")
     source = config.points or config.results
     if not points:
         raise InputError.at("it holds no points", remedy="name another", source=source)
@@ -180,6 +186,7 @@ def fit(config: FitConfig) -> dict[str, Any]:
     return {
         "curves": [
             {"target": c.target, "form": c.form, "num_points": c.num_points, "notes": notes}
+            | {"warnings": list(c.warnings)}
             | _errors(c)
             for c, notes in found
         ],
@@ -242,7 +249,7 @@ def _print_report(curve: Curve, notes: list[str]) -> None:
         print_table(head, rows, words=("held out", against))
         notes = [*notes, *errors["statistics_notes"]]
     left_out = [f"{form} left out: {reason}" for form, reason in curve.left_out.items()]
-    for note in [*notes, *left_out]:
+    for note in [*notes, *curve.warnings, *left_out]:
         print(f"note: {note}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_proxy.intervals import LEVEL
@@ -49,7 +50,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     Example: hf-proxy predict --curves outputs/curves/arc_challenge.json --scores 0.80
     """
     from hf_proxy.prediction.curve import Curve
-    from hf_proxy.recipes.library.scores import read_scores, score_name
+    from hf_proxy.recipes.library.scores import read_scores
 
     curves = [Curve.load(path) for path in config.curves]
     scores: list[tuple[str, ProxyScore | float, str | None]] = []
@@ -58,7 +59,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
             scores.append((text, float(text), config.run))
         except ValueError:
             scores += [
-                (score_name(score, text), score, config.run or own)
+                (score.model_id or Path(text).parent.name, score, config.run or own)
                 for score, own in read_scores(text, trace_set=config.trace_set)
             ]
     lines, rows = [], []
@@ -67,13 +68,24 @@ def predict(config: PredictConfig) -> dict[str, Any]:
             found = curve.predict(score, config.level, run=own_run)
             between = f"{100 * found.low:.2f} .. {100 * found.high:.2f}"
             accuracy = f"{100 * found.value:.2f} %"
-            rows.append((name, curve.target or "-", accuracy, between, _remarks(found)))
             x = score if isinstance(score, float) else getattr(score, curve.metric)
-            lines.append(
-                {"score": name, "x": x, "target": curve.target} | dataclasses.asdict(found)
+            step = None if isinstance(score, float) else score.step
+            r2 = curve.held_out_r2
+            rows.append(
+                (name, "-" if step is None else str(step), curve.target or "-", accuracy, between)
+                + ("-" if r2 is None else f"{r2:.3f}", _remarks(found))
             )
-    head = ("score", "target", "accuracy", f"{config.level:.0%} interval", "remarks")
+            lines.append(
+                {"score": name, "step": step, "x": x, "target": curve.target}
+                | dataclasses.asdict(found)
+                | {"held_out_r2": r2, "warnings": list(curve.warnings)}
+            )
+    interval = f"{config.level:.0%} interval"
+    head = ("score", "step", "target", "accuracy", interval, "R2 held out", "remarks")
     print_table(head, rows, words=("score", "target", "remarks"), names=("score",))
+    for curve in curves:
+        for warning in curve.warnings:
+            print(f"note: {curve.target}: {warning}")
     return {"predictions": lines}
 
 
@@ -84,7 +96,7 @@ def _remarks(found: Prediction) -> str:
     if found.clipped:
         words.append("cut to 0 .. 100")
     if found.transfer:
-        words.append(f"zero-shot transfer: {found.transfer}")
+        words.append("zero-shot transfer")  # which one is said once, for all steps
     return "; ".join(words)
 
 

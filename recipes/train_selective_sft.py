@@ -75,7 +75,8 @@ def main(
 
     Reads:   soft targets that `hf-proxy contrast mine` wrote with this model as its expert.
     Writes:  checkpoints, adapter (under --use_peft) or model, model card and provenance.json in
-             output_dir, the merged model in merged/ there. The same line again goes on.
+             output_dir, the merged model with a card of its own in merged/ there. The same line
+             again goes on.
     Example: hf-proxy train --model_name_or_path Qwen/Qwen2.5-Coder-1.5B-Instruct
              --soft_targets outputs/soft-targets --output_dir outputs/selective-sft
              --use_peft --lora_target_modules q_proj v_proj --max_steps 50 --use_cpu
@@ -87,6 +88,7 @@ def main(
     from hf_proxy.mining.settings import with_later
     from hf_proxy.models.parallel import stop_together
     from hf_proxy.recipes.library.run_records import RunFolder, train_to_the_end
+    from hf_proxy.recipes.library.sharing import save_merged, save_tuned
     from hf_proxy.recipes.library.training import (
         adapter_config,
         check_evaluation,
@@ -142,7 +144,7 @@ def main(
         peft_config=adapter_config(model_config),
     )
     result = train_to_the_end(trainer, folder, resume=config.resume)
-    trainer.save_model()
+    save_tuned(trainer)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     losses = losses or [result.training_loss]  # a run shorter than logging_steps logs none
     num_kept: Any = result.metrics.get("train_num_kept")
@@ -157,8 +159,10 @@ def main(
             tuned: Any = trainer.model
             if config.merge and hasattr(tuned, "merge_and_unload"):
                 merged = tuned.merge_and_unload()
-                merged.save_pretrained(folder / "merged")
-                tokenizer.save_pretrained(folder / "merged")
+                base = str(model_config.model_name_or_path)
+                facts["merged_dtype"] = save_merged(
+                    merged, tokenizer, folder / "merged", base, model_config.model_revision
+                )
             settings = with_later(mined["settings"])
             amateur_name = config.amateur or mined["facts"].get("amateur", "a smaller model")
             if config.amateur is not None:  # the set gave the trajectories alone
@@ -181,9 +185,8 @@ def _number(count: int | None) -> str:
 def _write_record(
     mined, statistics, arguments, model_config, folder: Path, facts: dict[str, Any]
 ) -> None:
-    """Model card and provenance, beside the weights."""
-    from huggingface_hub import ModelCard, ModelCardData
-
+    """Provenance, and a card for the weights and for those that are merged."""
+    from hf_proxy.recipes.library.sharing import shared_name, write_card
     from hf_proxy.records.storage import provenance_of, write_text
 
     stamp = provenance_of(
@@ -194,14 +197,15 @@ def _write_record(
         model=dataclasses.asdict(model_config),
     )
     write_text(folder / "provenance.json", json.dumps(stamp, indent=2, default=str))
-    model = str(model_config.model_name_or_path)
+    base = str(model_config.model_name_or_path)
+    model = shared_name(base)
     if model_config.model_revision != "main":
         model += f"@{model_config.model_revision}"
     text = _CARD.format(
         name=folder.name,
         model=model,
-        amateur=facts["amateur"],
-        prompts=mined["facts"].get("prompts", "unnamed"),
+        amateur=shared_name(facts["amateur"]),
+        prompts=shared_name(mined["facts"].get("prompts", "unnamed")),
         **{name: statistics[name] for name in ("num_rows", "num_kept", "num_steps")},
         **{n: facts["targets"][n] for n in _OF_TARGETS},
         steps=facts["optimizer_steps"],
@@ -210,11 +214,11 @@ def _write_record(
         first_loss=f"{facts['losses'][0]:.4f}",
         last_loss=f"{facts['losses'][-1]:.4f}",
     )
-    data = ModelCardData(
-        base_model=str(model_config.model_name_or_path), library_name="peft", tags=["lightreasoner"]
-    )
-    write_text(folder / "README.md", f"---\n{data.to_yaml()}\n---\n\n{text}")
-    ModelCard.load(folder / "README.md")  # a card that the hub could not read is no card
+    library = "peft" if model_config.use_peft else "transformers"
+    write_card(folder, text, base, library=library)
+    if "merged_dtype" in facts:
+        merged = f"The adapter is merged into the weights; they are {facts['merged_dtype']}.\n"
+        write_card(folder / "merged", f"{text.rstrip()}\n\n{merged}", base, library="transformers")
 
 
 def cli(argv: list[str] | None = None) -> int:

@@ -202,7 +202,7 @@ def test_the_paired_test_by_hand():
     same = compare_accuracy(a, a)
     assert (same.difference, same.p_value, same.detectable) == (0.0, 1.0, None)
     for wrong in (b[1:], a[:1]):
-        with pytest.raises(ValueError, match="the same two or more problems"):
+        with pytest.raises(ValueError, match="the same three or more problems"):
             compare_accuracy(a[: len(wrong)] if len(wrong) == 1 else a, wrong)
 
 

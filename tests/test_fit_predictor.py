@@ -11,7 +11,8 @@ from helpers.scores import make_score
 
 from hf_proxy import Curve, InputError, fit_curve
 from hf_proxy.cli import main
-from hf_proxy.recipes.library.points import _accuracy, join_results, read_points
+from hf_proxy.recipes.library.joined_points import _accuracy, join_results
+from hf_proxy.recipes.library.points import read_points
 from hf_proxy.recipes.library.scores import read_scores
 
 HEAD = ["run", "tokens", "score", "target", "target_accuracy"]
@@ -274,7 +275,7 @@ def test_joins_that_fail_are_named(joined):
     with pytest.raises(InputError, match="it holds 15 files results_"):
         join(joined)
     (joined / "results.csv").write_text("tokens,file\n1,.\n")
-    with pytest.raises(InputError, match="expected tokens,path"):
+    with pytest.raises(InputError, match="expected tokens or step, and accuracy or path"):
         join(joined)
 
 
@@ -303,7 +304,9 @@ def test_transfer_and_other_settings(tmp_path, capsys):
 
     assert main([*arguments, "--run", "D-prime", "--json"]) == 0
     out = capsys.readouterr().out
-    assert "zero-shot transfer: run 'D-prime' is not among the curve's, D" in out
+    assert "zero-shot transfer" in out
+    reason = "run 'D-prime' is not among the curve's, D"
+    assert json.loads(out.splitlines()[-1])["predictions"][0]["transfer"] == reason
     assert json.loads(out.splitlines()[-1])["predictions"][0]["value"] == found["value"]
 
     other = make_score(np.linspace(6, 10, 20), parts={"context": "five-shot"})
@@ -446,3 +449,139 @@ def test_lines_of_one_trace_set_can_be_read(tmp_path, capsys):
     command = ["predict", "--curves", str(tmp_path / "arc.json"), "--scores", str(path)]
     assert main(command) == 2
     assert main([*command, "--trace_set", "rbridge"]) == 0
+
+
+# from scores to a curve with what people have
+
+
+def write_scores(path, steps=range(0, 150, 10), **parts):
+    """A `scores.jsonl` of `hf-proxy score` over a run's checkpoints, lower along the training."""
+    scores = [
+        make_score(
+            [10.0 * x, 10.0 * x, 10.0 * x],
+            parts=parts,
+            step=step,
+            model_id=f"run/checkpoint-{step}",
+        )
+        for step, x in zip(steps, ARC_X, strict=False)
+    ]
+    path.write_text("".join(score.to_json() + "\n" for score in scores))
+    return scores
+
+
+def test_a_table_of_steps_and_accuracies_is_enough(tmp_path, capsys):
+    scores = write_scores(tmp_path / "scores.jsonl")
+    rows = [f"{score.step},{y}\n" for score, y in zip(scores, ARC_Y, strict=True)]
+    table = tmp_path / "accuracy.csv"
+    table.write_text("".join(["step,accuracy\n", *rows, "7,1.5\n"]))
+    arguments = ["fit", "--predictions", str(tmp_path / "scores.jsonl"), "--results", str(table)]
+    assert main([*arguments, "--output_dir", str(tmp_path / "c")]) == 0
+    said = capsys.readouterr().out
+    assert "1 results without a line at their step" in said and "\nsteps " in said
+    curve = Curve.load(tmp_path / "c" / "target.json")
+    expected = fit_curve(ARC_X, ARC_Y / 100)
+    assert curve.fits[0].parameters == pytest.approx(expected.fits[0].parameters, rel=1e-9)
+    assert curve.runs == ("run",) and curve.setting.hash == scores[0].setting.hash
+    # and it is read at the same scores, by step
+    read = ["predict", "--curves", str(tmp_path / "c" / "target.json"), "--json", "--scores"]
+    assert main([*read, str(tmp_path / "scores.jsonl")]) == 0
+    out = capsys.readouterr().out
+    found = json.loads(out.splitlines()[-1])["predictions"]
+    assert [line["step"] for line in found] == list(range(0, 150, 10))
+    assert {line["held_out_r2"] for line in found} == {curve.statistics.test_r2}
+    head, first = (re.split(r" {2,}", line.strip()) for line in out.splitlines()[:2])
+    assert head == ["score", "step", "target", "accuracy", "90% interval", "R2 held out", "remarks"]
+    assert first[:3] == ["run/checkpoint-0", "0", "target"]
+    assert first[5] == f"{curve.statistics.test_r2:.3f}"
+
+
+def test_tokens_need_no_harness_either(joined):
+    table = joined / "accuracy.csv"
+    rows = [f"{TOKENS[i] * 1e6 * 1.004:.0f},{ARC_Y[i]}" for i in range(15)]
+    table.write_text("tokens,accuracy\n" + "\n".join(rows) + "\n")
+    settings = {"trace_set": "rbridge", "metric": "value", "within": 0.01}
+    points, _ = join_results(
+        [str(joined / "predictions.jsonl")], str(table), task=None, task_metric=None, **settings
+    )
+    by_harness, _ = join(joined)
+    assert [p.tokens for p in points] == [p.tokens for p in by_harness]
+    assert [p.target_accuracy for p in points] == list(ARC_Y) and points[0].target == "target"
+
+
+def test_what_does_not_fit_together_is_named(joined):
+    scores = joined / "scores.jsonl"
+    settings = {"trace_set": "rbridge", "metric": "value", "task_metric": None, "within": 0.01}
+
+    def fails(message, path, table, task=None):
+        (joined / "table.csv").write_text(table)
+        with pytest.raises(InputError, match=message):
+            join_results([str(joined / path)], str(joined / "table.csv"), task=task, **settings)
+
+    write_scores(scores)
+    fails("row 1: tokens_seen is unknown; .*step and accuracy", scores, "tokens,accuracy\n1,0.5\n")
+    fails("no line of 'rbridge' is of a step", scores, "step,accuracy\n1,0.5\n")
+    fails("field task: the results of a harness hold several", scores, "step,path\n1,a.json\n")
+    for head in (
+        "step,tokens,accuracy",
+        "step",
+        "accuracy",
+        "step,accuracy,path",
+        "step,accuracy,a",
+    ):
+        row = ",".join(["1"] * len(head.split(",")))
+        fails("row 2: columns .*; expected tokens or step, and", scores, f"{head}\n{row}\n")
+    write_scores(scores, steps=[None])
+    fails("its step is unknown; score the run's checkpoints", scores, "step,accuracy\n1,0.5\n")
+    scores.write_text('{"rows": 3}\n')
+    fails("line 1.*name a predictions.jsonl of ProxyScore", scores, "step,accuracy\n1,0.5\n")
+
+
+def test_a_table_of_pandas_is_points(caplog):
+    pandas = pytest.importorskip("pandas")
+    order = np.random.default_rng(0).permutation(15)
+    columns = {"tokens": TOKENS, "value": ARC_X, "accuracy": ARC_Y / 100, "note": "a"}
+    frame = pandas.DataFrame(columns).iloc[order]
+    expected = fit_curve(ARC_X, ARC_Y / 100, controls={"tokens": TOKENS})
+    assert fit_curve(frame) == expected
+    runs = frame.rename(columns={"value": "score"}).assign(run=[i % 2 for i in range(15)])
+    assert fit_curve(runs).runs == ("0", "1")
+    with pytest.raises(InputError, match="the table: no column accuracy, only note, tokens, value"):
+        fit_curve(frame.drop(columns="accuracy"))
+    with pytest.raises(InputError, match="no column score or bits_per_byte, only"):
+        fit_curve(frame, metric="bits_per_byte")
+    hollow = frame.reset_index(drop=True)
+    hollow.loc[3, "accuracy"] = None
+    with pytest.raises(InputError, match="the table, row 3, field accuracy: it is empty; drop"):
+        fit_curve(hollow)
+    with pytest.raises(ValueError, match="a table holds y, groups and controls itself"):
+        fit_curve(frame, ARC_Y)
+    with pytest.raises(ValueError, match="y is missing"):
+        fit_curve(ARC_X)
+
+
+def test_a_curves_warnings_go_with_it(tmp_path, capsys, caplog):
+    """Accuracy that falls with a better score, few points: said at the fit and at each reading."""
+    upside = fit_curve(ARC_X, ARC_Y[::-1] / 100, target="up")
+    assert upside.warnings[0].startswith("accuracy grows as the score gets worse (")
+    assert upside.warnings[0] in caplog.text
+    assert fit_curve(ARC_X, ARC_Y / 100).warnings == ()
+    few = fit_curve(ARC_X[::2], ARC_Y[::2] / 100, target="few")
+    assert few.warnings[0].startswith("with 8 points the interval rests on the form")
+    paths = []
+    for curve in (upside, few):
+        curve.save(tmp_path / f"{curve.target}.json")
+        paths.append(str(tmp_path / f"{curve.target}.json"))
+    assert main(["predict", "--curves", *paths, "--scores", "0.8", "0.79", "--json"]) == 0
+    out = capsys.readouterr().out
+    for curve in (upside, few):
+        assert out.count(f"note: {curve.target}: {curve.warnings[0]}") == 1  # not for each score
+    lines = json.loads(out.splitlines()[-1])["predictions"]
+    assert [line["warnings"] for line in lines] == [[*c.warnings] for c in (upside, few)] * 2
+
+
+def test_a_transfer_is_said_once(caplog):
+    score = make_score(np.linspace(6, 10, 20))
+    curve = fit_curve(ARC_X, ARC_Y / 100, setting=score.setting, num_parameters=8, target="once")
+    found = [curve.predict(score) for _ in range(3)]
+    assert caplog.text.count("once: zero-shot transfer, this proxy has 1000 parameters") == 1
+    assert all(one.transfer for one in found)

@@ -19,8 +19,10 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from hf_proxy import InputError, align_traces, score_traces
+from hf_proxy import InputError, align_traces, compare, score_traces
 from hf_proxy.callbacks import ProxyScoreCallback
+from hf_proxy.recipes.library.score_tables import print_steps
+from hf_proxy.recipes.library.scores import read_scores
 
 KEYS = [
     f"eval_rbridge_{end}" for end in ("nll", "nll_low", "nll_high", "trace_nll", "bits_per_byte")
@@ -489,3 +491,28 @@ def test_streaming_data(tmp_path, tokenizer):
     trainer = plain_trainer(tmp_path, tokenizer, callbacks=[callback], streaming=True)
     trainer.train()
     assert [line["step"] for line in lines_of(tmp_path)] == [0, 2, 4, 6]
+
+
+def test_two_steps_compare_trace_by_trace(tmp_path, tokenizer, capsys):
+    traces = make_traces(6)
+    callback = ProxyScoreCallback(traces, per_trace=True)
+    trainer = plain_trainer(tmp_path, tokenizer, max_steps=2)
+    callback.attach(trainer)
+    trainer.train()
+    path = tmp_path / "run" / "hf_proxy" / "predictions.jsonl"
+    (first, run), (last, _) = read_scores(path, trace_set="rbridge")
+    assert (first.step, last.step) == (0, 2) and run == lines_of(tmp_path)[0]["run_id"]
+    # the traces of the last are those of the model as it stands
+    aligned = align_traces(traces, tokenizer)
+    assert last.rows.to_dict() == score_traces(trainer.model, aligned).rows.to_dict()
+    expected = compare(last, first)
+    capsys.readouterr()
+    print_steps(path, ["rbridge"])
+    said = capsys.readouterr().out
+    assert said.startswith("rbridge: step 2 - step 0: rBridge ")
+    assert f"{expected.difference:+.4f} [{expected.low:+.4f}, {expected.high:+.4f}]" in said
+    # without them there is nothing to pair
+    bare = [{k: v for k, v in line.items() if k != "rows"} for line in lines_of(tmp_path)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in bare))
+    print_steps(path, ["rbridge"])
+    assert capsys.readouterr().out == ""

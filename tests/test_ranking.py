@@ -15,6 +15,8 @@ from hf_proxy import (
     rank,
     signal_to_noise,
 )
+from hf_proxy.intervals import bootstrap_interval
+from hf_proxy.scoring.comparison import score_terms
 
 # decisions
 
@@ -247,9 +249,33 @@ def test_scores_of_other_settings_are_refused():
     assert rank({"a": a, "b": b}, metric="bits_per_byte").order == ("a", "b")
     with pytest.raises(InputError, match="nothing to rank"):
         rank({"a": a})
+    with pytest.raises(InputError, match="two traces rank nothing; score at least 3"):
+        rank({"a": make_score([1, 2]), "b": make_score([2, 3])})
     with pytest.raises(InputError, match="one trace ranks nothing"):
         rank({"a": make_score([1]), "b": make_score([2])})
     with pytest.raises(InputError, match="all scores are equal"):
         rank({"a": a, "b": a})
     with pytest.raises(ValueError, match="metric must be one of"):
         rank({"a": a, "b": b}, metric="loss")
+
+
+@pytest.mark.parametrize("metric", ["value", "bits_per_byte"])
+def test_one_score_has_one_interval_wherever_it_is_shown(metric):
+    """Of `rank` and of `score_traces`, equal to the last bit; several seeds have another."""
+    rng = np.random.default_rng(3)
+    scores = {name: make_score(rng.gamma(8, size=40)) for name in "abc"}
+    found = rank(scores, metric=metric, seed=5)
+    for place, name in enumerate(found.order):
+        low, high = bootstrap_interval(*score_terms(scores[name], metric))
+        assert (found.low[place], found.high[place]) == (low, high)
+        if metric == "value":  # what a score holds, see `summarise`
+            rows = scores[name].rows
+            own = np.array(rows["weighted_nll_sum"]) / np.array(rows["num_labels"])
+            assert (low, high) == bootstrap_interval(own)
+    seeds = {**scores, "a": [scores["a"], make_score(rng.gamma(8, size=40))]}
+    several = rank(seeds, metric=metric, seed=5)
+    place = several.order.index("a")
+    assert several.high[place] - several.low[place] > 0
+    assert (several.low[place], several.high[place]) != bootstrap_interval(
+        *score_terms(scores["a"], metric)
+    )

@@ -576,7 +576,7 @@ def test_compare_refuses_what_cannot_be_compared(traces, aligned, tokenizer, oth
         compare(score, score_traces(model, other_context), metric="bits_per_byte")
     with pytest.raises(ValueError, match="divisor: 'tokens' != 'weights'"):
         compare(score, score_traces(model, aligned, divisor="weights"))
-    with pytest.raises(ValueError, match="at least two"):
+    with pytest.raises(ValueError, match="at least three"):
         one = score_traces(model, aligned.select([0]))
         compare(one, one)
 

@@ -17,14 +17,18 @@ class Terminal(io.StringIO):
         return True
 
 
-def printed(monkeypatch, stream, **environment):
+def printed(monkeypatch, stream, rows=ROWS, **environment):
     for name in ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("sys.stdout", stream)
-    print_table(HEAD, ROWS, words=("model",))
+    print_table(HEAD, rows, words=("model",), names=("model",))
     return stream.getvalue()
+
+
+def plain(text):
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
 
 
 @pytest.mark.parametrize(
@@ -32,13 +36,13 @@ def printed(monkeypatch, stream, **environment):
     [
         (io.StringIO, {}),
         (io.StringIO, {"COLUMNS": "20"}),
-        (Terminal, {"COLUMNS": "20", "TERM": "xterm"}),
-        (Terminal, {"COLUMNS": "20", "TERM": "dumb"}),
+        (Terminal, {"COLUMNS": "300", "TERM": "xterm"}),
+        (Terminal, {"COLUMNS": "300", "TERM": "dumb"}),
     ],
 )
 def test_no_cell_is_cut_or_read_as_markup(monkeypatch, stream, environment):
     text = printed(monkeypatch, stream(), **environment)
-    head, *lines = re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()
+    head, *lines = plain(text).splitlines()
     assert re.split(r" {2,}", head.strip()) == list(HEAD)
     assert [tuple(re.split(r" {2,}", line)) for line in lines] == ROWS
     # words at the left, numbers at the right
@@ -52,3 +56,22 @@ def test_heads_are_bold_on_a_terminal_only(monkeypatch):
         text = printed(monkeypatch, stream, **environment)
         assert "\x1b" not in text
         assert text == "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+def test_names_are_cut_from_the_left_on_a_narrow_terminal(monkeypatch):
+    text = plain(printed(monkeypatch, Terminal(), COLUMNS="70", TERM="xterm"))
+    _, first, second = text.splitlines()
+    cells = re.split(r" {2,}", first)
+    assert len(first) <= 70 and len(first) > 60  # no more than the screen asks for
+    assert cells[0].startswith("...xxx") and cells[0].endswith("x/checkpoint-[bold]10")
+    assert tuple(cells[1:]) == ROWS[0][1:]  # numbers are never cut
+    assert tuple(re.split(r" {2,}", second)) == ROWS[1]  # nor names that have room
+    # however narrow, enough of a name stays
+    text = plain(printed(monkeypatch, Terminal(), COLUMNS="10", TERM="xterm"))
+    assert text.splitlines()[1].startswith("...oint-[bold]10  ")
+
+
+def test_names_that_would_be_alike_stay_whole(monkeypatch):
+    rows = [(f"outputs/{run}/{'x' * 40}/checkpoint-10", *ROWS[0][1:]) for run in "ab"]
+    text = printed(monkeypatch, Terminal(), rows=rows, COLUMNS="70", TERM="xterm")
+    assert all(row[0] in text for row in rows)

@@ -660,7 +660,12 @@ def test_the_command_trains_resumes_and_records(tmp_path, tokenizer, capsys):
     ids = torch.arange(9)[None]
     torch.testing.assert_close(merged(ids).logits, tuned(ids).logits, atol=1e-4, rtol=1e-4)
     card = (out / "README.md").read_text()
-    assert "`small`" in card and "base_model" in card
+    # a folder of this machine is no base to anybody else, and a pickle nothing to hand on
+    assert "`small`" in card and "`expert`" in card and str(tmp_path) not in card
+    of_merged = (out / "merged" / "README.md").read_text()
+    assert "library_name: peft" in card and "library_name: transformers" in of_merged
+    assert "base_model" not in card + of_merged and "they are float32" in of_merged
+    assert not (out / "training_args.bin").exists()
     stamp = json.loads((out / "provenance.json").read_text())
     assert stamp["soft_targets"]["num_prompts"] == 3
     # the same line again: finished, and left as it is

@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hf_proxy.intervals import LEVEL
 from hf_proxy.prediction.cross_validation import CrossValidation
 from hf_proxy.prediction.curve_record import CurveRecord
 from hf_proxy.prediction.forms import Fit, predict
+from hf_proxy.prediction.points import FEW_POINTS
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.record import read_record
 from hf_proxy.records.scores import ProxyScore, Setting
@@ -95,6 +97,32 @@ class Curve:
         """Smallest and largest x of the points, in the metric's unit."""
         return self.fits[0].scale.x_min, self.fits[0].scale.x_max
 
+    @property
+    def held_out_r2(self) -> float | None:
+        """R2 on points that were held out; None where there were too few to hold any out."""
+        return None if self.statistics is None else self.statistics.test_r2
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What every reader of this curve should know, each in a sentence."""
+        found = []
+        if self.num_points < FEW_POINTS:
+            found.append(
+                f"with {self.num_points} points the interval rests on the form; about {FEW_POINTS} "
+                "make a prediction"
+            )
+        best, worst = predict(self.fits, np.array(self.x_range), LEVEL)[0]
+        if worst > best:
+            ends = [
+                f"{100 * accuracy:.1f} % at {x:.5g}"
+                for accuracy, x in zip((best, worst), self.x_range, strict=True)
+            ]
+            found.append(
+                f"accuracy grows as the score gets worse ({', '.join(ends)}; lower scores are "
+                "better): look whether the two belong together"
+            )
+        return tuple(found)
+
     def predict(
         self, score: ProxyScore | float, level: float = LEVEL, *, run: str | None = None
     ) -> Prediction:
@@ -126,11 +154,11 @@ class Curve:
             elif self.num_parameters is None and None not in (self.proxy, score.model_id):
                 if self.proxy != score.model_id:
                     reasons.append(f"this proxy is {score.model_id!r}, the curve's {self.proxy!r}")
-            if reasons:
-                logger.warning("%s: zero-shot transfer, %s", self.target, "; ".join(reasons))
             x = getattr(score, self.metric)
         else:
             x = float(score)
+        if reasons:
+            _say_once(f"{self.target}: zero-shot transfer, {'; '.join(reasons)}")
         if not np.isfinite(x):
             raise InputError.at(
                 f"the score is {x}", remedy="score the model again", field=self.metric
@@ -216,3 +244,9 @@ class Curve:
             statistics=found.statistics.to_statistics() if found.statistics else None,
             chance=found.chance,
         )
+
+
+@lru_cache(maxsize=1024)
+def _say_once(sentence: str) -> None:
+    """A warning that is the same for every step of a run, once in a process."""
+    logger.warning(sentence)

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from hf_proxy.prediction.cross_validation import cross_validate
 from hf_proxy.prediction.curve import Y_UNITS, Curve
 from hf_proxy.prediction.forms import fit_forms
-from hf_proxy.prediction.points import FEW_POINTS, LEAST_POINTS, check_forms, check_points
+from hf_proxy.prediction.frames import columns_of, is_frame
+from hf_proxy.prediction.points import LEAST_POINTS, check_forms, check_points
 from hf_proxy.records.defaults import FORMS
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.scores import METRICS, Setting
@@ -17,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 
 def fit_curve(
-    x: Sequence[float],
-    y: Sequence[float],
+    x: Any,
+    y: Sequence[float] | None = None,
     *,
     forms: Sequence[str] = FORMS,
     metric: str = "value",
@@ -34,7 +36,8 @@ def fit_curve(
     """Fit the curve from a proxy metric to the target's accuracy; the form is chosen by AICc.
 
     Args:
-        x: [n], the proxy metric at each checkpoint, in the order of training.
+        x: [n], the proxy metric at each checkpoint, in the order of training. Or a pandas
+            `DataFrame` of all the points, see `columns_of`; it holds y, groups and controls then.
         y: [n], the target's accuracy there, in `y_unit`.
         forms: forms to choose from.
         metric: which number of a `ProxyScore` x is.
@@ -56,6 +59,13 @@ def fit_curve(
         raise ValueError(f"y_unit must be one of {tuple(Y_UNITS)}, not {y_unit!r}")
     if not 0 <= chance < 1:
         raise ValueError(f"chance must be a fraction from 0 to below 1, not {chance}")
+    if is_frame(x):
+        if not (y is None and groups is None and controls is None):
+            raise ValueError("a table holds y, groups and controls itself: leave them out")
+        found = columns_of(x, metric)
+        x, y, groups, controls = (found[name] for name in ("x", "y", "groups", "controls"))
+    if y is None:
+        raise ValueError("y is missing: give the target's accuracies, or one table of all points")
     check_forms(forms)
     arrays = check_points(x, y, controls, groups)
     _check_unit(arrays.y, y_unit)
@@ -75,14 +85,7 @@ def fit_curve(
             forms=forms,
             bounds=(chance * unit, unit),
         )
-    if len(arrays.x) < FEW_POINTS:
-        logger.warning(
-            "%s: with %d points the interval rests on the form; about %d make a prediction",
-            target,
-            len(arrays.x),
-            FEW_POINTS,
-        )
-    return Curve(
+    curve = Curve(
         fits=tuple(fits),
         left_out=left_out,
         metric=metric,
@@ -97,6 +100,9 @@ def fit_curve(
         statistics=statistics,
         chance=chance,
     )
+    for warning in curve.warnings:
+        logger.warning("%s: %s", target, warning)
+    return curve
 
 
 def _check_unit(y: np.ndarray, y_unit: str) -> None:

@@ -97,9 +97,7 @@ def rank(
             )
     num_traces = everything[0].num_traces
     if num_traces < LEAST_FOR_INTERVAL:
-        problem = (
-            f"{num_traces} traces rank nothing" if num_traces > 1 else "one trace ranks nothing"
-        )
+        problem = "one trace ranks nothing" if num_traces == 1 else "two traces rank nothing"
         raise InputError.at(problem, remedy=f"score at least {LEAST_FOR_INTERVAL}")
     names = list(seeds)
     value_M = np.array([np.mean([getattr(score, metric) for score in seeds[n]]) for n in names])

@@ -31,7 +31,8 @@ def opened(path: Path, *, remedy: str = "check path and rights") -> Iterator[IO[
         InputError: it cannot be read, also later, while it is read.
     """
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        found: Any = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+        with found as file:
             if file.read(len(BOM_UTF8)) != BOM_UTF8:
                 file.seek(0)
             yield file

@@ -149,7 +149,8 @@ class ProxyScore:
 
     Attributes:
         value: rBridge, mean over traces of `weighted_nll_sum / divisor`.
-        low, high: 90 % interval of `value`, percentile bootstrap over traces; None for one trace.
+        low, high: 90 % interval of `value`, percentile bootstrap over traces; None for one
+            or two.
         pooled: the same sums, divided once over all traces.
         trace_nll: R_phi, mean over traces of `nll_sum / num_labels`: rBridge with all weights 1.
         bits_per_byte: summed NLL over summed bytes, in bits; the one number that compares across

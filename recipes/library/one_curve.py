@@ -56,8 +56,17 @@ def unit_of(points: list[Point], y_unit: str, source: str) -> tuple[str, list[st
 
 
 def controls_of(points: list[Point]) -> tuple[dict[str, list[float]], list[str]]:
-    """Tokens, and those columns that every point has; the others are named in words."""
+    """Tokens or steps, and those columns that every point has; the others are named in words."""
+    axes = {point.axis for point in points}
+    if len(axes) > 1:
+        raise InputError.at(
+            "some of the scores know their tokens, some only their steps",
+            remedy="fit those of one kind of file together",
+            field="predictions",
+        )
     controls = {"tokens (1e9)": [point.tokens / 1e9 for point in points]}
+    if axes == {"steps"}:
+        controls = {"steps": [point.tokens for point in points]}
     absent = []
     for name in CONTROLS:
         if name == one_metric(points):

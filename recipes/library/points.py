@@ -4,23 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_proxy.prediction.frames import CONTROLS
 from hf_proxy.recipes.library.tables import number_of, table_rows, text_of
-from hf_proxy.records.errors import InputError, names, shown
-from hf_proxy.records.lines import JoinedLine, read_lines
-from hf_proxy.records.record import LARGEST, Record, read_record
-from hf_proxy.records.scores import METRICS, Setting
+from hf_proxy.records.errors import InputError, shown
+from hf_proxy.records.scores import METRICS
 
 NEEDED = ("run", "tokens", "score", "target", "target_accuracy")
-CONTROLS = ("trace_nll", "gold_nll", "proxy_accuracy")
 ALIKE = ("metric", "setting", "proxy", "num_parameters")  # one value for all points of a curve
 NUMBERS = ("tokens", "score", "target_accuracy", "num_parameters", *CONTROLS)
 MOST_PARAMETERS = 2**53
-
-
-class ResultsRecord(Record):
-    """A result file of lm-evaluation-harness or of lighteval: task, name of a number, number."""
-
-    results: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -30,12 +22,13 @@ class Point:
     Attributes:
         row: where it stood, for messages.
         run: name of the proxy's training run.
-        tokens: tokens seen.
+        tokens: tokens seen; steps, where only those are known.
         score: the proxy metric.
         target: what is predicted.
         target_accuracy: in the file's unit.
         controls: of `CONTROLS`, those that the row has.
         alike: of `ALIKE`, those that the row has; `setting` is a hash, or a `Setting`.
+        axis: what `tokens` counts, `"tokens"` or `"steps"`.
     """
 
     row: int
@@ -46,6 +39,7 @@ class Point:
     target_accuracy: float
     controls: dict[str, float]
     alike: dict[str, Any]
+    axis: str = "tokens"
 
 
 def read_points(path: str | Path) -> list[Point]:
@@ -96,97 +90,6 @@ def read_points(path: str | Path) -> list[Point]:
     return points
 
 
-def join_results(
-    predictions: list[str],
-    results: str,
-    *,
-    trace_set: str,
-    metric: str,
-    task: str,
-    task_metric: str | None,
-    within: float,
-) -> tuple[list[Point], list[str]]:
-    """Lines of `predictions.jsonl` with the target's results at the same number of tokens.
-
-    Args:
-        predictions: files that `ProxyScoreCallback` wrote.
-        results: CSV of `tokens,path`: results of lm-evaluation-harness for the target's checkpoint
-            after so many tokens, a file or a folder; paths are relative to the CSV.
-        trace_set: which name in `predictions.jsonl`.
-        metric: which number of its lines.
-        task, task_metric: which accuracy of the results; None: the only one there is.
-        within: relative distance at which two token counts are the same place.
-
-    Returns:
-        the points, and what was left out, in words.
-    """
-    table = Path(results)
-    targets = []
-    for number, row in table_rows(table):
-        if set(row) != {"tokens", "path"}:
-            raise InputError.at(
-                f"columns {names(row)}", remedy="expected tokens,path", source=table
-            )
-        tokens = number_of(row["tokens"], table, number, "tokens")
-        file = _results_file(table.parent / text_of(row["path"], table, number, "path"))
-        targets.append((tokens, _accuracy(file, task, task_metric)))
-    unmatched, found = 0, 0
-    nearest: dict[tuple[str, float], tuple[float, Point]] = {}  # one point for a run and a result
-    for name in predictions:
-        remedy = "name a predictions.jsonl of ProxyScoreCallback"
-        for number, line, _ in read_lines(name, JoinedLine, remedy=remedy):
-            if line.name != trace_set:
-                continue
-            seen = line.tokens_seen
-            if seen is None:
-                raise InputError.at(
-                    "tokens_seen is unknown",
-                    remedy="callback.attach(trainer), or include_num_input_tokens_seen=True",
-                    source=name,
-                    row=number,
-                )
-            near = [t for t in targets if abs(t[0] - seen) <= within * t[0]]
-            if not near:
-                unmatched += 1
-                continue
-            distance, tokens, accuracy = min((abs(t - seen), t, accuracy) for t, accuracy in near)
-            found += 1
-            place = (line.run_id, tokens)
-            if place in nearest and nearest[place][0] <= distance:
-                continue
-            nearest[place] = (
-                distance,
-                Point(
-                    row=number,
-                    run=line.run_id,
-                    tokens=float(seen),
-                    score=getattr(line, metric),
-                    target=task,
-                    target_accuracy=accuracy,
-                    controls={"trace_nll": line.trace_nll},
-                    alike={
-                        "metric": metric,
-                        "setting": Setting(line.setting_parts),
-                        "num_parameters": line.num_parameters,
-                    },
-                ),
-            )
-    points = [point for _, point in nearest.values()]
-    if not points:
-        raise InputError.at(
-            f"no line of {trace_set!r} is within {within:.1%} of the tokens of any result",
-            remedy="evaluate the target at the same tokens, or widen match_within",
-            source=table,
-        )
-    idle = len({tokens for tokens, _ in targets} - {tokens for _, tokens in nearest})
-    counts = {
-        "lines without a result at their tokens": unmatched,
-        "lines left out, another of their run is nearer to the same result": found - len(points),
-        "results without a line at their tokens": idle,
-    }
-    return points, [f"{count} {what}" for what, count in counts.items() if count]
-
-
 def one_metric(points: list[Point]) -> str:
     """The metric all points name; rBridge where none does."""
     metric = points[0].alike.get("metric", "value")
@@ -195,49 +98,3 @@ def one_metric(points: list[Point]) -> str:
             f"{shown(metric)} is no metric", remedy=f"use one of {METRICS}", row=points[0].row
         )
     return metric
-
-
-def _results_file(path: Path) -> Path:
-    try:
-        files = sorted(path.rglob("results_*.json")) if path.is_dir() else [path]
-    except OSError as error:
-        raise InputError.at(
-            f"cannot be read ({error.strerror})", remedy="check the path", source=path
-        ) from error
-    if len(files) != 1:
-        raise InputError.at(
-            f"it holds {len(files)} files results_*.json", remedy="name one file", source=path
-        )
-    return files[0]
-
-
-def _accuracy(path: Path, task: str, task_metric: str | None) -> float:
-    """One number of a result file of lm-evaluation-harness or of lighteval."""
-    remedy = "name a results_*.json of lm-evaluation-harness or lighteval"
-    results = read_record(path, ResultsRecord, remedy=remedy).results
-    if task not in results:
-        raise InputError.at(f"no task {task!r}", remedy=f"it has {names(results)}", source=path)
-    numbers = {
-        name: value
-        for name, value in results[task].items()
-        if type(value) in (int, float) and "_stderr" not in name
-    }
-    # the harness writes metric,filter and counts of samples beside; lighteval the metric alone
-    if filtered := {name: value for name, value in numbers.items() if "," in name}:
-        numbers = filtered
-    if not numbers:
-        raise InputError.at(
-            f"no number for {task}, only {names(results[task]) or 'nothing'}",
-            remedy="name results of a finished evaluation",
-            source=path,
-        )
-    if task_metric is None and len(numbers) == 1:
-        (task_metric,) = numbers
-    numbers = {name: value for name, value in numbers.items() if abs(value) <= LARGEST}
-    if task_metric not in numbers:
-        raise InputError.at(
-            f"task_metric {task_metric!r} of {task}",
-            remedy=f"set task_metric to one of {', '.join(sorted(numbers))}",
-            source=path,
-        )
-    return float(numbers[task_metric])

@@ -1,12 +1,13 @@
 """What `hf-proxy score` prints."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from hf_proxy.recipes.library.scores import score_name
+from hf_proxy.recipes.library.scores import read_scores, score_name
 from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.scores import METRIC_NAMES, ProxyScore
-from hf_proxy.scoring.comparison import Comparison
+from hf_proxy.scoring.comparison import Comparison, compare
 
 
 def print_scores(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
@@ -76,11 +77,27 @@ def print_statistics(scores: list[ProxyScore], names: Sequence[str]) -> None:
             print(f"note: {model}: {num} traces with every weight of {weighting} 0, averaged alike")
 
 
+def print_steps(path: Path, names: Sequence[str]) -> None:
+    """How each trace set's last step differs from its first, where the lines hold their traces."""
+    for name in names:
+        found = [score for score, _ in read_scores(path, trace_set=name)]
+        first, last = found[0], found[-1]
+        if first.step == last.step or not (len(first.rows) and len(last.rows)):
+            continue
+        result = compare(last, first)
+        steps = f"{name}: step {last.step} - step {first.step}"
+        print(f"{steps}: {_in_words(result)}")
+
+
 def difference_sentence(a: ProxyScore, b: ProxyScore, result: Comparison) -> str:
     """How two models differ on the same traces."""
+    return f"{a.model_id} - {b.model_id}: {_in_words(result)}"
+
+
+def _in_words(result: Comparison) -> str:
     note = f" ({result.note})" if result.note else ""
     return (
-        f"{a.model_id} - {b.model_id}: {METRIC_NAMES[result.metric]} {result.difference:+.4f} "
+        f"{METRIC_NAMES[result.metric]} {result.difference:+.4f} "
         f"[{result.low:+.4f}, {result.high:+.4f}], p = {result.p_value:.4f}, "
         f"n = {result.num_traces}{note}"
     )

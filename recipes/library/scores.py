@@ -31,12 +31,15 @@ def read_scores(
             "source": f"{path}, line {number}",
             "remedy": "name a scores.jsonl or a predictions.jsonl",
         }
-        if "rows" in content:
+        if "rows" in content and "run_id" not in content:
             found.append((checked(ScoreRecord, content, **place).to_score(), None))
             continue
         line = checked(RunScore, content, **place)
         if trace_set is None or line.name == trace_set:
-            found.append((line.to_score(Dataset.from_dict({})), line.run_id))
+            score = line.to_score(Dataset.from_dict({}))
+            if "rows" in content:  # of a callback with per_trace
+                score = checked(ScoreRecord, content, **place).to_score()
+            found.append((score, line.run_id))
     if not found:
         raise InputError.at("it holds no score", remedy="name another", source=path)
     return found

@@ -30,15 +30,15 @@ def print_table(
         words: heads of the columns that stand at the left; numbers stand at the right.
         names: of these, the columns of paths and names.
     """
-    rows = [list(row) for row in rows]
+    cells = [list(row) for row in rows]
     console = Console(file=sys.stdout, highlight=False)
-    if console.is_terminal:
+    if console.is_terminal and not console.is_dumb_terminal:  # whose width nobody knows
         for name in names:
-            _cut_names(head, rows, list(head).index(name), console.width)
+            _cut_names(head, cells, list(head).index(name), console.width)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for name in head:
         table.add_column(Text(name), justify="left" if name in words else "right", no_wrap=True)
-    for row in rows:
+    for row in cells:
         # as Text, since a name with brackets would be read as markup
         table.add_row(*(Text(cell) for cell in row))
     widest = console.options.update(width=10**6)

@@ -1,0 +1,55 @@
+"""What `hf-proxy score` and `accuracy` print beside their numbers."""
+
+import numpy as np
+import pytest
+from helpers.scores import make_score
+
+from hf_proxy import compare
+from hf_proxy.answers.pairs import compare_accuracy
+from hf_proxy.intervals import bootstrap_interval
+from hf_proxy.recipes.evaluate_accuracy import _print_result
+from hf_proxy.recipes.library.score_tables import print_scores
+
+FACT = {"cached": True, "seconds": 0.0}
+SENTENCE = "of different tokenizers: models compare across them by bits per byte only"
+
+
+def printed(capsys, scores):
+    print_scores(scores, [FACT] * len(scores))
+    return capsys.readouterr().out
+
+
+def test_models_of_different_tokenizers_stand_in_blocks_of_their_own(capsys):
+    a, b, other = (
+        make_score([1, 2, 3], model_id=name, parts=parts)
+        for name, parts in (("a", {}), ("b", {}), ("other", {"tokenizer": "z"}))
+    )
+    said = printed(capsys, [a, other, b])
+    blocks = said.strip().split("\n\n")
+    assert [len(block.splitlines()) for block in blocks] == [3, 2, 1]
+    assert [line.split()[0] for line in blocks[0].splitlines()[1:]] == ["a", "b"]
+    assert blocks[1].splitlines()[1].startswith("other ")
+    assert blocks[2] == f"the blocks are {SENTENCE}"
+    alone = printed(capsys, [a, b])
+    assert SENTENCE not in alone and len(alone.strip().splitlines()) == 3
+
+
+def test_two_traces_have_no_interval(capsys):
+    assert bootstrap_interval(np.array([1.0, 2.0])) == (None, None)
+    assert None not in bootstrap_interval(np.array([1.0, 2.0, 4.0]))
+    two = make_score([1, 2])
+    with pytest.raises(ValueError, match="a comparison needs at least three traces"):
+        compare(two, two)
+    with pytest.raises(ValueError, match="the same three or more problems, not 2 and 2"):
+        compare_accuracy([True, False], [True, True])
+
+
+def test_answers_that_were_cut_are_said_beside_the_accuracy(capsys):
+    row = {"accuracy": 0.25, "low": 0.1, "high": 0.5, "num_problems": 16, "num_correct": 4}
+    row |= {"num_without_answer": 9, "tokens_mean": 120.0}
+    models = [row | {"model": "a", "num_cut": 13}, row | {"model": "b", "num_cut": 0}]
+    _print_result({"models": models, "comparisons": []}, 128)
+    head, a, b, *notes = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["model", "pass@1"] and head.index("cut") < head.index("right")
+    assert "0.250  0.100 .. 0.500  13 of 16" in a and "13 of 16" not in b
+    assert len(notes) == 1 and notes[0].startswith("note: 13 of 16 answers of a were cut at 128")
