@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from hf_proxy.intervals import LEVEL
+from hf_proxy.prediction.averaging import predict
 from hf_proxy.prediction.cross_validation import CrossValidation
 from hf_proxy.prediction.curve_record import CurveRecord
-from hf_proxy.prediction.forms import Fit, predict
+from hf_proxy.prediction.forms import Fit
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.record import read_record
 from hf_proxy.records.scores import ProxyScore, Setting
@@ -27,7 +28,9 @@ class Prediction:
 
     Attributes:
         value: the curve at the score.
-        low, high: central interval for one new observation, of nominal coverage `level`.
+        low, high: central interval for one new observation, of nominal coverage `level`: of a new
+            run where the curve has several or the score's is named and is not its own, else of
+            another checkpoint of the curve's one run.
         extrapolated: the score lies outside the fitted range; the interval is then the envelope
             over all forms that the points do not tell apart, without a promise.
         clipped: the value was cut to [chance, 1], or the interval to [0, 1]; one that lies outside
@@ -103,7 +106,9 @@ class Curve:
         Args:
             score: of the curve's setting; or the bare number, in the metric's unit.
             level: nominal coverage of the interval.
-            run: name of the run it came from; one that is not the curve's is a transfer.
+            run: name of the run it came from; one that is not the curve's is a transfer. A curve
+                of one run does not know how runs differ; `ASSUMED_RATIO` times the noise within
+                one is then assumed of their deviation.
 
         Raises:
             InputError: the score is of another setting (the parts are named), or the curve has none
@@ -112,7 +117,8 @@ class Curve:
         if not 0 < level < 1:
             raise InputError(f"level is a share between 0 and 1, not {level}")
         reasons = []
-        if run is not None and run not in self.runs:
+        new_run = run is not None and run not in self.runs
+        if new_run:
             reasons.append(
                 f"run {run!r} is not among the curve's, {', '.join(self.runs) or 'none'}"
             )
@@ -135,7 +141,7 @@ class Curve:
             raise InputError.at(
                 f"the score is {x}", remedy="score the model again", field=self.metric
             )
-        arrays = predict(self.fits, np.array([x]), level)
+        arrays = predict(self.fits, np.array([x]), level, new_run=new_run)
         value, low, high = (float(array[0]) for array in arrays[:3])
         if not np.isfinite([value, low, high]).all():
             raise InputError.at(
@@ -143,7 +149,8 @@ class Curve:
                 remedy="fit it to points that reach there, or leave that form out",
                 field=self.metric,
             )
-        free = predict([replace(fit, bounds=None) for fit in self.fits], np.array([x]), level)
+        unbounded = [replace(fit, bounds=None) for fit in self.fits]
+        free = predict(unbounded, np.array([x]), level, new_run=new_run)
         return Prediction(
             value=value,
             low=low,

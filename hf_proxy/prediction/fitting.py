@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from hf_proxy.prediction.averaging import fit_forms
+from hf_proxy.prediction.correlation import ASSUMED_RATIO
 from hf_proxy.prediction.cross_validation import cross_validate
 from hf_proxy.prediction.curve import Y_UNITS, Curve
-from hf_proxy.prediction.forms import fit_forms
 from hf_proxy.prediction.points import FEW_POINTS, LEAST_POINTS, check_forms, check_points
 from hf_proxy.records.defaults import FORMS
 from hf_proxy.records.errors import InputError
@@ -33,6 +34,9 @@ def fit_curve(
 ) -> Curve:
     """Fit the curve from a proxy metric to the target's accuracy; the form is chosen by AICc.
 
+    Intervals allow for noise that lasts from one checkpoint into the next, see
+    `with_correlated_noise`; for that, points stand in the order of training.
+
     Args:
         x: [n], the proxy metric at each checkpoint, in the order of training.
         y: [n], the target's accuracy there, in `y_unit`.
@@ -43,7 +47,8 @@ def fit_curve(
         y_unit: `"fraction"` or `"percent"`.
         chance: accuracy of guessing, a fraction, as 0.25 for four choices. The fitted mean lies in
             [chance, 1] in every form; observations below are kept as they are.
-        groups: [n], the run of each point; None: one run.
+        groups: [n], the run of each point; None: one run. With several, intervals are those of a
+            new run.
         controls: name to [n], what the proxy has to beat, as tokens seen; see `cross_validate`.
 
     Raises:
@@ -60,7 +65,7 @@ def fit_curve(
     arrays = check_points(x, y, controls, groups)
     _check_unit(arrays.y, y_unit)
     unit = Y_UNITS[y_unit]
-    fits, left_out = fit_forms(forms, arrays.x, arrays.y / unit, (chance, 1.0))
+    fits, left_out = fit_forms(forms, arrays.x, arrays.y / unit, (chance, 1.0), arrays.groups)
     if not fits:
         raise InputError.at(
             f"no form fits these points: {left_out}", remedy="give more points or other forms"
@@ -74,6 +79,14 @@ def fit_curve(
             controls=controls,
             forms=forms,
             bounds=(chance * unit, unit),
+        )
+    if len(set(arrays.groups)) == 1:
+        logger.warning(
+            "%s: points of one run say nothing of how runs differ; the interval is that of other "
+            "checkpoints of this one, and where another run is named it assumes that runs deviate "
+            "by %g times the noise within one",
+            target,
+            ASSUMED_RATIO,
         )
     if len(arrays.x) < FEW_POINTS:
         logger.warning(
