@@ -281,6 +281,33 @@ def test_joins_that_fail_are_named(joined):
 # reading a curve
 
 
+def test_reference_curves_are_listed_and_read(capsys):
+    assert main(["predict", "--list", "--json"]) == 0
+    out = capsys.readouterr().out
+    found = json.loads(out.splitlines()[-1])["references"]
+    assert len(found) == 6 and "Apache-2.0" in out and "reference:olmo-hellaswag-7b" in out
+    for row in found:
+        curve = Curve.load(f"reference:{row['name']}")
+        assert curve.points == () and curve.statistics.predicted == ()  # no row of the source
+        assert (row["num_points"], curve.num_points, curve.runs) == (20, 20, ("1B-10xC",))
+        assert set(row["mae_points"]) == {"proxy", "tokens (1e9)", "proxy_accuracy", "mean"}
+        assert row["mae_points"]["proxy"] < row["mae_points"]["mean"]
+        fit = curve.fits[0]
+        assert row["signal_to_noise"] == fit.scale.y_sd / fit.residual_sd > 2
+    name, number = f"reference:{found[0]['name']}", found[0]["x_range"][0]
+    assert main(["predict", "--curves", name, "--scores", str(number)]) == 0
+    value = f"{100 * Curve.load(name).predict(number).value:.2f} %"
+    assert value in capsys.readouterr().out
+    with pytest.raises(InputError, match="no reference curve 'olmo-arc'.*name one of olmo-arc-cha"):
+        Curve.load("reference:olmo-arc")
+
+
+@pytest.mark.parametrize("argv", [[], ["--scores", "1"], ["--list", "--scores", "1"]])
+def test_a_list_or_a_reading(argv, capsys):
+    assert main(["predict", *argv]) == 2
+    assert "give both curves and scores, or --list alone" in capsys.readouterr().err
+
+
 def test_transfer_and_other_settings(tmp_path, capsys):
     score = make_score(np.linspace(6, 10, 20))
     curve = fit_curve(

@@ -54,8 +54,8 @@ def with_correlated_noise(
     log_weight, within, between, covariance = [], [], [], []
     for rho in CORRELATIONS:
         spread = sum(_correlated(slope_NP[run], rho) for run in runs)  # X'VX
-        white = [_whiten(stacked[run], rho) for run in runs]
-        ones = [_whiten(np.ones((len(run), 1)), rho)[:, 0] for run in runs]
+        white = [whiten(stacked[run], rho) for run in runs]
+        ones = [whiten(np.ones((len(run), 1)), rho)[:, 0] for run in runs]
         product = sum(w.T @ w for w in white)
         log_det = (num_points - len(runs)) * np.log(1 - rho**2)
         shared_R = np.array([one @ one for one in ones])
@@ -90,7 +90,7 @@ def with_correlated_noise(
     )
 
 
-def _whiten(columns: np.ndarray, rho: float) -> np.ndarray:
+def whiten(columns: np.ndarray, rho: float) -> np.ndarray:
     """Each column `[m, k]` times a root of the inverse of `rho^|i-j|`."""
     white = columns.copy()
     white[1:] = (columns[1:] - rho * columns[:-1]) / np.sqrt(1 - rho**2)

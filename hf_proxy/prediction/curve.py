@@ -12,7 +12,7 @@ from hf_proxy.prediction.averaging import predict
 from hf_proxy.prediction.cross_validation import CrossValidation
 from hf_proxy.prediction.curve_record import CurveRecord
 from hf_proxy.prediction.forms import Fit
-from hf_proxy.records.errors import InputError
+from hf_proxy.records.errors import InputError, did_you_mean
 from hf_proxy.records.record import read_record
 from hf_proxy.records.scores import ProxyScore, Setting
 from hf_proxy.records.storage import write_text
@@ -20,6 +20,13 @@ from hf_proxy.records.storage import write_text
 logger = logging.getLogger(__name__)
 
 Y_UNITS = {"fraction": 1.0, "percent": 100.0}
+_REFERENCE = "reference:"
+_REFERENCE_FOLDER = Path(__file__).parent / "reference"
+
+
+def reference_names() -> tuple[str, ...]:
+    """Curves that the package brings, for `Curve.load("reference:NAME")`."""
+    return tuple(sorted(path.stem for path in _REFERENCE_FOLDER.glob("*.json")))
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,7 @@ class Curve:
             elif self.num_parameters is None and None not in (self.proxy, score.model_id):
                 if self.proxy != score.model_id:
                     reasons.append(f"this proxy is {score.model_id!r}, the curve's {self.proxy!r}")
-            if reasons:
+            if reasons[new_run:]:  # another run is what a curve is for, another proxy is not
                 logger.warning("%s: zero-shot transfer, %s", self.target, "; ".join(reasons))
             x = getattr(score, self.metric)
         else:
@@ -202,9 +209,22 @@ class Curve:
     def load(cls, path: str | Path) -> "Curve":
         """The curve that `save` wrote, equal to the last bit.
 
+        Args:
+            path: a file, or `reference:NAME` for one that the package brings, see
+                `reference_names`.
+
         Raises:
-            InputError: the file is missing or is no curve.
+            InputError: the file is missing or is no curve, or there is no such reference.
         """
+        name = str(path).removeprefix(_REFERENCE)
+        if name != str(path):
+            names = reference_names()
+            if name not in names:
+                raise InputError.at(
+                    f"there is no reference curve {name!r}{did_you_mean(name, names)}",
+                    remedy=f"name one of {', '.join(names)}",
+                )
+            path = _REFERENCE_FOLDER / f"{name}.json"
         remedy = "name a file that `hf-proxy fit` or Curve.save wrote"
         found = read_record(Path(path), CurveRecord, remedy=remedy)
         setting = found.setting

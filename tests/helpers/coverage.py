@@ -36,7 +36,8 @@ def simulate(form, num_points, rho, draws, *, runs=1, run_sd=0.0, outside=False,
     own_x = np.interp(np.linspace(0, 14, num_points), np.arange(15), ARC_X)
     x, groups = np.tile(own_x, runs), np.repeat(np.arange(runs), num_points)
     low_x, high_x = own_x.min(), own_x.max()
-    rng, found = np.random.default_rng(seed), []
+    own_seed = [seed, FORMS.index(form), num_points, round(10 * rho), runs]
+    rng, found = np.random.default_rng(own_seed), []
     for _ in range(draws):
         runs_noise = [
             autocorrelated(rng, num_points, rho) + run_sd * rng.normal() for _ in range(runs)
