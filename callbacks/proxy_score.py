@@ -10,11 +10,12 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from hf_proxy.callbacks.watching import WatchingCallback
-from hf_proxy.models.parallel import is_main, stop_together
+from hf_proxy.models.parallel import from_main, is_main, stop_together
 from hf_proxy.prediction.curve import Curve, Prediction
+from hf_proxy.prediction.forecast import LEAST_FORECAST_POINTS, Forecast, forecast
 from hf_proxy.records.defaults import LAST_TOKENS, TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
-from hf_proxy.records.scores import ProxyScore
+from hf_proxy.records.scores import METRICS, ProxyScore
 from hf_proxy.scoring.scoring import score_traces, setting_of
 from hf_proxy.scoring.statistics import check_statistics, is_lower_better, statistics_parts
 from hf_proxy.scoring.summary import DIVISORS
@@ -35,7 +36,9 @@ class ProxyScoreCallback(WatchingCallback):
             dict of those; the key is then the name.
         processing_class: the model's tokenizer; taken from the trainer where it has one.
         curves: `Curve`s or files of them: accuracy, `_low` and `_high` of each one's target beside
-            the score. Each needs a setting, and to be of one of the trace sets.
+            the score, for a run that is not the curve's; from the sixth score on also what it will
+            be at the last step, `eval_<name>_<target>_final`. Each needs a setting, and to be of
+            one of the trace sets.
         name: `eval_<name>_nll` and so on.
         strategy: `"evaluate"` (with each evaluation), `"steps"` (every `steps` steps), `"save"`
             (with each checkpoint); None: with each evaluation if the trainer evaluates, else with
@@ -145,14 +148,42 @@ class ProxyScoreCallback(WatchingCallback):
                 step=state.global_step,
             )
             curves = self._match_curves()[name]
-            predictions = {str(curve.target): curve.predict(score) for curve in curves}
+            run = self._open_log(args).run_id
+            predictions = {str(curve.target): curve.predict(score, run=run) for curve in curves}
+            forecasts = self._forecasts(name, score, curves, args, state) if curves else {}
             seconds = time.perf_counter() - start
-            row |= _keys(name, score, predictions)
+            row |= _keys(name, score, predictions, forecasts)
             row |= {f"eval_{name}_{s}": score.statistics[s] for s in self.statistics}
             line = self._line(name, score, predictions, args, state, seconds)
+            line["forecasts"] = {target: asdict(found) for target, found in forecasts.items()}
             with stop_together(processes):
                 self._write(args, line)
         return row
+
+    def _forecasts(self, name, score: ProxyScore, curves, args, state) -> dict[str, Forecast]:
+        """Each target's accuracy at the last step, where the run has been scored often enough."""
+        log = self._open_log(args)
+
+        def earlier() -> list[tuple[int, dict[str, float | None]]]:
+            return [
+                (line.record.step, {metric: line.content.get(metric) for metric in METRICS})
+                for line in log.lines()
+                if line.record.name == name and 0 < line.record.step < state.global_step
+            ]
+
+        before = from_main(PartialState(), earlier)
+        found = {}
+        for curve in curves:
+            points = {step: own[curve.metric] for step, own in before}
+            points[state.global_step] = getattr(score, curve.metric)
+            points = {step: x for step, x in sorted(points.items()) if step and x is not None}
+            enough = len(points) >= LEAST_FORECAST_POINTS and len(set(points.values())) > 1
+            if enough and state.global_step <= state.max_steps:
+                t, x = list(points), list(points.values())
+                found[str(curve.target)] = forecast(
+                    t, x, state.max_steps, curve=curve, run=log.run_id
+                )
+        return found
 
     def _line(self, name, score: ProxyScore, predictions, args, state, seconds) -> dict[str, Any]:
         precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "no"
@@ -220,7 +251,12 @@ def _is_aligned(traces: Any) -> bool:
     return isinstance(traces, Dataset) and "setting_parts" in traces.column_names
 
 
-def _keys(name: str, score: ProxyScore, predictions: Mapping[str, Prediction]) -> dict[str, float]:
+def _keys(
+    name: str,
+    score: ProxyScore,
+    predictions: Mapping[str, Prediction],
+    forecasts: Mapping[str, Forecast],
+) -> dict[str, float]:
     """The logged numbers: Python floats, because a tensor would kill the next checkpoint."""
     row = {
         f"eval_{name}_nll": score.value,
@@ -232,4 +268,8 @@ def _keys(name: str, score: ProxyScore, predictions: Mapping[str, Prediction]) -
     for target, found in predictions.items():
         key = f"eval_{name}_{target}_accuracy"
         row |= {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
+    for target, forecast_of in forecasts.items():
+        key, final = f"eval_{name}_{target}_final", forecast_of.accuracy
+        assert final is not None
+        row |= {key: final.value, f"{key}_low": final.low, f"{key}_high": final.high}
     return {key: float(value) for key, value in row.items() if value is not None}

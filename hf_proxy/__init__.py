@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for type checkers; a running program loads a name when it i
         kendall_tau,
     )
     from hf_proxy.prediction.fitting import fit_curve
+    from hf_proxy.prediction.forecast import Forecast, ForecastComparison, forecast
     from hf_proxy.prediction.ladder import Ladder, fit_ladder
     from hf_proxy.prediction.noise import signal_to_noise
     from hf_proxy.prediction.ranking import Ranking, rank
@@ -41,6 +42,8 @@ _MODULE_OF = {
     "CrossValidation": "prediction.cross_validation",
     "Curve": "prediction.curve",
     "DecisionAccuracy": "prediction.decisions",
+    "Forecast": "prediction.forecast",
+    "ForecastComparison": "prediction.forecast",
     "Foretold": "mining.verdicts",
     "InputError": "records.errors",
     "Ladder": "prediction.ladder",
@@ -60,6 +63,7 @@ _MODULE_OF = {
     "decision_accuracy": "prediction.decisions",
     "fit_curve": "prediction.fitting",
     "fit_ladder": "prediction.ladder",
+    "forecast": "prediction.forecast",
     "foretell_gain": "mining.foretelling",
     "kendall_tau": "prediction.decisions",
     "load_metric": "metrics",
@@ -79,6 +83,8 @@ __all__ = [
     "CrossValidation",
     "Curve",
     "DecisionAccuracy",
+    "Forecast",
+    "ForecastComparison",
     "Foretold",
     "InputError",
     "Ladder",
@@ -98,6 +104,7 @@ __all__ = [
     "decision_accuracy",
     "fit_curve",
     "fit_ladder",
+    "forecast",
     "foretell_gain",
     "kendall_tau",
     "load_metric",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hf_proxy.intervals import LEVEL
 from hf_proxy.recipes.library.running import RecipeConfig, run
 from hf_proxy.recipes.library.screen import print_table
+from hf_proxy.records.errors import InputError
 
 if TYPE_CHECKING:
     from hf_proxy.prediction.curve import Prediction
@@ -20,9 +22,17 @@ if TYPE_CHECKING:
 class PredictConfig(RecipeConfig):
     """`hf-proxy predict`."""
 
-    curves: list[str] = field(metadata={"help": "Files that `hf-proxy fit` wrote."})
-    scores: list[str] = field(
-        metadata={"help": "scores.jsonl or predictions.jsonl files, or bare numbers."}
+    curves: builtins.list[str] = field(
+        default_factory=builtins.list,
+        metadata={"help": "Files that `hf-proxy fit` wrote, or reference:NAME as --list shows."},
+    )
+    scores: builtins.list[str] = field(
+        default_factory=builtins.list,
+        metadata={"help": "scores.jsonl or predictions.jsonl files, or bare numbers."},
+    )
+    list: bool = field(
+        default=False,
+        metadata={"help": "Show the reference curves that the package brings, and nothing else."},
     )
     trace_set: str | None = field(
         default=None,
@@ -40,18 +50,30 @@ class PredictConfig(RecipeConfig):
         },
     )
 
+    def __post_init__(self) -> None:
+        for name in ("curves", "scores"):
+            given = bool(getattr(self, name))
+            if given == self.list:
+                raise InputError.at(
+                    "there are none" if not given else "--list reads none",
+                    remedy="give both curves and scores, or --list alone",
+                    field=name,
+                )
+
 
 def predict(config: PredictConfig) -> dict[str, Any]:
     """Read curves at scores: the large model's accuracy, with its interval.
 
-    Reads:   curves that `hf-proxy fit` wrote, and scores: numbers, scores.jsonl of `hf-proxy
-             score`, or predictions.jsonl of a training run.
+    Reads:   curves that `hf-proxy fit` wrote, or that the package brings (--list shows them),
+             and scores: numbers, scores.jsonl of `hf-proxy score`, or predictions.jsonl of a run.
     Writes:  to the screen only.
     Example: hf-proxy predict --curves outputs/curves/arc_challenge.json --scores 0.80
     """
     from hf_proxy.prediction.curve import Curve
     from hf_proxy.recipes.library.scores import read_scores
 
+    if config.list:
+        return {"references": _references()}
     curves = [Curve.load(path) for path in config.curves]
     scores: list[tuple[str, ProxyScore | float, str | None]] = []
     for text in config.scores:
@@ -87,6 +109,45 @@ def predict(config: PredictConfig) -> dict[str, Any]:
         for warning in curve.warnings:
             print(f"note: {curve.target}: {warning}")
     return {"predictions": lines}
+
+
+def _references() -> builtins.list[dict[str, Any]]:
+    """The table of reference curves, errors in points of a percent."""
+    from hf_proxy.prediction.curve import Curve, reference_names
+
+    found: builtins.list[dict[str, Any]] = []
+    for name in reference_names():
+        curve = Curve.load(f"reference:{name}")
+        fit, held_out = curve.fits[0], curve.statistics
+        assert held_out is not None
+        errors = {"proxy": held_out, **held_out.controls}
+        found.append(
+            {
+                "name": name,
+                "proxy": curve.proxy,
+                "target": curve.target,
+                "metric": curve.metric,
+                "x_range": curve.x_range,
+                "num_points": curve.num_points,
+                "signal_to_noise": fit.scale.y_sd / fit.residual_sd,
+                "mae_points": {key: 100 * cv.test_mae for key, cv in errors.items()},
+                "coverage": held_out.coverage,
+            }
+        )
+    controls = builtins.list(found[0]["mae_points"])
+    rows = [
+        [f"reference:{row['name']}", row["metric"], str(row["num_points"])]
+        + ["{:.3f} .. {:.3f}".format(*row["x_range"])]
+        + [f"{row['signal_to_noise']:.1f}", *(f"{v:.2f}" for v in row["mae_points"].values())]
+        for row in found
+    ]
+    print_table(
+        ("curve", "from", "points", "range", "signal to noise", *(f"error: {c}" for c in controls)),
+        rows,
+        words=("curve", "from"),
+    )
+    print("errors held out, in points; fitted to OLMo-ladder (Ai2, Apache-2.0), run 1B-10xC")
+    return found
 
 
 def _remarks(found: Prediction) -> str:

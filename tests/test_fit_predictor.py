@@ -282,6 +282,33 @@ def test_joins_that_fail_are_named(joined):
 # reading a curve
 
 
+def test_reference_curves_are_listed_and_read(capsys):
+    assert main(["predict", "--list", "--json"]) == 0
+    out = capsys.readouterr().out
+    found = json.loads(out.splitlines()[-1])["references"]
+    assert len(found) == 6 and "Apache-2.0" in out and "reference:olmo-hellaswag-7b" in out
+    for row in found:
+        curve = Curve.load(f"reference:{row['name']}")
+        assert curve.points == () and curve.statistics.predicted == ()  # no row of the source
+        assert (row["num_points"], curve.num_points, curve.runs) == (20, 20, ("1B-10xC",))
+        assert set(row["mae_points"]) == {"proxy", "tokens (1e9)", "proxy_accuracy", "mean"}
+        assert row["mae_points"]["proxy"] < row["mae_points"]["mean"]
+        fit = curve.fits[0]
+        assert row["signal_to_noise"] == fit.scale.y_sd / fit.residual_sd > 2
+    name, number = f"reference:{found[0]['name']}", found[0]["x_range"][0]
+    assert main(["predict", "--curves", name, "--scores", str(number)]) == 0
+    value = f"{100 * Curve.load(name).predict(number).value:.2f} %"
+    assert value in capsys.readouterr().out
+    with pytest.raises(InputError, match="no reference curve 'olmo-arc'.*name one of olmo-arc-cha"):
+        Curve.load("reference:olmo-arc")
+
+
+@pytest.mark.parametrize("argv", [[], ["--scores", "1"], ["--list", "--scores", "1"]])
+def test_a_list_or_a_reading(argv, capsys):
+    assert main(["predict", *argv]) == 2
+    assert "give both curves and scores, or --list alone" in capsys.readouterr().err
+
+
 def test_transfer_and_other_settings(tmp_path, capsys):
     score = make_score(np.linspace(6, 10, 20))
     curve = fit_curve(
@@ -409,9 +436,9 @@ def test_a_result_is_one_point_however_many_lines_are_near(joined, capsys):
 def test_checkpoints_are_no_seeds(tmp_path, capsys):
     path, other = tmp_path / "lr=1" / "a.jsonl", tmp_path / "b.jsonl"
     path.parent.mkdir()
-    scores = [make_score([value, value + 1], step=step) for step, value in ((1, 9), (2, 5))]
+    scores = [make_score([value, value + 1, value + 2], step=step) for step, value in ((1, 9), (2, 5))]
     path.write_text("".join(score.to_json() + "\n" for score in scores))
-    other.write_text(make_score([7, 8], step=2, model_id="b").to_json() + "\n")
+    other.write_text(make_score([7, 8, 9], step=2, model_id="b").to_json() + "\n")
     # the whole text is taken as a path where there is such a file
     assert main(["rank", "--scores", str(other), f"A={other}"]) == 2
     capsys.readouterr()
@@ -562,9 +589,12 @@ def test_a_table_of_pandas_is_points(caplog):
 def test_a_curves_warnings_go_with_it(tmp_path, capsys, caplog):
     """Accuracy that falls with a better score, few points: said at the fit and at each reading."""
     upside = fit_curve(ARC_X, ARC_Y[::-1] / 100, target="up")
-    assert upside.warnings[0].startswith("accuracy grows as the score gets worse (")
-    assert upside.warnings[0] in caplog.text
-    assert fit_curve(ARC_X, ARC_Y / 100).warnings == ()
+    assert upside.warnings[-1].startswith("accuracy grows as the score gets worse (")
+    assert upside.warnings[-1] in caplog.text
+    (one_run,) = fit_curve(ARC_X, ARC_Y / 100).warnings
+    assert one_run.startswith("points of one run say nothing of how runs differ")
+    two = fit_curve(ARC_X, ARC_Y / 100, groups=["a", "b"] * (len(ARC_X) // 2) + ["a"])
+    assert two.warnings == ()
     few = fit_curve(ARC_X[::2], ARC_Y[::2] / 100, target="few")
     assert few.warnings[0].startswith("with 8 points the interval rests on the form")
     paths = []

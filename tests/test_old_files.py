@@ -27,6 +27,11 @@ def test_traces_of_every_kind_are_the_same_rows():
 def test_a_curve_a_run_and_a_set_say_what_they_said():
     curve = Curve.load(OLD_FILES / "curve.json")
     written = json.loads((OLD_FILES / "curve.json").read_text())
+    for run in (None, "another"):  # what it said when it was written, of any run
+        found = curve.predict(0.2703974334116586, run=run)
+        assert [found.value, found.low, found.high] == pytest.approx(
+            [0.10442051355013315, 0.01149294664186637, 0.19734808045839994], rel=1e-12
+        )
     assert list(curve.fits[0].parameters) == written["fits"][0]["parameters"]
     assert (
         curve.statistics.controls["mean"].test_mae

@@ -19,7 +19,7 @@ from transformers import (
 )
 from trl import SFTConfig, SFTTrainer
 
-from hf_proxy import InputError, align_traces, compare, score_traces
+from hf_proxy import InputError, align_traces, compare, forecast, score_traces
 from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.recipes.library.score_tables import print_steps
 from hf_proxy.recipes.library.scores import read_scores
@@ -255,11 +255,33 @@ def test_curves_stand_in_the_same_row(tmp_path, tokenizer):
     rows = [row for row in trainer.state.log_history if "eval_loss" in row]
     assert rows
     for row in rows:
-        expected = curve.predict(row["eval_rbridge_nll"])
+        expected = curve.predict(row["eval_rbridge_nll"], run="another than the curve's")
         for end, value in (("", expected.value), ("_low", expected.low), ("_high", expected.high)):
             assert row[f"eval_rbridge_13b_gsm8k_accuracy{end}"] == value
     line = lines_of(tmp_path)[-1]
-    assert line["predictions"]["13b_gsm8k"] == asdict(curve.predict(line["value"]))
+    assert line["predictions"]["13b_gsm8k"] == asdict(
+        curve.predict(line["value"], run=line["run_id"])
+    )
+    assert line["forecasts"] == {} and not any("final" in key for row in rows for key in row)
+
+
+def test_the_end_of_the_run_is_foretold_from_the_sixth_score_on(tmp_path, tokenizer):
+    curve = curve_for(make_traces(3), tokenizer)
+    callback = ProxyScoreCallback(make_traces(3), curves=[curve], strategy="steps", steps=1)
+    trainer = plain_trainer(tmp_path, tokenizer, callbacks=[callback], max_steps=7)
+    callback.attach(trainer)
+    trainer.train()
+    lines = lines_of(tmp_path)
+    assert [len(line["forecasts"]) for line in lines] == [0] * 5 + [1, 1]
+    steps, values = range(1, 7), [line["value"] for line in lines[:6]]
+    expected = forecast(steps, values, 7, curve=curve, run=lines[0]["run_id"])
+    assert lines[5]["forecasts"]["13b_gsm8k"] == json.loads(json.dumps(asdict(expected)))
+    key = "eval_rbridge_13b_gsm8k_final"
+    rows = [row for row in trainer.state.log_history if key in row]
+    assert [row["step"] for row in rows] == [6, 7]
+    found = [rows[0][key + end] for end in ("", "_low", "_high")]
+    accuracy = expected.accuracy
+    assert found == [accuracy.value, accuracy.low, accuracy.high]
 
 
 def test_each_trace_set_has_its_own_curves(tmp_path, tokenizer):

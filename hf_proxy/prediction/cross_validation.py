@@ -16,7 +16,7 @@ from scipy import optimize, stats
 from sklearn.model_selection import GroupKFold, KFold, TimeSeriesSplit
 
 from hf_proxy.intervals import LEVEL, NUM_RESAMPLES
-from hf_proxy.prediction.forms import fit_forms, predict
+from hf_proxy.prediction.averaging import fit_forms, predict
 from hf_proxy.prediction.points import LEAST_POINTS, Points, check_forms, check_points
 from hf_proxy.records.defaults import FORMS
 from hf_proxy.records.errors import InputError
@@ -202,7 +202,7 @@ def _validate(
         else:
             usable = () if protocol == "mean" else forms
             name, r2, value, low, high, why = _sound_fold(
-                x[train], y[train], x[test], usable, bounds
+                x[train], y[train], x[test], usable, bounds, arrays.groups[train], num_runs > 1
             )
             inside += list((low <= y[test]) & (y[test] <= high))
         for reason in why:
@@ -232,15 +232,15 @@ def _validate(
     )
 
 
-def _sound_fold(x, y, x_test, forms, bounds):
+def _sound_fold(x, y, x_test, forms, bounds, groups, new_run):
     """Form by AICc; one that explodes at a held-out point is passed over, and said."""
-    fits, left_out = fit_forms(forms, x, y, bounds)
+    fits, left_out = fit_forms(forms, x, y, bounds, groups)
     low, high = y.min() - np.ptp(y), y.max() + np.ptp(y)
     said = [f"{form} left out: {reason}" for form, reason in left_out.items()]
     for number, fit in enumerate(fits):
         value = fit.unbounded(x_test)
         if np.isfinite(value).all() and low <= value.min() and value.max() <= high:
-            value, least, most, _ = predict(fits[number:], x_test, LEVEL)
+            value, least, most, _ = predict(fits[number:], x_test, LEVEL, new_run=new_run)
             return fit.form, fit.r2, value, least, most, said
         said.append(f"{fit.form} explodes at a held-out point, the next by AICc is taken")
     if forms:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from hf_proxy.intervals import LEVEL
+from hf_proxy.prediction.averaging import predict
+from hf_proxy.prediction.correlation import ASSUMED_RATIO
 from hf_proxy.prediction.cross_validation import CrossValidation
 from hf_proxy.prediction.curve_record import CurveRecord
-from hf_proxy.prediction.forms import Fit, predict
+from hf_proxy.prediction.forms import Fit
 from hf_proxy.prediction.points import FEW_POINTS
-from hf_proxy.records.errors import InputError
+from hf_proxy.records.errors import InputError, did_you_mean
 from hf_proxy.records.record import read_record
 from hf_proxy.records.scores import ProxyScore, Setting
 from hf_proxy.records.storage import write_text
@@ -21,6 +23,13 @@ from hf_proxy.records.storage import write_text
 logger = logging.getLogger(__name__)
 
 Y_UNITS = {"fraction": 1.0, "percent": 100.0}
+_REFERENCE = "reference:"
+_REFERENCE_FOLDER = Path(__file__).parent / "reference"
+
+
+def reference_names() -> tuple[str, ...]:
+    """Curves that the package brings, for `Curve.load("reference:NAME")`."""
+    return tuple(sorted(path.stem for path in _REFERENCE_FOLDER.glob("*.json")))
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,9 @@ class Prediction:
 
     Attributes:
         value: the curve at the score.
-        low, high: central interval for one new observation, of nominal coverage `level`.
+        low, high: central interval for one new observation, of nominal coverage `level`: of a new
+            run where the curve has several or the score's is named and is not its own, else of
+            another checkpoint of the curve's one run.
         extrapolated: the score lies outside the fitted range; the interval is then the envelope
             over all forms that the points do not tell apart, without a promise.
         clipped: the value was cut to [chance, 1], or the interval to [0, 1]; one that lies outside
@@ -111,6 +122,12 @@ class Curve:
                 f"with {self.num_points} points the interval rests on the form; about {FEW_POINTS} "
                 "make a prediction"
             )
+        if len(self.runs) < 2:
+            found.append(
+                "points of one run say nothing of how runs differ; the interval is that of other "
+                "checkpoints of this one, and where another run is named it assumes that runs "
+                f"deviate by {ASSUMED_RATIO:g} times the noise within one"
+            )
         best, worst = predict(self.fits, np.array(self.x_range), LEVEL)[0]
         if worst > best:
             ends = [
@@ -131,7 +148,9 @@ class Curve:
         Args:
             score: of the curve's setting; or the bare number, in the metric's unit.
             level: nominal coverage of the interval.
-            run: name of the run it came from; one that is not the curve's is a transfer.
+            run: name of the run it came from; one that is not the curve's is a transfer. A curve
+                of one run does not know how runs differ; `ASSUMED_RATIO` times the noise within
+                one is then assumed of their deviation.
 
         Raises:
             InputError: the score is of another setting (the parts are named), or the curve has none
@@ -140,7 +159,8 @@ class Curve:
         if not 0 < level < 1:
             raise InputError(f"level is a share between 0 and 1, not {level}")
         reasons = []
-        if run is not None and run not in self.runs:
+        new_run = run is not None and run not in self.runs
+        if new_run:
             reasons.append(
                 f"run {run!r} is not among the curve's, {', '.join(self.runs) or 'none'}"
             )
@@ -163,7 +183,7 @@ class Curve:
             raise InputError.at(
                 f"the score is {x}", remedy="score the model again", field=self.metric
             )
-        arrays = predict(self.fits, np.array([x]), level)
+        arrays = predict(self.fits, np.array([x]), level, new_run=new_run)
         value, low, high = (float(array[0]) for array in arrays[:3])
         if not np.isfinite([value, low, high]).all():
             raise InputError.at(
@@ -171,7 +191,8 @@ class Curve:
                 remedy="fit it to points that reach there, or leave that form out",
                 field=self.metric,
             )
-        free = predict([replace(fit, bounds=None) for fit in self.fits], np.array([x]), level)
+        unbounded = [replace(fit, bounds=None) for fit in self.fits]
+        free = predict(unbounded, np.array([x]), level, new_run=new_run)
         return Prediction(
             value=value,
             low=low,
@@ -223,9 +244,22 @@ class Curve:
     def load(cls, path: str | Path) -> "Curve":
         """The curve that `save` wrote, equal to the last bit.
 
+        Args:
+            path: a file, or `reference:NAME` for one that the package brings, see
+                `reference_names`.
+
         Raises:
-            InputError: the file is missing or is no curve.
+            InputError: the file is missing or is no curve, or there is no such reference.
         """
+        name = str(path).removeprefix(_REFERENCE)
+        if name != str(path):
+            names = reference_names()
+            if name not in names:
+                raise InputError.at(
+                    f"there is no reference curve {name!r}{did_you_mean(name, names)}",
+                    remedy=f"name one of {', '.join(names)}",
+                )
+            path = _REFERENCE_FOLDER / f"{name}.json"
         remedy = "name a file that `hf-proxy fit` or Curve.save wrote"
         found = read_record(Path(path), CurveRecord, remedy=remedy)
         setting = found.setting

@@ -35,6 +35,8 @@ class FitRecord(Record):
     degrees_of_freedom: Annotated[Count, Field(ge=1)]
     aicc: Number
     r2: Number
+    run_sd: Annotated[Number, Field(ge=0)] = 0.0  # files of before know no other run
+    run_freedom: Count = 0
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
@@ -57,6 +59,8 @@ class FitRecord(Record):
             self.degrees_of_freedom,
             self.aicc,
             self.r2,
+            run_sd=self.run_sd,
+            run_freedom=self.run_freedom,
         )
 
 

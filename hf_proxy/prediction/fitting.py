@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from hf_proxy.prediction.averaging import fit_forms
 from hf_proxy.prediction.cross_validation import cross_validate
 from hf_proxy.prediction.curve import Y_UNITS, Curve
-from hf_proxy.prediction.forms import fit_forms
 from hf_proxy.prediction.frames import columns_of, is_frame
 from hf_proxy.prediction.points import LEAST_POINTS, check_forms, check_points
 from hf_proxy.records.defaults import FORMS
@@ -35,6 +35,9 @@ def fit_curve(
 ) -> Curve:
     """Fit the curve from a proxy metric to the target's accuracy; the form is chosen by AICc.
 
+    Intervals allow for noise that lasts from one checkpoint into the next, see
+    `with_correlated_noise`; for that, points stand in the order of training.
+
     Args:
         x: [n], the proxy metric at each checkpoint, in the order of training. Or a pandas
             `DataFrame` of all the points, see `columns_of`; it holds y, groups and controls then.
@@ -46,7 +49,8 @@ def fit_curve(
         y_unit: `"fraction"` or `"percent"`.
         chance: accuracy of guessing, a fraction, as 0.25 for four choices. The fitted mean lies in
             [chance, 1] in every form; observations below are kept as they are.
-        groups: [n], the run of each point; None: one run.
+        groups: [n], the run of each point; None: one run. With several, intervals are those of a
+            new run.
         controls: name to [n], what the proxy has to beat, as tokens seen; see `cross_validate`.
 
     Raises:
@@ -70,7 +74,7 @@ def fit_curve(
     arrays = check_points(x, y, controls, groups)
     _check_unit(arrays.y, y_unit)
     unit = Y_UNITS[y_unit]
-    fits, left_out = fit_forms(forms, arrays.x, arrays.y / unit, (chance, 1.0))
+    fits, left_out = fit_forms(forms, arrays.x, arrays.y / unit, (chance, 1.0), arrays.groups)
     if not fits:
         raise InputError.at(
             f"no form fits these points: {left_out}", remedy="give more points or other forms"

@@ -7,11 +7,10 @@ sigmoid do, the others stop there. Single observations may lie outside.
 """
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg, optimize, stats
+from scipy import linalg, optimize
 
 NUM_PARAMETERS = {
     "linear": 2,
@@ -20,12 +19,11 @@ NUM_PARAMETERS = {
     "logarithmic": 2,
     "sigmoid": 4,
 }
-MOST_ALIKE_AICC = 4.0  # forms this close to the best are not told apart by the data
 _RATES = np.array([-4.0, -2.5, -1.5, -1.0, -0.6, -0.3, 0.3, 0.6, 1.0, 1.5, 2.5, 4.0])
 _SLOPES, _MIDDLES = (g.ravel() for g in np.meshgrid([0.7, 1.5, 3.0, 6.0], np.linspace(-2, 2, 9)))
 _MOST_AMPLITUDE = 50.0  # standard deviations of y; beyond, a form is a limit of a simpler one
-_MOST_RATE = 20.0  # per standard deviation of x; beyond, a form is a step between two points
-_AT_A_LIMIT = "the fit ran to a limit of the form, where a simpler one is the same"
+MOST_RATE = 20.0  # per standard deviation of x; beyond, a form is a step between two points
+AT_A_LIMIT = "the fit ran to a limit of the form, where a simpler one is the same"
 
 
 @dataclass(frozen=True)
@@ -56,11 +54,14 @@ class Fit:
         parameters: p of them, of the standardised variables (raw x under the logarithm).
         covariance: `[p, p]`, of the parameters.
         scale: what x and y were standardised by.
-        residual_sd: sqrt(SSE / (n - p)), in y's unit.
+        residual_sd: of one observation about the curve of its run, in y's unit; sqrt(SSE / (n - p))
+            where noise is independent.
         degrees_of_freedom: n - p.
         aicc: n ln(SSE / n) + 2 k + 2 k (k + 1) / (n - k - 1), with k = p + 1.
         r2: 1 - SSE / SST over the points of the fit.
         bounds: the least and the most that its value can be, in y's unit; None: any.
+        run_sd: of a whole run about the curve, in y's unit; see `with_correlated_noise`.
+        run_freedom: runs it was found from, less one; 0 where it is assumed.
     """
 
     form: str
@@ -72,6 +73,8 @@ class Fit:
     aicc: float
     r2: float
     bounds: tuple[float, float] | None = None
+    run_sd: float = 0.0
+    run_freedom: int = 0
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """y at each x, in y's unit."""
@@ -83,9 +86,13 @@ class Fit:
         value = _value(self.form, _argument(self.form, x, self.scale), self.parameters)
         return self.scale.y_mean + self.scale.y_sd * value
 
+    def slopes(self, x: np.ndarray) -> np.ndarray:
+        """Derivative of the standardised value by each parameter at each x, `[N, p]`."""
+        return _slopes(self.form, _argument(self.form, x, self.scale), self.parameters)
+
     def standard_error(self, x: np.ndarray) -> np.ndarray:
         """Of the curve at each x, by the delta method, in y's unit."""
-        slope_NP = _slopes(self.form, _argument(self.form, x, self.scale), self.parameters)
+        slope_NP = self.slopes(x)
         variance = np.einsum("np,pq,nq->n", slope_NP, np.array(self.covariance), slope_NP)
         return self.scale.y_sd * np.sqrt(np.maximum(variance, 0))
 
@@ -93,7 +100,7 @@ class Fit:
 def fit_form(
     form: str, x: np.ndarray, y: np.ndarray, bounds: tuple[float, float] | None = None
 ) -> Fit:
-    """Least squares of one form, from the best of a grid of starts.
+    """Least squares of one form, from the best of a grid of starts; errors as of independent noise.
 
     Args:
         bounds: of the fitted mean, in y's unit. A sigmoid that would leave them, or run to a limit
@@ -147,82 +154,6 @@ def fit_form(
         r2=1 - sse / num_points,  # v has variance 1
         bounds=bounds,
     )
-
-
-def fit_forms(
-    forms: Sequence[str],
-    x: np.ndarray,
-    y: np.ndarray,
-    bounds: tuple[float, float] | None = None,
-) -> tuple[list[Fit], dict[str, str]]:
-    """All forms that these points give, by AICc, and the reason for each that is left out."""
-    fits, left_out = [], {}
-    for form in forms:
-        try:
-            fits.append(fit_form(form, x, y, bounds))
-        except ValueError as reason:
-            left_out[form] = str(reason)
-    steps = [fit for fit in fits if fit.form == "sigmoid" and fit.parameters[1] >= _MOST_RATE]
-    if steps and len(fits) > 1:  # nothing to choose where a simpler form does
-        fits.remove(steps[0])
-        left_out["sigmoid"] = _AT_A_LIMIT
-    return sorted(fits, key=lambda fit: fit.aicc), left_out
-
-
-def predict(
-    fits: Sequence[Fit], x: np.ndarray, level: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The best form's value at each x, with an interval for a new observation there.
-
-    Inside the fitted range the width is Student's, with residual variance and standard error
-    averaged over the forms by their Akaike weights, each form's distance from the best one added to
-    its own error (Buckland, Burnham and Augustin 1997): having chosen the form from the same points
-    costs coverage, and this gives it back. Outside, the interval is the envelope of those of all
-    forms within `MOST_ALIKE_AICC` of the best.
-
-    Args:
-        fits: as `fit_forms` gives them.
-        x: [N].
-        level: nominal coverage, as 0.90.
-
-    Returns:
-        value, low, high, in y's unit, and extrapolated, each [N]; not finite where the best form
-        has no value. With bounds the interval lies between 0 and the upper one and holds the value;
-        one that would lie outside as a whole says nothing, and is all between.
-    """
-    best = fits[0]
-    with np.errstate(all="ignore"):
-        value_FN = np.array([fit.unbounded(x) for fit in fits])
-        error_FN = np.array([fit.standard_error(x) for fit in fits])
-    sd_F = np.array([fit.residual_sd for fit in fits])
-    freedom_F = np.array([fit.degrees_of_freedom for fit in fits])
-    distance_F = np.array([fit.aicc - best.aicc for fit in fits])
-    # a form without a value somewhere (the logarithm at and below 0) has no say there
-    has_FN = np.isfinite(value_FN) & np.isfinite(error_FN)
-    value_FN, error_FN = np.where(has_FN, value_FN, value_FN[0]), np.where(has_FN, error_FN, 0.0)
-    weight_FN = np.exp(-distance_F / 2)[:, None] * has_FN
-    weight_FN /= np.maximum(weight_FN.sum(axis=0), np.finfo(float).tiny)
-
-    error_N = (weight_FN * np.hypot(error_FN, value_FN - value_FN[0])).sum(axis=0)
-    width_N = np.hypot(np.sqrt(sd_F**2 @ weight_FN), error_N)
-    width_N = width_N * stats.t.ppf((1 + level) / 2, np.maximum(freedom_F @ weight_FN, 1))
-    low_N, high_N = value_FN[0] - width_N, value_FN[0] + width_N
-
-    extrapolated_N = (x < best.scale.x_min) | (x > best.scale.x_max)
-    alike_FN = (distance_F <= MOST_ALIKE_AICC)[:, None] & has_FN
-    width_FN = np.hypot(sd_F[:, None], error_FN)
-    width_FN *= stats.t.ppf((1 + level) / 2, freedom_F)[:, None]
-    lowest_N = np.where(alike_FN, value_FN - width_FN, np.inf).min(axis=0)
-    highest_N = np.where(alike_FN, value_FN + width_FN, -np.inf).max(axis=0)
-    low_N = np.where(extrapolated_N, lowest_N, low_N)
-    high_N = np.where(extrapolated_N, highest_N, high_N)
-    if best.bounds is None:
-        return value_FN[0], low_N, high_N, extrapolated_N
-    value_N, most = np.clip(value_FN[0], *best.bounds), best.bounds[1]
-    nothing_N = (high_N < 0) | (low_N > most)
-    low_N = np.where(nothing_N, 0.0, np.clip(np.minimum(low_N, value_N), 0.0, most))
-    high_N = np.where(nothing_N, most, np.clip(np.maximum(high_N, value_N), 0.0, most))
-    return value_N, low_N, high_N, extrapolated_N
 
 
 def _argument(form: str, x: np.ndarray, scale: Scale) -> np.ndarray:
@@ -312,7 +243,7 @@ def _sigmoid_within(
     # as asymptotes left and right, rate and middle, of which each has limits of its own
     of_ends = np.array([[-1.0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0]])
     low = np.array([limits[0], limits[0], 0.0, u.min() - 2])
-    high = np.array([limits[1], limits[1], _MOST_RATE, u.max() + 2])
+    high = np.array([limits[1], limits[1], MOST_RATE, u.max() + 2])
     best = None
     rising = np.corrcoef(u, v)[0, 1] > 0
     near = np.array([v.min(), v.max()])[:: 1 if rising else -1]
@@ -340,7 +271,7 @@ def _check_identified(form: str, u: np.ndarray, parameters: np.ndarray) -> None:
         raise ValueError("the fit is not finite")
     if form not in ("exponential", "sigmoid"):
         return
-    if abs(parameters[0]) > _MOST_AMPLITUDE or abs(parameters[1]) > _MOST_RATE:
-        raise ValueError(_AT_A_LIMIT)
+    if abs(parameters[0]) > _MOST_AMPLITUDE or abs(parameters[1]) > MOST_RATE:
+        raise ValueError(AT_A_LIMIT)
     if form == "sigmoid" and not u.min() - 2 < parameters[2] < u.max() + 2:
         raise ValueError("the middle of the fitted sigmoid lies far beyond the points")

@@ -1,74 +1,102 @@
 """How often the intervals of a curve hold what they should, by simulation.
 
-Truth is each form fitted to the published ARC-C points; every draw makes 15 new accuracies with
-noise of one point, chooses the form anew and asks for one new observation: inside the points, up to
-a quarter of their range beyond them, and inside under autocorrelated noise.
+Truth is each form fitted to the published ARC-C points; every draw makes new accuracies with noise
+of one point, chooses the form anew and asks for one new observation. Neighbours in a run resemble
+each other (AR(1)); beside it stand fits that are told the correlation.
 
-    python tests/benchmarks/coverage.py --draws 2000
+    python tests/benchmarks/coverage.py --draws 2000 --processes 2
 """
 
 import argparse
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from helpers.published import ARC_X, ARC_Y
+from helpers.coverage import simulate
 from results import add, begin, table  # beside this one
 
-from hf_proxy.prediction.forms import fit_form, fit_forms, predict
+from hf_proxy.prediction import correlation
 from hf_proxy.records.defaults import FORMS
 
-
-def noise(rng, correlation):
-    """15 points of standard deviation 1, neighbours correlated, and one on its own."""
-    values = rng.normal(size=16)
-    for i in range(1, 15):
-        values[i] = correlation * values[i - 1] + np.sqrt(1 - correlation**2) * values[i]
-    return values
+CORRELATIONS, SIZES = (0.0, 0.3, 0.5, 0.7), (10, 20, 30)
+RUNS, RUN_SDS = (2, 3, 5), (0.0, 1.0, 2.0)
 
 
-def coverage(form, draws, *, outside=False, correlation=0.0, seed=11):
-    truth = fit_form(form, ARC_X, ARC_Y)
-    rng = np.random.default_rng(seed)
-    span, hits, widths = np.ptp(ARC_X), 0, []
-    for _ in range(draws):
-        shift = rng.uniform(0, 0.25) * span
-        at = np.array([rng.uniform(ARC_X.min(), ARC_X.max())])
-        if outside:
-            at = np.array([rng.choice([ARC_X.min() - shift, ARC_X.max() + shift])])
-        values = noise(rng, correlation)
-        fits, _ = fit_forms(FORMS, ARC_X, truth(ARC_X) + values[:15])
-        _, low, high, _ = predict(fits, at, 0.90)
-        hits += bool(low[0] <= truth(at)[0] + values[15] <= high[0])
-        widths.append(high[0] - low[0])
-    return hits / draws, float(np.median(widths)) / 2
+def cell(job):
+    form, num_points, rho, draws, changes, is_known = job
+    # a fit that is told the correlation has nothing to average over
+    own = np.array([rho]) if is_known else correlation.CORRELATIONS
+    with mock.patch.object(correlation, "CORRELATIONS", own):
+        return simulate(form, num_points, rho, draws, **changes)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--draws", type=int, default=2000, help="simulated fits of each cell")
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument(
         "--output", type=Path, default=Path("outputs/benchmarks/coverage.json"), help="JSON file"
     )
     args = parser.parse_args()
     content = begin("coverage", args, dtype="float64")
-    cases = {
-        "inside": {},
-        "beyond the points": {"outside": True},
-        "inside, AR(1) 0.5": {"correlation": 0.5},
+    kinds = {"averaged": ({}, False), "told": ({}, True), "beyond": ({"outside": True}, False)}
+    jobs = {
+        (kind, form, n, rho): (form, n, rho, args.draws, *kinds[kind])
+        for kind, form, n, rho in product(kinds, FORMS, SIZES, CORRELATIONS)
     }
-    rows = []
+    for form, runs, run_sd in product(FORMS, RUNS, RUN_SDS):
+        changes = {"runs": runs, "run_sd": run_sd}
+        jobs["runs", form, runs, run_sd] = (form, 12, 0.5, args.draws, changes, False)
+    found = {}
+    with ProcessPoolExecutor(args.processes) as pool:
+        for key, cover in zip(jobs, pool.map(cell, jobs.values()), strict=True):
+            found[key] = cover
+            print(*key, *(f"{value:.3f}" for value in cover), file=sys.stderr)
+
+    def mean(part, *, n=SIZES, rho=CORRELATIONS, form=FORMS, kind="averaged"):
+        own = [getattr(found[kind, *key], part) for key in product(form, n, rho)]
+        return float(np.mean(own)), min(own)
+
+    by_form = []
     for form in FORMS:
-        row = {"true form": form}
-        for name, case in cases.items():
-            share, width = coverage(form, args.draws, **case)
-            row |= {f"{name}, share": share, f"{name}, half-width in points": width}
-        rows.append(row)
-        print(f"{form} done", file=sys.stderr)
-    caption = f"Nominal 0.90, 15 points, {args.draws} draws each; median half-widths"
-    add(content, [table(caption, rows)], [], args.output)
+        share, least = mean("share", form=(form,))
+        row = {"true form": form, "share": share, "least of its cells": least}
+        for name, where in (("width over told's", {"n": (20,), "rho": (0.0,)}),):
+            own, told = (
+                mean("width", form=(form,), kind=kind, **where)[0] for kind in ("averaged", "told")
+            )
+            row[f"{name}, n = 20, AR(1) 0"] = own / told
+        for kind in kinds:
+            row[f"score, {kind}"] = mean("score", form=(form,), kind=kind)[0]
+            row[f"share, {kind}"] = mean("share", form=(form,), kind=kind)[0]
+        by_form.append(row)
+    by_cell = [
+        {"n": n, "AR(1)": rho}
+        | {
+            f"{part}, {kind}": mean(part, n=(n,), rho=(rho,), kind=kind)[0]
+            for kind, part in product(kinds, ("share", "width", "score"))
+        }
+        for n, rho in product(SIZES, CORRELATIONS)
+    ]
+    by_runs = []
+    for runs, run_sd in product(RUNS, RUN_SDS):
+        own = [found["runs", form, runs, run_sd] for form in FORMS]
+        by_runs.append(
+            {"runs": runs, "deviation of runs": run_sd}
+            | {part: float(np.mean([getattr(c, part) for c in own])) for part in ("share", "width")}
+        )
+    caption = f"nominal 0.90, {args.draws} draws a cell, widths and interval scores in points"
+    tables = [
+        table(f"a new observation of one run, by true form; {caption}", by_form),
+        table(f"the same, mean over the five true forms; {caption}", by_cell),
+        table(f"a new run, 12 points of each, AR(1) 0.5; {caption}", by_runs),
+    ]
+    add(content, tables, [], args.output)
 
 
 if __name__ == "__main__":

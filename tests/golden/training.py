@@ -167,6 +167,9 @@ def watched(folder: Path, tokenizer, small: bool) -> dict[str, Any]:
         name: read_lines(folder / "watched" / "hf_proxy" / f"{name}.jsonl")
         for name in ("predictions", "contrast")
     }
+    for line in lines["predictions"]:
+        for found in line["predictions"].values():
+            del found["transfer"]  # it names the run
     if small:  # one weight's last bit changes the checksum
         for line in lines["contrast"]:
             del line["mining"]["expert"]

@@ -11,10 +11,11 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 
 from hf_proxy.intervals import LEVEL
+from hf_proxy.prediction.averaging import fit_forms, predict
 from hf_proxy.prediction.cross_validation import MEAN
 from hf_proxy.prediction.curve import Y_UNITS, Curve
 from hf_proxy.prediction.decisions import compute_saving
-from hf_proxy.prediction.forms import Fit, fit_forms, predict
+from hf_proxy.prediction.forms import Fit
 from hf_proxy.prediction.ranking import Ranking
 from hf_proxy.records.scores import METRIC_LABELS
 from hf_proxy.report.figures.style import (
@@ -65,7 +66,11 @@ def plot_curve(
             curve.fits
             if number == 0
             else fit_forms(
-                [f.form for f in curve.fits], values, y_percent, (100 * curve.chance, 100.0)
+                [f.form for f in curve.fits],
+                values,
+                y_percent,
+                (100 * curve.chance, 100.0),
+                None if groups is None else np.array(groups),
             )[0]
         )
         if fits:
