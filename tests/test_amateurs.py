@@ -21,7 +21,7 @@ def by_mining(amateur, tokenizer, folder):
 
 
 def by_foretelling(amateur, tokenizer, folder):
-    problems = [{"prompt": prompt, "answer": "5"} for prompt in PROMPTS[:2]]
+    problems = [{"prompt": prompt, "answer": "5"} for prompt in PROMPTS[:3]]
     foretell_gain(
         sharp_pair(SIZE)[0],
         amateur,
