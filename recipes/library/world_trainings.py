@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.recipes.library.carry_chains import problems
@@ -78,7 +78,7 @@ def train(training: Training) -> Trained:
 
 
 def _train(training: Training) -> Trained:
-    tokenizer = AutoTokenizer.from_pretrained(training.tokenizer)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(training.tokenizer)
     set_seed(training.seed)
     model = make_model(tokenizer, *training.size)
     right: dict[int, int] = {}
