@@ -6,7 +6,7 @@ from importlib import import_module
 
 # command: recipe module, what it does
 COMMANDS = {
-    "traces": ("traces", "import, annotate and check reasoning traces"),
+    "traces": ("traces", "build, import, annotate and check reasoning traces"),
     "score": ("score_checkpoints", "score models on traces: table, intervals, comparisons"),
     "contrast": ("mine_soft_targets", "mine soft targets from an expert and an amateur, show them"),
     "train": ("train_selective_sft", "tune a model on its own soft targets"),

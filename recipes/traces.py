@@ -1,4 +1,4 @@
-"""Trace sets: import from other formats, annotate with a local frontier's confidence, check."""
+"""Trace sets: build them, import them from other formats, annotate them, check them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hf_proxy.recipes.library.running import (
     newlines,
     run_action,
 )
+from hf_proxy.recipes.library.trace_building import BuildConfig, build
 from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
 from hf_proxy.traces.settings import TRACE_CONTEXT
@@ -312,6 +313,7 @@ def _save(traces: Dataset, config: Any, counts: dict, **facts: Any) -> None:
 
 
 ACTIONS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
+    "build": (BuildConfig, build),
     "import": (ImportConfig, import_traces),
     "annotate": (AnnotateConfig, annotate),
     "check": (CheckConfig, check),
@@ -319,7 +321,7 @@ ACTIONS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
 
 
 def cli(argv: list[str] | None = None) -> int:
-    """`hf-proxy traces import|annotate|check`."""
+    """`hf-proxy traces build|import|annotate|check`."""
     return run_action(ACTIONS, argv, prog="hf-proxy traces")
 
 
