@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_proxy.callbacks.watching import WatchingCallback
+from hf_proxy.mining.correctness import read_answers
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.mining_record import MiningRecord
 from hf_proxy.mining.sets import mine_folder
@@ -66,7 +67,8 @@ class ContrastCallback(WatchingCallback):
         on_error: `"raise"`, or `"warn"`: go on without figures.
         context, system_prompt: of `read_prompts`.
         max_new_tokens, temperature, batch_size, seed, divergence_beta, plausibility_alpha,
-            contrast_temperature, parity: of `mine_soft_targets`.
+            contrast_temperature, parity, select, target, mixture_weight, only_correct: of
+            `mine_soft_targets`.
     """
 
     def __init__(
@@ -93,6 +95,10 @@ class ContrastCallback(WatchingCallback):
         plausibility_alpha: float = MiningSettings.plausibility_alpha,
         contrast_temperature: float = MiningSettings.contrast_temperature,
         parity: str | None = None,
+        select: str = MiningSettings.select,
+        target: str = MiningSettings.target,
+        mixture_weight: float | None = MiningSettings.mixture_weight,
+        only_correct: bool = MiningSettings.only_correct,
     ):
         super().__init__(
             file_name="contrast.jsonl",
@@ -118,6 +124,10 @@ class ContrastCallback(WatchingCallback):
             plausibility_alpha=plausibility_alpha,
             contrast_temperature=contrast_temperature,
             parity=parity,
+            select=select,
+            target=target,
+            mixture_weight=mixture_weight,
+            only_correct=only_correct,
         )
         if isinstance(amateur, (str, Path)):
             # new modules draw their first weights, which would move the training's own stream
@@ -207,14 +217,19 @@ class ContrastCallback(WatchingCallback):
             if self.expert == "base" and not hasattr(unwrapped(model), "disable_adapter"):
                 raise InputError("expert='base' needs a model with adapters (PEFT)")
             self.amateur.to(unwrapped(model).device)
+            prompts = read_prompts(self.prompts, self.processing_class, **self._context)
+            answers = None
+            if self.settings.only_correct:
+                found = read_answers(self.prompts, prompts.example_id, "prompts")
+                answers = dict(zip(prompts.example_id, found, strict=True))
             miner = Miner(
                 model,
                 self.amateur,
                 processing_class=self.processing_class,
                 amateur_processing_class=self.amateur_processing_class,
                 settings=self.settings,
+                answers=answers,
             )
-            prompts = read_prompts(self.prompts, self.processing_class, **self._context)
             miner.check_lengths(prompts)
             self._ready = (model, miner, prompts)
         return self._ready[1:]
@@ -284,12 +299,14 @@ class ContrastCallback(WatchingCallback):
                 first_batch=number * -(-self.num_prompts // self.settings.batch_size),
             )
         statistics = tally.statistics()
+        dropped = {"num_wrong": self.num_prompts - tally.num_rows}
         line = {
             "name": "contrast",
             "step": state.global_step,
             "epoch": state.epoch,
             "tokens_seen": self._tokens_seen(state),
             **statistics,
+            **(dropped if self.settings.only_correct else {}),
             "mining": {name: content[name] for name in content if name != "template"},
             "expert_is": self.expert,
             "folder": f"soft_targets/{folder.name}",

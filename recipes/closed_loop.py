@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_proxy.mining.settings import MiningSettings
-from hf_proxy.recipes.library.running import Host, at_least, newlines, run
+from hf_proxy.recipes.library.running import Host, at_least, compile_pattern, newlines, run
 from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 class LoopConfig:
     """Own fields of `hf-proxy loop`, beside those of SelectiveSFTConfig and ModelConfig.
 
-    `divergence_beta`, `plausibility_alpha`, `contrast_temperature` and `expert` are read from
-    SelectiveSFTConfig.
+    What SelectiveSFTConfig adds for an amateur is read by the mining.
     """
 
     amateur: str = field(metadata={"help": "A weaker model with the same tokenizer."})
@@ -35,6 +34,16 @@ class LoopConfig:
         metadata={"help": "Questions: .jsonl, .json, .parquet or .csv file, or hub id."}
     )
     prompt_column: str = field(default="prompt", metadata={"help": "Column of the question."})
+    answer_column: str = field(
+        default="answer", metadata={"help": "With only_correct: column of the right answer."}
+    )
+    answer_pattern: str | None = field(
+        default=None,
+        metadata={
+            "help": "With only_correct: regular expression whose first group is the answer (GSM8K: "
+            "'#### (.+)'); unset: the whole column."
+        },
+    )
     num_prompts: int = field(
         default=64, metadata={"help": "Questions of each mining, taken in turn."}
     )
@@ -94,6 +103,8 @@ class LoopConfig:
     def __post_init__(self) -> None:
         at_least(self, 0, "temperature")
         at_least(self, 1, "num_prompts", "mine_steps", "max_new_tokens", "mine_batch_size")
+        if self.answer_pattern is not None:
+            compile_pattern(self.answer_pattern, "answer_pattern")
 
 
 def main(
@@ -110,13 +121,11 @@ def main(
              --output_dir outputs/closed-loop --max_steps 200 --use_cpu
     """
     from accelerate import PartialState
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
     from hf_proxy.mining.sets import mine_soft_targets
     from hf_proxy.models.parallel import stop_together
-    from hf_proxy.recipes.library.checkpoints import loading
-    from hf_proxy.recipes.library.rows import load_prompts
+    from hf_proxy.recipes.library.rows import check_answer_flags, load_prompts
     from hf_proxy.recipes.library.training import (
         adapter_config,
         check_flags,
@@ -124,6 +133,7 @@ def main(
         hold_out,
         is_quantized,
         last_checkpoint,
+        load_amateur,
         load_trainable,
         trace_sets,
     )
@@ -131,6 +141,7 @@ def main(
     from hf_proxy.training.trainer import SelectiveSFTTrainer
 
     check_flags(arguments, model_config)
+    check_answer_flags(config, arguments.only_correct)
     processes = PartialState()
     check_world_size(config.world_size, "closed_loop")
     if config.num_eval < 1:
@@ -140,7 +151,12 @@ def main(
     if arguments.include_num_input_tokens_seen == "no":
         arguments.include_num_input_tokens_seen = "non_padding"
     with stop_together(processes):
-        rows = load_prompts(config.prompts, config.prompt_column)
+        answers = (config.answer_column, config.answer_pattern)
+        rows = load_prompts(
+            config.prompts,
+            config.prompt_column,
+            answers=answers if arguments.only_correct else None,
+        )
         if "example_id" not in rows.column_names:  # the held-out ones keep their own numbers
             rows = rows.add_column("example_id", [str(number) for number in range(len(rows))])
         train_prompts, eval_prompts = hold_out(rows, config.num_eval)
@@ -149,17 +165,9 @@ def main(
         )
         if not is_quantized(model_config):  # those lie where they were rounded
             model.to(arguments.device)
-        with loading("tokenizer", config.amateur):
-            amateur_tokenizer = AutoTokenizer.from_pretrained(
-                config.amateur, trust_remote_code=arguments.trust_remote_code
-            )
-        with loading("model", config.amateur):
-            amateur: Any = AutoModelForCausalLM.from_pretrained(
-                config.amateur,
-                dtype=model.dtype,
-                use_safetensors=True,
-                trust_remote_code=arguments.trust_remote_code,
-            )
+        amateur, amateur_tokenizer = load_amateur(
+            config.amateur, model.dtype, trust_remote_code=arguments.trust_remote_code
+        )
         amateur.to(arguments.device)
     mining: dict[str, Any] = {
         "context": newlines(config.prompt_context),
@@ -167,9 +175,7 @@ def main(
         "max_new_tokens": config.max_new_tokens,
         "temperature": config.temperature,
         "batch_size": config.mine_batch_size,
-        "divergence_beta": arguments.divergence_beta,
-        "plausibility_alpha": arguments.plausibility_alpha,
-        "contrast_temperature": arguments.contrast_temperature,
+        **arguments.contrast_settings,
     }
     eval_rows = mine_soft_targets(
         model,

@@ -195,8 +195,7 @@ def _prompts(config, names, questions, tokenizers) -> dict[str, Prompts]:
 
 
 def _item(spec, name, prompt, ids, ended, gold, tokenizer) -> dict[str, Any]:
-    from hf_proxy.answers.grading import grade
-    from hf_proxy.recipes.library.answering import text_to_grade
+    from hf_proxy.answers.grading import grade, text_to_grade
 
     text = tokenizer.decode(ids, skip_special_tokens=True)
     found = grade(text_to_grade(tokenizer, prompt, ids), gold)

@@ -8,8 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_proxy.mining.settings import MiningSettings
-from hf_proxy.recipes.library.running import RecipeConfig, at_least, newlines, run_action
+from hf_proxy.mining.settings import MiningSettings, Select, Target
+from hf_proxy.recipes.library.running import (
+    RecipeConfig,
+    at_least,
+    compile_pattern,
+    newlines,
+    run_action,
+)
 from hf_proxy.recipes.library.screen import print_table
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
@@ -73,6 +79,38 @@ class MineConfig(RecipeConfig):
         default="none",
         metadata={"help": "official: the published script's form, to compare with its sets."},
     )
+    select: Select = field(
+        default="kl",
+        metadata={
+            "help": "Which steps are kept: kl (paper), random, entropy or low_entropy_high_kl keep "
+            "as many of a batch; all keeps every one."
+        },
+    )
+    target: Target = field(
+        default="contrast",
+        metadata={
+            "help": "What is aimed at: contrast (paper), expert (itself, over the plausible "
+            "tokens), token (the one that it wrote) or mixture."
+        },
+    )
+    mixture_weight: float | None = field(
+        default=MiningSettings.mixture_weight,
+        metadata={"help": "Of the contrast in target=mixture; the rest is the expert's."},
+    )
+    only_correct: bool = field(
+        default=MiningSettings.only_correct,
+        metadata={"help": "Keep trajectories with the right answer only."},
+    )
+    answer_column: str = field(
+        default="answer", metadata={"help": "With only_correct: column of the right answer."}
+    )
+    answer_pattern: str | None = field(
+        default=None,
+        metadata={
+            "help": "With only_correct: regular expression whose first group is the answer (GSM8K: "
+            "'#### (.+)'); unset: the whole column."
+        },
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = field(
         default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
     )
@@ -80,6 +118,8 @@ class MineConfig(RecipeConfig):
     def __post_init__(self) -> None:
         at_least(self, 0, "temperature", "divergence_beta")
         at_least(self, 1, "num_prompts", "max_new_tokens", "batch_size")
+        if self.answer_pattern is not None:
+            compile_pattern(self.answer_pattern, "answer_pattern")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +165,19 @@ def mine(config: MineConfig) -> dict[str, Any]:
     from hf_proxy.mining.sets import mine_soft_targets
     from hf_proxy.models.parallel import stop_together
     from hf_proxy.recipes.library.checkpoints import find_checkpoints, load_model, load_tokenizer
-    from hf_proxy.recipes.library.rows import load_prompts
+    from hf_proxy.recipes.library.rows import check_answer_flags, load_prompts
 
     accelerator = Accelerator()
     start = time.perf_counter()
     with stop_together(accelerator):
-        rows = load_prompts(config.prompts, config.prompt_column, config.num_prompts)
+        check_answer_flags(config, config.only_correct)
+        answers = (config.answer_column, config.answer_pattern)
+        rows = load_prompts(
+            config.prompts,
+            config.prompt_column,
+            config.num_prompts,
+            answers=answers if config.only_correct else None,
+        )
         found = [find_checkpoints(spec)[-1] for spec in (config.expert, config.amateur)]
         tokenizers = [load_tokenizer(checkpoint) for checkpoint in found]
         models = [
@@ -156,13 +203,21 @@ def mine(config: MineConfig) -> dict[str, Any]:
         plausibility_alpha=config.plausibility_alpha,
         contrast_temperature=config.contrast_temperature,
         parity=None if config.parity == "none" else config.parity,
+        select=config.select,
+        target=config.target,
+        mixture_weight=config.mixture_weight,
+        only_correct=config.only_correct,
         facts=dataclasses.asdict(config),
     )
     statistics = read_statistics(Path(config.output_dir) / "statistics.json")
     seconds = time.perf_counter() - start
     if accelerator.is_main_process:
         _print_statistics(statistics)
-        print(f"{len(soft_targets)} rows in {config.output_dir}, {seconds:.0f} s")
+        dropped = f", {len(rows) - len(soft_targets)} dropped: wrong answer"
+        print(
+            f"{len(soft_targets)} rows{dropped if config.only_correct else ''} in "
+            f"{config.output_dir}, {seconds:.0f} s"
+        )
     return {"output_dir": config.output_dir, "seconds": seconds, "statistics": statistics}
 
 
@@ -203,10 +258,11 @@ def show(config: ShowConfig) -> dict[str, Any]:
         shown = list(islice(rows, config.num_rows))
     files: list[str] = []
     if config.figure is not None:
-        beta = mined.settings.divergence_beta
+        beta = mined.settings.kept_from
         files += map(str, plot_contrast(rows, config.figure, divergence_beta=beta))
     if config.page is not None:
-        names = ("expert", "amateur", "prompts", "max_new_tokens", "divergence_beta")
+        shown_settings = ("max_new_tokens", "divergence_beta", "select", "target")
+        names = ("expert", "amateur", "prompts", *shown_settings)
         facts = {name: str(stamp["facts"][name]) for name in names if name in stamp["facts"]}
         facts |= {name: _number(value) for name, value in statistics.items()}
         write_page(shown, tokenizer, config.page, title="Soft targets", facts=facts)

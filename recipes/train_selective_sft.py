@@ -27,12 +27,14 @@ the steps where it parts from `{amateur}`, and nothing else.
 | prompts | {prompts} |
 | rows, kept steps | {num_rows}, {num_kept} of {num_steps} |
 | divergence_beta, plausibility_alpha | {divergence_beta}, {plausibility_alpha} |
+| steps kept by, targets | {select}, {target} |
 | optimizer steps, kept steps learnt | {steps}, {num_learnt} |
 | learning rate | {learning_rate} |
 | loss, first and last logged | {first_loss}, {last_loss} |
 
 What it reaches on a benchmark was not measured here. Versions and all settings: `provenance.json`.
 """
+_OF_TARGETS = ("divergence_beta", "plausibility_alpha", "select", "target")
 
 
 @dataclass(kw_only=True)
@@ -41,6 +43,13 @@ class TrainConfig:
 
     soft_targets: str = field(
         metadata={"help": "Folder that `hf-proxy contrast mine` wrote, of the same model."}
+    )
+    amateur: str | None = field(
+        default=None,
+        metadata={
+            "help": "Make the targets anew as it trains, from these trajectories and this weaker "
+            "model: select, target and the other settings of the contrast are read then."
+        },
     )
     num_eval: int = field(
         default=0, metadata={"help": "Rows taken from the end of soft_targets for eval_loss."}
@@ -74,6 +83,7 @@ def main(
 
     from hf_proxy.mining.mining_record import read_facts
     from hf_proxy.mining.sets import load_soft_targets
+    from hf_proxy.mining.settings import with_later
     from hf_proxy.models.parallel import stop_together
     from hf_proxy.recipes.library.training import (
         adapter_config,
@@ -82,6 +92,7 @@ def main(
         hold_out,
         is_quantized,
         last_checkpoint,
+        load_amateur,
         load_trainable,
     )
     from hf_proxy.training.trainer import SelectiveSFTTrainer
@@ -92,6 +103,12 @@ def main(
             "an adapter merged into rounded weights would be another model",
             remedy="add --merge false",
             field="merge",
+        )
+    if arguments.only_correct:
+        raise InputError.at(
+            "a set of soft targets holds no answers",
+            remedy="give it to `hf-proxy contrast mine`",
+            field="only_correct",
         )
     processes = PartialState()
     check_evaluation(arguments, config.num_eval)
@@ -104,12 +121,19 @@ def main(
         model, tokenizer = load_trainable(
             model_config, trust_remote_code=arguments.trust_remote_code
         )
+        amateur: tuple[Any, Any] = (None, None)
+        if config.amateur is not None:
+            amateur = load_amateur(
+                config.amateur, model.dtype, trust_remote_code=arguments.trust_remote_code
+            )
     trainer = SelectiveSFTTrainer(
         model=model,
         args=arguments,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         processing_class=tokenizer,
+        amateur=amateur[0],
+        amateur_processing_class=amateur[1],
         peft_config=adapter_config(model_config),
     )
     folder = Path(str(arguments.output_dir))
@@ -131,6 +155,11 @@ def main(
                 merged = tuned.merge_and_unload()
                 merged.save_pretrained(folder / "merged")
                 tokenizer.save_pretrained(folder / "merged")
+            settings = with_later(mined["settings"])
+            amateur_name = config.amateur or mined["facts"].get("amateur", "a smaller model")
+            if config.amateur is not None:  # the set gave the trajectories alone
+                settings |= arguments.contrast_settings
+            facts |= {"amateur": amateur_name, "targets": settings}
             _write_record(mined, statistics, arguments, model_config, folder, facts)
             print(
                 f"{facts['optimizer_steps']} steps, {_number(num_kept)} kept steps, loss "
@@ -165,10 +194,10 @@ def _write_record(
     text = _CARD.format(
         name=folder.name,
         model=model,
-        amateur=mined["facts"].get("amateur", "a smaller model"),
+        amateur=facts["amateur"],
         prompts=mined["facts"].get("prompts", "unnamed"),
         **{name: statistics[name] for name in ("num_rows", "num_kept", "num_steps")},
-        **{n: mined["settings"][n] for n in ("divergence_beta", "plausibility_alpha")},
+        **{n: facts["targets"][n] for n in _OF_TARGETS},
         steps=facts["optimizer_steps"],
         num_learnt=_number(facts["kept_steps_trained"]),
         learning_rate=arguments.learning_rate,

@@ -3,11 +3,13 @@
 Libraries are imported inside fixtures: of pytest-xdist's three processes only two run tests.
 """
 
+import gc
 import json
 import os
 import tempfile
 
 import pytest
+from hypothesis import settings
 
 # before any Hugging Face library is imported: they read these once
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,10 +28,22 @@ DONE_BY = {2: ("distributed", "training", "sft", "feeding", "contrast")}
 DONE_BY[3] = ("distributed", "mining")
 
 
+# properties: few examples here, many in `make long`
+settings.register_profile("suite", max_examples=25)
+settings.register_profile("long", max_examples=200)
+settings.load_profile("suite")
+
+
 def pytest_collection_modifyitems(items):
     """The longest files first, the others as they were found."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+def pytest_collection_finish():
+    """What has been imported is never garbage: each training's end looks through all the rest."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

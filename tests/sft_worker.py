@@ -29,7 +29,7 @@ def work(folder: Path, out: Path) -> dict[str, Any]:
     norms = {kind: update_norm(out / kind, tokenizer, kind, **SHAPE) for kind in TRAINERS}
     both = selective_trainer(out / "both", tokenizer, rows, sft_weight=0.3, **SHAPE)
     both.train()
-    online = online_trainer(out / "online", tokenizer, **SHAPE)
+    online = online_trainer(out / "online", tokenizer, select="random", **SHAPE)
     online.train()
     every = gather_object([weights.tolist()])
     return {

@@ -153,7 +153,7 @@ def scored_traces(draw):
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "byte_level_nfc", "llama"])
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(deadline=None, derandomize=True)
 @given(
     rows=scored_traces(),
     unit=st.sampled_from(["letter", "byte"]),

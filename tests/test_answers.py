@@ -5,24 +5,22 @@ import json
 import random
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.models import make_model
-from helpers.processes import TESTS, command, python
+from helpers.processes import ROOT, command, forked
 from scipy import stats
 from transformers import AutoModelForCausalLM
 
 from hf_proxy import InputError
-from hf_proxy.answers.grading import gold_answer, grade
+from hf_proxy.answers.grading import gold_answer, grade, text_to_grade
 from hf_proxy.answers.pairs import compare_accuracy, detectable_difference
 from hf_proxy.intervals import wilson_interval
 from hf_proxy.models.generation import generate
 from hf_proxy.recipes.library import answering
 
-ROOT = Path(__file__).parent.parent
 GSM8K = r"#### (.+)"
 
 
@@ -172,13 +170,13 @@ def test_marks_of_thinking_count_where_a_text_is_shown_without_them(tokenizer):
     assert "THINK" not in with_marks.decode(inside, skip_special_tokens=True)
     gold = gold_answer("7", None, row="0")
     prompt = with_marks("What?", add_special_tokens=False)["input_ids"]
-    assert not grade(answering.text_to_grade(with_marks, prompt, inside), gold).correct
+    assert not grade(text_to_grade(with_marks, prompt, inside), gold).correct
     behind = with_marks("[THINK]so[/THINK]\\boxed{7}", add_special_tokens=False)["input_ids"]
-    assert grade(answering.text_to_grade(with_marks, prompt, behind), gold).correct
+    assert grade(text_to_grade(with_marks, prompt, behind), gold).correct
     plain = tokenizer("so \\boxed{7}", add_special_tokens=False)["input_ids"]
     opened = tokenizer("What?<think>\n", add_special_tokens=False)["input_ids"]
-    assert grade(answering.text_to_grade(tokenizer, prompt, plain), gold).correct
-    assert not grade(answering.text_to_grade(tokenizer, opened, plain), gold).correct
+    assert grade(text_to_grade(tokenizer, prompt, plain), gold).correct
+    assert not grade(text_to_grade(tokenizer, opened, plain), gold).correct
 
 
 def test_a_gold_answer_that_cannot_be_read_is_named():
@@ -340,10 +338,10 @@ def test_other_ends_are_other_answers(run_folder, capsys):
 
 
 @pytest.mark.distributed
-def test_two_processes_answer_as_one(run_folder, capsys):
+def test_two_processes_answer_as_one(shared, run_folder, capsys):
     assert command(capsys, "accuracy", *arguments_of(run_folder, "a"))[0] == 0
     recipe = ROOT / "recipes" / "evaluate_accuracy.py"
-    done = python(TESTS / "forked_recipe.py", 2, recipe, *arguments_of(run_folder, "a", out="two"))
+    done = forked(shared, recipe, *arguments_of(run_folder, "a", out="two"), world_size=2)
     assert done.returncode == 0, done.stderr[-3000:]
     assert items_of(run_folder, "two") == items_of(run_folder)
 

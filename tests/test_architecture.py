@@ -273,12 +273,11 @@ def test_light_rooms_load_no_torch():
     assert set(names) < loaded
     assert "torch" not in loaded
     assert "beartype" not in loaded  # shapes are checked in the tests alone
-    assert "torch" in modules_after("from torch import nn")  # the guard can fail
 
 
 def test_a_public_name_loads_no_recipe():
     loaded = modules_after("import hf_proxy; hf_proxy.score_traces")
-    assert "hf_proxy.scoring.scoring" in loaded
+    assert "hf_proxy.scoring.scoring" in loaded and "torch" in loaded  # the guard above can fail
     assert not {name for name in loaded if name.startswith(("hf_proxy.recipes", "hf_proxy.cli"))}
 
 

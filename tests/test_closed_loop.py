@@ -3,19 +3,13 @@
 import contextlib
 import io
 import json
-import os
 import random
 import re
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 from helpers.models import sharp_pair
-from helpers.processes import TESTS, command, python
+from helpers.processes import ROOT, Forked, command, forked
 from helpers.scores import curve_for
 from helpers.traces import make_traces
 from safetensors.torch import load_file
@@ -23,8 +17,6 @@ from safetensors.torch import load_file
 from hf_proxy import load_soft_targets, load_traces
 from hf_proxy.cli import main
 from hf_proxy.recipes.library.small_world import problems
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -121,23 +113,12 @@ def test_score_and_prediction_stand_in_each_evaluation_row(loop_folder, whole):
     assert found["rows"][0]["eval_rbridge_nll"] != found["rows"][-1]["eval_rbridge_nll"]
 
 
-def test_killed_and_resumed_nothing_is_lost(loop_folder, whole):
+def test_killed_and_resumed_nothing_is_lost(shared, loop_folder, whole):
     """Killed after its second mining: the same lines, the same rows, the same adapter."""
     arguments = arguments_of(loop_folder, "cut")
     file = loop_folder / "cut" / "hf_proxy" / "contrast.jsonl"
-    command_line = [sys.executable, str(ROOT / "recipes" / "closed_loop.py"), *arguments]
-    environment = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    process = subprocess.Popen(
-        command_line, stdout=subprocess.DEVNULL, env=os.environ | environment
-    )
-    try:
-        deadline = time.monotonic() + 180
-        while not (file.exists() and file.read_text().count("\n") >= 2):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    process = Forked(shared, ROOT / "recipes" / "closed_loop.py", *arguments)
+    process.kill_once(lambda: file.exists() and file.read_text().count("\n") >= 2)
     assert len(lines_of(loop_folder, "cut")) < 3
     _, found = looped(arguments)
 
@@ -154,10 +135,10 @@ def test_killed_and_resumed_nothing_is_lost(loop_folder, whole):
 
 
 @pytest.mark.distributed
-def test_two_processes_run_the_loop_of_one(loop_folder, whole):
+def test_two_processes_run_the_loop_of_one(shared, loop_folder, whole):
     arguments = arguments_of(loop_folder, "two", per_device_train_batch_size=1, world_size=2)
     recipe = ROOT / "recipes" / "closed_loop.py"
-    done = python(TESTS / "forked_recipe.py", 2, recipe, *arguments, "--json")
+    done = forked(shared, recipe, *arguments, "--json", world_size=2)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["num_processes"] == 2

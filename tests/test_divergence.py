@@ -67,7 +67,7 @@ def test_the_five_vectors(name, dtype):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 def test_any_step_against_the_plain_reference(data):
     size = data.draw(st.integers(2, 12))
     numbers = st.lists(st.floats(-6, 6), min_size=size, max_size=size)

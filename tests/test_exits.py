@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch.distributed as dist
-from helpers.processes import TESTS, torchrun
+from helpers.processes import TESTS, forked, torchrun
 
 from hf_proxy.models.parallel import end_processes, end_together
 from hf_proxy.records.errors import InputError
@@ -18,8 +18,8 @@ WORKER = TESTS / "exit_worker.py"
 
 @pytest.mark.distributed
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
-def test_no_thread_of_the_group_outlives_it(tmp_path):
-    done = torchrun(2, WORKER, tmp_path, "well")
+def test_no_thread_of_the_group_outlives_it(shared, tmp_path):
+    done = forked(shared, WORKER, tmp_path, "well", world_size=2)
     assert done.returncode == 0, done.stderr[-3000:]
     for rank in range(2):
         found = json.loads((tmp_path / f"rank-{rank}.json").read_text())

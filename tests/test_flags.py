@@ -101,6 +101,10 @@ READ_BY_OURS = {
     "divergence_beta": "test_settings_of_mining_are_read_or_refused",
     "plausibility_alpha": "test_settings_of_mining_are_read_or_refused",
     "contrast_temperature": "test_settings_of_mining_are_read_or_refused",
+    "select": "test_settings_of_mining_are_read_or_refused",
+    "target": "test_settings_of_mining_are_read_or_refused",
+    "mixture_weight": "test_settings_of_mining_are_read_or_refused",
+    "only_correct": "test_settings_of_mining_are_read_or_refused",
 }
 HARMLESS = {
     "do_train": "a recipe trains always",
@@ -292,6 +296,10 @@ def test_settings_of_mining_are_read_or_refused(tmp_path, tokenizer):
         ("plausibility_alpha", 0.5),
         ("contrast_temperature", 2.0),
         ("expert", "live"),
+        ("select", "entropy"),
+        ("target", "token"),
+        ("mixture_weight", 0.5),
+        ("only_correct", True),
     ):
         with pytest.raises(InputError, match=f"field {name}: .* would change nothing"):
             selective_trainer(tmp_path, tokenizer, rows, **{name: value})

@@ -3,10 +3,6 @@
 import copy
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 
 import mining_worker
 import numpy as np
@@ -15,7 +11,7 @@ import torch
 from datasets import Dataset
 from helpers.mining import PROMPTS, TEMPLATE, mine, with_controls
 from helpers.models import make_model, sharp_pair
-from helpers.processes import TESTS
+from helpers.processes import Forked
 from helpers.tokenizers import ImageProcessor, Processor, with_gaps
 from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig
@@ -213,20 +209,8 @@ def test_killed_and_started_again_it_is_the_same_set(shared, uninterrupted, tmp_
     output = tmp_path / "killed"
     for number, more in ((1, 1), (3, 2)):
         arguments = [mining_worker.__file__, shared / "inputs", output, more]
-        process = subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
-            # equal thread counts: matrix products are summed in another order on two threads
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)},
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            deadline = time.monotonic() + 120
-            while len(list(output.glob("shards/*.arrow"))) < number:
-                assert time.monotonic() < deadline and process.poll() is None
-                time.sleep(0.02)
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        process = Forked(shared, *arguments)
+        process.kill_once(lambda number=number: len(list(output.glob("shards/*.arrow"))) >= number)
         with pytest.raises(InputError, match="of 6 batches are missing"):
             load_soft_targets(output)
     first = (output / "shards" / "000000.arrow").stat().st_mtime_ns

@@ -6,17 +6,12 @@ import math
 import random
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 from helpers.formats import SHAPES, chat, tokens, write_rows
 from helpers.models import make_model
-from helpers.processes import command
+from helpers.processes import ROOT, Forked, command
 from peft import LoraConfig, get_peft_model
 
 from hf_proxy import InputError, align_traces, load_traces, score_traces
@@ -24,8 +19,6 @@ from hf_proxy.recipes.library.scores import read_scores
 from hf_proxy.recipes.library.small_world import problems
 from hf_proxy.recipes.library.training import last_checkpoint
 from hf_proxy.scoring.masks import masked_figures
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -347,19 +340,11 @@ def finetune_arguments(folder, tokenizer, **changes):
     return ["--config", str(config), *pairs]
 
 
-def test_finetune_killed_and_resumed(folder, capsys, tokenizer):
+def test_finetune_killed_and_resumed(shared, folder, capsys, tokenizer):
     arguments = finetune_arguments(folder, tokenizer)
     file = folder / "tuned" / "hf_proxy" / "predictions.jsonl"
-    command_line = [sys.executable, "-m", "hf_proxy.recipes.finetune_with_proxy", *arguments]
-    process = subprocess.Popen(command_line, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while not (file.exists() and file.read_text().count("\n") >= 3):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    process = Forked(shared, ROOT / "recipes" / "finetune_with_proxy.py", *arguments)
+    process.kill_once(lambda: file.exists() and file.read_text().count("\n") >= 3)
     at_kill = [json.loads(line) for line in file.read_text().splitlines()]
     assert 3 <= len(at_kill) < 5  # in the middle
     code, said, found = command(capsys, "finetune", *arguments, "--json")

@@ -59,7 +59,7 @@ TEXT = (
     .map("".join)
     .filter(bool)
 )
-fuzzed = settings(max_examples=100, deadline=None, derandomize=True)
+fuzzed = settings(deadline=None, derandomize=True)
 
 
 def byte_level_stripping():

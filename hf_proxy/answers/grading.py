@@ -10,7 +10,9 @@ from hf_proxy.answers.finding import (
     behind_thinking,
     choice_in,
     choice_of_text,
+    is_thinking_mark,
     last_boxes,
+    opens_thinking,
     plain_numbers,
 )
 from hf_proxy.records.errors import InputError
@@ -29,8 +31,8 @@ class Grade:
     answer: str | None
 
 
-def gold_answer(text: str, pattern: str | None, *, row: str, source: Any = None) -> list:
-    """The expression that an answer column stands for.
+def answer_text(text: str, pattern: str | None, *, row: str, source: Any = None) -> str:
+    """The part of an answer column that is the answer.
 
     Args:
         text: of the column.
@@ -38,19 +40,31 @@ def gold_answer(text: str, pattern: str | None, *, row: str, source: Any = None)
             the whole text.
 
     Raises:
+        InputError: there is no match.
+    """
+    if pattern is None:
+        return text
+    matches = list(re.finditer(pattern, text))
+    if not matches:
+        raise InputError.at(
+            f"no {pattern!r} in {text[-40:]!r}",
+            remedy="set answer_pattern to what stands before the result",
+            source=source,
+            row=row,
+        )
+    return matches[-1][1]
+
+
+def gold_answer(text: str, pattern: str | None, *, row: str, source: Any = None) -> list:
+    """The expression that an answer column stands for.
+
+    Args:
+        text, pattern: see `answer_text`.
+
+    Raises:
         InputError: there is no match, or nothing that could be read as mathematics.
     """
-    found = text
-    if pattern is not None:
-        matches = list(re.finditer(pattern, text))
-        if not matches:
-            raise InputError.at(
-                f"no {pattern!r} in {text[-40:]!r}",
-                remedy="set answer_pattern to what stands before the result",
-                source=source,
-                row=row,
-            )
-        found = matches[-1][1]
+    found = answer_text(text, pattern, row=row, source=source)
     inside = found.strip()
     if len(inside) > 1 and inside[0] == inside[-1] == "$":
         inside = inside.strip("$").strip()
@@ -88,3 +102,20 @@ def grade(text: str, gold: list) -> Grade:
         parts = parse("$" + ", ".join(boxes) + "$")
         correct = bool(verify(gold, parts)) and len(getattr(gold[0], "args", ())) > 1
     return Grade(correct, str(found[-1]) if found else None)
+
+
+def text_to_grade(tokenizer: Any, prompt: list[int], ids: list[int]) -> str:
+    """What a model wrote, with every mark of thinking.
+
+    Some tokenizers count such marks among the special tokens, which a text is shown without; some
+    templates open the thinking at the end of the prompt.
+    """
+    special = {id: str(t) for id, t in tokenizer.added_tokens_decoder.items() if t.special}
+    marks = {id for id, token in special.items() if is_thinking_mark(token)}
+    if marks & set(ids):
+        shown = [id for id in ids if id in marks or id not in special]
+        text = str(tokenizer.decode(shown, skip_special_tokens=False))
+    else:
+        text = str(tokenizer.decode(ids, skip_special_tokens=True))
+    opened = opens_thinking(str(tokenizer.decode(prompt, skip_special_tokens=False)))
+    return f"<think>{text}" if opened else text

@@ -1,5 +1,7 @@
 """Where an expert and an amateur part ways, and the soft targets that their contrast gives.
 
+The paper's way; `selection` and `targets` say what else may be kept and aimed at.
+
 For one step, with p_E and p_A over the whole vocabulary:
 
     KL(E || A)  = sum_a p_E(a) * (ln p_E(a) - ln p_A(a))            kept where >= divergence_beta
@@ -11,13 +13,15 @@ Source: arXiv 2510.07962, equations 2 to 6.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from hf_proxy.mining.selection import choose_steps
 from hf_proxy.mining.settings import MiningSettings
+from hf_proxy.mining.targets import target_probabilities
 from hf_proxy.models.logits import CPU_ROWS_PER_BLOCK, ROWS_PER_BLOCK
 
 _OFFICIAL_EPSILON = 1e-12  # added to both probabilities by the published script
@@ -29,7 +33,7 @@ class Contrast:
 
     Attributes:
         kl_N: KL(expert || amateur), nats.
-        keep_N: whether it reaches `divergence_beta`.
+        keep_N: whether it is kept (by `kl`: whether it reaches `divergence_beta`).
         top1_agree_N: whether both rank the same token first.
         expert_entropy_N, amateur_entropy_N: nats.
         support_size_N: plausible tokens of every step, kept or not.
@@ -63,6 +67,15 @@ class Contrast:
         offset = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         return cls(offset=offset, **columns)
 
+    def keeping(self, keep_N: Bool[Tensor, " N"]) -> "Contrast":
+        """The same steps, of which these alone are kept; they were kept before."""
+        size_M, keep_M = self.offset.diff(), keep_N[self.keep_N]
+        keep_S = keep_M.repeat_interleave(size_M)
+        offset = torch.cat([self.offset[:1], size_M[keep_M].cumsum(0)])
+        entries = ("token_id", "prob", "expert_logprob", "amateur_logprob")
+        kept = {name: getattr(self, name)[keep_S] for name in entries}
+        return replace(self, keep_N=keep_N, offset=offset, **kept)
+
 
 def contrast(
     expert_logits_NV: Tensor,
@@ -72,8 +85,13 @@ def contrast(
     plausibility_alpha: float = MiningSettings.plausibility_alpha,
     contrast_temperature: float = MiningSettings.contrast_temperature,
     parity: str | None = None,
+    select: str = MiningSettings.select,
+    target: str = MiningSettings.target,
+    mixture_weight: float | None = MiningSettings.mixture_weight,
+    token_id_N: Int64[Tensor, " N"] | None = None,
+    seed: int = MiningSettings.seed,
 ) -> Contrast:
-    """Divergence of each step, and soft targets of those that reach `divergence_beta`.
+    """Divergence of each step, and soft targets of those that are kept.
 
     Args:
         expert_logits_NV, amateur_logits_NV: raw logits of the same steps; the wider is cut to the
@@ -83,6 +101,11 @@ def contrast(
         contrast_temperature: divides the log-ratio (paper: 1).
         parity: `"official"`: the published script's form, 1e-12 added to every probability before
             its logarithm, without renormalising.
+        select: which steps are kept, see `hf_proxy.mining.selection`; these N are the batch.
+        target: what is aimed at, see `hf_proxy.mining.targets`.
+        mixture_weight: of the contrast, in target `"mixture"`.
+        token_id_N: the tokens that were written, for target `"token"`.
+        seed: of select `"random"`.
 
     Returns:
         `Contrast` on the device of the logits, fp32 (float64).
@@ -95,14 +118,29 @@ def contrast(
         plausibility_alpha=plausibility_alpha,
         contrast_temperature=contrast_temperature,
         parity=parity,
+        select=select,
+        target=target,
+        mixture_weight=mixture_weight,
+        seed=seed,
     )
-    return contrast_steps(expert_logits_NV, amateur_logits_NV, settings)
+    found = contrast_steps(expert_logits_NV, amateur_logits_NV, settings, token_id_N)
+    if not settings.ranks_steps:
+        return found
+    kl_N, entropy_N = found.kl_N.cpu().numpy(), found.expert_entropy_N.cpu().numpy()
+    keep_N = torch.from_numpy(choose_steps(kl_N, entropy_N, settings, [seed]))
+    return found.keeping(keep_N.to(found.keep_N.device))
 
 
 def contrast_steps(
-    expert_logits_NV: Tensor, amateur_logits_NV: Tensor, settings: MiningSettings
+    expert_logits_NV: Tensor,
+    amateur_logits_NV: Tensor,
+    settings: MiningSettings,
+    token_id_N: Int64[Tensor, " N"] | None = None,
 ) -> Contrast:
-    """`contrast` under settings that are there already."""
+    """`contrast` under settings that are there already, of steps that may be part of a batch.
+
+    Where a rule ranks the steps of a whole batch, all are kept here: `choose_steps` comes later.
+    """
     if expert_logits_NV.shape[0] != amateur_logits_NV.shape[0]:
         raise ValueError(
             f"the expert has {expert_logits_NV.shape[0]} steps, the amateur "
@@ -111,6 +149,8 @@ def contrast_steps(
     width = min(expert_logits_NV.shape[1], amateur_logits_NV.shape[1])
     dtype = torch.promote_types(expert_logits_NV.dtype, amateur_logits_NV.dtype)
     dtype = torch.promote_types(dtype, torch.float32)
+    if settings.target == "token":
+        token_id_N = _written(token_id_N, len(expert_logits_NV), width, expert_logits_NV.device)
     rows = CPU_ROWS_PER_BLOCK if expert_logits_NV.device.type == "cpu" else ROWS_PER_BLOCK
     blocks = []
     for start in range(0, max(len(expert_logits_NV), 1), rows):
@@ -120,13 +160,32 @@ def contrast_steps(
         )
         # inside a training's autocast the dot products would be made in half precision
         with torch.autocast(expert_BV.device.type, enabled=False):
-            blocks.append(_contrast_block(expert_BV, amateur_BV, start, settings))
+            token_id_B = None if token_id_N is None else token_id_N[start : start + rows]
+            blocks.append(_contrast_block(expert_BV, amateur_BV, token_id_B, start, settings))
     return Contrast.concatenate(blocks)
+
+
+def _written(
+    token_id_N: Tensor | None, num_steps: int, width: int, device: torch.device
+) -> Int64[Tensor, " N"]:
+    """The tokens that are the targets, once each is seen to be one that both models know."""
+    if token_id_N is None or len(token_id_N) != num_steps:
+        number = "none" if token_id_N is None else len(token_id_N)
+        raise ValueError(f"target='token' needs token_id_N of {num_steps} steps, {number} given")
+    beyond = ((token_id_N < 0) | (token_id_N >= width)).nonzero()
+    if len(beyond):
+        step = int(beyond[0])
+        raise ValueError(
+            f"step {step}: its token {int(token_id_N[step])} is beyond the {width} logits that "
+            "both models have, so it is no target"
+        )
+    return token_id_N.to(device)
 
 
 def _contrast_block(
     expert_BV: Float[Tensor, "B V"],
     amateur_BV: Float[Tensor, "B V"],
+    token_id_B: Int64[Tensor, " B"] | None,
     first_row: int,
     settings: MiningSettings,
 ) -> Contrast:
@@ -156,12 +215,20 @@ def _contrast_block(
         shifted_A = q_A / total_A[:, None] + _OFFICIAL_EPSILON
         kl_B = torch.linalg.vecdot(shifted_E, shifted_E.log() - shifted_A.log())
     keep_B = kl_B >= settings.divergence_beta
+    if settings.select != "kl":
+        keep_B = torch.ones_like(keep_B)
     kept = keep_B.nonzero()[:, 0]
     # inclusive, with room for the rounding of two logarithms: a token at exactly alpha stays
     room = 8 * torch.finfo(z_E.dtype).eps
     least = math.log(settings.plausibility_alpha) - room
-    mask_MV = z_E[kept] >= least
-    step_S, token_id = mask_MV.nonzero(as_tuple=True)
+    if settings.target == "token":
+        assert token_id_B is not None
+        step_S, token_id = torch.arange(len(kept), device=kept.device), token_id_B[kept]
+        num_M = torch.ones_like(step_S)
+    else:
+        mask_MV = z_E[kept] >= least
+        step_S, token_id = mask_MV.nonzero(as_tuple=True)
+        num_M = mask_MV.sum(-1)
     row_S = kept[step_S]
     expert_logprob = z_E[row_S, token_id] - log_Z_E[row_S]
     amateur_logprob = z_A[row_S, token_id] - log_Z_A[row_S]
@@ -169,7 +236,6 @@ def _contrast_block(
         ratio = shifted_E[row_S, token_id].log() - shifted_A[row_S, token_id].log()
     else:
         ratio = expert_logprob - amateur_logprob
-    num_M = mask_MV.sum(-1)
     return Contrast(
         kl_N=kl_B,
         keep_N=keep_B,
@@ -179,7 +245,7 @@ def _contrast_block(
         support_size_N=z_E.ge_(least).sum(-1).long(),  # floats, in place: ten times faster
         offset=torch.cat([num_M.new_zeros(1), num_M.cumsum(0)]),
         token_id=token_id,
-        prob=_softmax_within(ratio / settings.contrast_temperature, step_S, len(kept)),
+        prob=target_probabilities(ratio, expert_logprob, step_S, len(kept), settings),
         expert_logprob=expert_logprob,
         amateur_logprob=amateur_logprob,
     )
@@ -196,13 +262,3 @@ def _exponentials(
     z_BV = logits_BV.sub_(most[:, None])
     q_BV = z_BV.exp()
     return z_BV, q_BV, q_BV.sum(-1), top
-
-
-def _softmax_within(
-    score_S: Float[Tensor, " S"], step_S: Int64[Tensor, " S"], num_steps: int
-) -> Float[Tensor, " S"]:
-    """Softmax of the entries of each step."""
-    most = score_S.new_full((num_steps,), -math.inf).scatter_reduce(0, step_S, score_S, "amax")
-    weight = (score_S - most[step_S]).exp()
-    total = score_S.new_zeros(num_steps).scatter_add(0, step_S, weight)
-    return weight / total[step_S]

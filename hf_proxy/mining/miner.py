@@ -7,18 +7,23 @@ Source: arXiv 2510.07962, algorithm 1. Unlike the published script: ids end to e
 one teacher-forced pass of each model, the first step too, the end-of-text token too.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from hf_proxy.mining.correctness import Answers, is_correct
 from hf_proxy.mining.divergence import Contrast, contrast_steps
 from hf_proxy.mining.settings import MiningSettings
+from hf_proxy.mining.trajectory_steps import (
+    TrajectorySteps,
+    choose_in_batch,
+    soft_targets_row,
+    steps_by_trajectory,
+)
 from hf_proxy.models.access import (
     head_width,
     input_rows,
@@ -51,6 +56,7 @@ class Miner:
         processing_class: the expert's tokenizer.
         amateur_processing_class: the amateur's, checked token by token; None: unchecked.
         settings: see `mine_soft_targets`.
+        answers: what is right, for `only_correct`.
 
     Raises:
         InputError: the tokenizers are of other families, or PEFT cannot run an adapter on text
@@ -66,7 +72,9 @@ class Miner:
         processing_class: PreTrainedTokenizerBase,
         amateur_processing_class: PreTrainedTokenizerBase | None,
         settings: MiningSettings,
+        answers: Answers | None = None,
     ):
+        self._answers = answers
         self.expert, self.amateur, self.settings = expert, amateur, settings
         self.processing_class = processing_class
         bare, bare_amateur = unwrapped(expert), unwrapped(amateur)
@@ -152,11 +160,17 @@ class Miner:
             "system_prompt": prompts.system_prompt,
             "tokenizer": tokenizer_fingerprint(self.processing_class),
             "end_ids": self.end_ids,
+            **self._describe_answers(prompts),
             **{
                 name: [weights_checksum(model), str(unwrapped(model).dtype)]
                 for name, model in models.items()
             },
         }
+
+    def _describe_answers(self, prompts: Prompts) -> dict[str, str]:
+        if self._answers is None:
+            return {}
+        return {"answers": fingerprint([str(self._answers[name]) for name in prompts.example_id])}
 
     def _require_causal(self) -> None:
         for model in (self.expert, self.amateur):
@@ -171,7 +185,7 @@ class Miner:
         return system_prompt in self.processing_class.decode(trajectory)
 
     def mine(self, example_ids: list[str], prompts: list[list[int]], batch: int) -> list[dict]:
-        """`SoftTargets` rows of one batch of prompts.
+        """`SoftTargets` rows of one batch of prompts; under `only_correct` of the right ones.
 
         Args:
             example_ids: their names.
@@ -189,25 +203,48 @@ class Miner:
                 seed=[self.settings.seed, batch],
                 allowed=self._writable,
             )
-        return self.rows(example_ids, prompts, trajectories)
+        if self._answers is not None:
+            right = [
+                place
+                for place, (name, prompt) in enumerate(zip(example_ids, prompts, strict=True))
+                if is_correct(
+                    self.processing_class, prompt, trajectories[place], self._answers[name]
+                )
+            ]
+            example_ids = [example_ids[place] for place in right]
+            prompts = [prompts[place] for place in right]
+            trajectories = [trajectories[place] for place in right]
+        return self.rows(example_ids, prompts, trajectories, seed=[self.settings.seed, batch])
 
     def rows(
-        self, example_ids: list[str], prompts: list[list[int]], trajectories: list[list[int]]
+        self,
+        example_ids: list[str],
+        prompts: list[list[int]],
+        trajectories: list[list[int]],
+        *,
+        seed: Sequence[int] = (0,),
     ) -> list[dict]:
-        """`SoftTargets` rows of trajectories that are there already, whoever wrote them."""
+        """`SoftTargets` rows of trajectories that are there already, whoever wrote them.
+
+        Args:
+            seed: of the batch that they make, see `choose_steps`.
+        """
+        steps = self.steps(example_ids, prompts, trajectories)
+        columns = (example_ids, prompts, trajectories)
+        chosen = choose_in_batch(steps, self.settings, seed)
+        return [soft_targets_row(*one) for one in zip(*columns, chosen, strict=True)]
+
+    def steps(
+        self, example_ids: list[str], prompts: list[list[int]], trajectories: list[list[int]]
+    ) -> list[TrajectorySteps]:
+        """The steps of trajectories, before `choose_in_batch`."""
         self._refuse_shards()  # a trainer shards after the miner was made
         self._require_causal()
         with (
             scoring_mode(self.expert) as expert,
             scoring_mode(self.amateur) as amateur,
         ):
-            contrasts = self._contrast(expert, amateur, example_ids, prompts, trajectories)
-        return [
-            _soft_targets_row(id, prompt, trajectory, found)
-            for id, prompt, trajectory, found in zip(
-                example_ids, prompts, trajectories, contrasts, strict=True
-            )
-        ]
+            return self._contrast(expert, amateur, example_ids, prompts, trajectories)
 
     def _contrast(
         self,
@@ -216,7 +253,7 @@ class Miner:
         example_ids: list[str],
         prompts: list[list[int]],
         trajectories: list[list[int]],
-    ) -> list["_TrajectorySteps"]:
+    ) -> list[TrajectorySteps]:
         """Each trajectory's steps, from one teacher-forced pass of each model."""
         devices: dict[str, Any] = {"device": expert.device, "amateur_device": amateur.device}
         if self._transforms is None:  # of the architecture: training does not move them
@@ -225,7 +262,7 @@ class Miner:
             ]
         transforms = self._transforms
         whole = [p + t for p, t in zip(prompts, trajectories, strict=True)]
-        found: list[_TrajectorySteps | None] = [None] * len(whole)
+        found: list[TrajectorySteps | None] = [None] * len(whole)
         moved = torch.from_numpy(self.id_map.moved)
         lengths = list(map(len, whole))
         read = [length - 1 for length in lengths]
@@ -239,7 +276,9 @@ class Miner:
             amateur_batch = token_batch(group, theirs, starts, padding_free=False)
             parts: list[Contrast] = []
 
-            def consume(expert_CV: Tensor, amateur_CV: Tensor, where: slice, parts=parts) -> None:
+            def consume(
+                expert_CV: Tensor, amateur_CV: Tensor, where: slice, parts=parts, batch=batch
+            ) -> None:
                 logits = []
                 for head_CV, transform in zip((expert_CV, amateur_CV), transforms, strict=True):
                     if not transform.is_identity:
@@ -253,7 +292,8 @@ class Miner:
                 for head_CV in logits if len(self._free) else ():
                     # ids of no token take no share; the least number, since none may be infinite
                     head_CV[:, self._free.to(head_CV.device)] = torch.finfo(head_CV.dtype).min / 2
-                parts.append(contrast_steps(logits[0], logits[1], self.settings))
+                label_C = batch.label_N[where]
+                parts.append(contrast_steps(logits[0], logits[1], self.settings, label_C))
 
             try:
                 read_logit_pairs(expert, amateur, batch, amateur_batch, consume, **devices)
@@ -261,60 +301,7 @@ class Miner:
                 names = ", ".join(example_ids[i] for i in group)
                 raise InputError.at(str(error), remedy="see there", row=names) from error
             skip_first = self.settings.parity == "official"  # the published loop starts at step 1
-            steps = _steps_by_trajectory(Contrast.concatenate(parts), batch.num_labels, skip_first)
+            steps = steps_by_trajectory(Contrast.concatenate(parts), batch.num_labels, skip_first)
             for i, own in zip(group, steps, strict=True):
                 found[i] = own
         return [steps for steps in found if steps is not None]
-
-
-@dataclass(frozen=True)
-class _TrajectorySteps:
-    """One trajectory's share of a `Contrast`, as numpy arrays; `kept` are step numbers."""
-
-    columns: dict[str, np.ndarray]
-    kept: np.ndarray
-    offset: np.ndarray
-    entries: dict[str, np.ndarray]
-
-
-def _steps_by_trajectory(
-    whole: Contrast, num_steps: list[int], skip_first: bool
-) -> list[_TrajectorySteps]:
-    """The steps of each trajectory."""
-    columns = {
-        name: getattr(whole, f"{name}_N").cpu().numpy()
-        for name in ("kl", "top1_agree", "expert_entropy", "amateur_entropy", "support_size")
-    }
-    names = ("token_id", "prob", "expert_logprob", "amateur_logprob")
-    entries = {name: getattr(whole, name).cpu().numpy() for name in names}
-    offset = whole.offset.cpu().numpy()
-    kept = np.flatnonzero(whole.keep_N.cpu().numpy())
-    found, start = [], 0
-    for num in num_steps:
-        first, last = np.searchsorted(kept, [start + int(skip_first), start + num])
-        own = slice(offset[first], offset[last])
-        found.append(
-            _TrajectorySteps(
-                {name: column[start : start + num] for name, column in columns.items()},
-                kept[first:last] - start,
-                offset[first : last + 1] - offset[first],
-                {name: column[own] for name, column in entries.items()},
-            )
-        )
-        start += num
-    return found
-
-
-def _soft_targets_row(
-    example_id: str, prompt: list[int], trajectory: list[int], steps: _TrajectorySteps
-) -> dict:
-    """A `SoftTargets` row."""
-    return {
-        "example_id": example_id,
-        "input_ids": prompt + trajectory,
-        "prompt_length": len(prompt),
-        "position": steps.kept + len(prompt),
-        "offset": steps.offset,
-        **steps.columns,
-        **steps.entries,
-    }

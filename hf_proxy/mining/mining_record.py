@@ -16,6 +16,25 @@ class SettingsRecord(Record):
     batch_size: Annotated[Count, Field(ge=1)]
     divergence_beta: Number
     plausibility_alpha: Number
+    # what an older version did not know, and did
+    select: Text = "kl"
+    target: Text = "contrast"
+    mixture_weight: Number | None = None
+    only_correct: bool = False
+
+    @property
+    def kept_from(self) -> float | None:
+        """The KL, in nats, from which steps were kept; None where another rule chose them."""
+        return self.divergence_beta if self.select == "kl" else None
+
+    def describe(self) -> str:
+        """The rules of steps and targets, in a sentence."""
+        kept = f"KL of at least {self.divergence_beta:g} nats" if self.select == "kl" else "all"
+        if self.select not in ("kl", "all"):
+            kept = f"{self.select}, as many as have a KL of at least {self.divergence_beta:g} nats"
+        weight = f", {self.mixture_weight:g} of it contrast" if self.target == "mixture" else ""
+        right = "; trajectories with the right answer only" if self.only_correct else ""
+        return f"Steps: {kept}. Targets: {self.target}{weight}{right}."
 
 
 class MiningRecord(Record):

@@ -15,9 +15,10 @@ from datasets import Dataset, concatenate_datasets
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from hf_proxy.mining.correctness import read_answers
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.mining_record import REMEDY, MiningRecord
-from hf_proxy.mining.settings import MiningSettings
+from hf_proxy.mining.settings import MiningSettings, with_later
 from hf_proxy.mining.shards import read_shard
 from hf_proxy.mining.soft_targets import Tally
 from hf_proxy.models.parallel import (
@@ -58,6 +59,10 @@ def mine_soft_targets(
     plausibility_alpha: float = MiningSettings.plausibility_alpha,
     contrast_temperature: float = MiningSettings.contrast_temperature,
     parity: str | None = None,
+    select: str = MiningSettings.select,
+    target: str = MiningSettings.target,
+    mixture_weight: float | None = MiningSettings.mixture_weight,
+    only_correct: bool = MiningSettings.only_correct,
     facts: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Soft targets of the steps where the expert and the amateur part ways.
@@ -80,6 +85,14 @@ def mine_soft_targets(
         divergence_beta, plausibility_alpha, contrast_temperature: of `contrast`.
         parity: `"official"`: the published epsilon form, and each trajectory's first step is not
             kept.
+        select: which steps are kept, see `hf_proxy.mining.selection`: `"kl"` (paper), `"all"`,
+            `"random"`, `"entropy"`, `"low_entropy_high_kl"`; all but `"all"` keep as many steps of
+            a batch as `"kl"`.
+        target: what is aimed at there, see `hf_proxy.mining.targets`: `"contrast"` (paper),
+            `"expert"`, `"token"`, `"mixture"`.
+        mixture_weight: of the contrast in the mixture; the rest is the expert's.
+        only_correct: leave out trajectories whose answer is wrong, as `hf-proxy accuracy` grades;
+            prompts are rows with `answer` then.
         facts: names of models and data, for `provenance.json`.
 
     Returns:
@@ -98,19 +111,28 @@ def mine_soft_targets(
         plausibility_alpha=plausibility_alpha,
         contrast_temperature=contrast_temperature,
         parity=parity,
+        select=select,
+        target=target,
+        mixture_weight=mixture_weight,
+        only_correct=only_correct,
     )
     with stop_together(accelerator):
         processing_class = tokenizer_of(processing_class)
         if amateur_processing_class is not None:
             amateur_processing_class = tokenizer_of(amateur_processing_class)
+        read = read_prompts(prompts, processing_class, context=context, system_prompt=system_prompt)
+        answers = None
+        if only_correct:
+            found = read_answers(prompts, read.example_id)
+            answers = dict(zip(read.example_id, found, strict=True))
         miner = Miner(
             expert,
             amateur,
             processing_class=processing_class,
             amateur_processing_class=amateur_processing_class,
             settings=settings,
+            answers=answers,
         )
-        read = read_prompts(prompts, processing_class, context=context, system_prompt=system_prompt)
         miner.check_lengths(read)
         sizes = [sum(p.numel() for p in model.parameters()) for model in (expert, amateur)]
         if sizes[1] > sizes[0]:
@@ -186,11 +208,14 @@ def mine_folder(
         if is_main(accelerator):
             statistics = whole.statistics()
             write_text(folder / "statistics.json", json.dumps(statistics, indent=2))
+            counts: dict[str, Any] = {"prompts": len(prompts.example_id), "rows": whole.num_rows}
+            if miner.settings.only_correct:
+                counts["dropped"] = {"wrong answer": counts["prompts"] - counts["rows"]}
             stamp = provenance_of(
                 **content,
                 amateur_ids="checked" if miner.ids_checked else "unchecked",
                 facts=dict(facts),
-                counts={"prompts": len(prompts.example_id), "rows": statistics["num_rows"]},
+                counts=counts,
             )
             write_text(folder / "provenance.json", json.dumps(stamp, indent=2))
     return whole, content
@@ -224,10 +249,12 @@ def load_soft_targets(folder: str | Path) -> Dataset:
             source=folder,
         )
     shards = [read_shard(_shard_path(folder, batch)) for batch in there]
-    if len(there) > number or sum(map(len, shards)) != mined.num_prompts:
+    num_rows = sum(map(len, shards))
+    least = 0 if mined.settings.only_correct else mined.num_prompts
+    if len(there) > number or not least <= num_rows <= mined.num_prompts:
         raise InputError.at(
             f"{mined.num_prompts} in batches of {mined.settings.batch_size}, but "
-            f"{sum(map(len, shards))} rows in {len(there)} shards are there",
+            f"{num_rows} rows in {len(there)} shards are there",
             remedy=REMEDY,
             source=path,
             field="num_prompts",
@@ -262,7 +289,8 @@ def _open_folder(folder: Path, content: Mapping[str, Any]) -> None:
     differing = [name for name in mine if theirs.get(name) != mine[name]]
     if "settings" in differing:
         differing.remove("settings")
-        pairs = [(n, theirs["settings"].get(n), v) for n, v in mine["settings"].items()]
+        known = with_later(theirs["settings"])
+        pairs = [(n, known.get(n), v) for n, v in mine["settings"].items()]
         differing += [f"{name} ({old!r}, now {new!r})" for name, old, new in pairs if old != new]
     if differing:
         raise InputError.at(

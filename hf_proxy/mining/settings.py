@@ -1,8 +1,12 @@
 """What decides a mined row beside the two models and its prompt."""
 
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from hf_proxy.records.errors import InputError
+
+Select = Literal["kl", "all", "random", "entropy", "low_entropy_high_kl"]
+Target = Literal["contrast", "expert", "token", "mixture"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,10 @@ class MiningSettings:
     plausibility_alpha: float = 0.2  # paper
     contrast_temperature: float = 1.0  # paper
     parity: str | None = None
+    select: str = "kl"  # paper; one of `Select`
+    target: str = "contrast"  # paper; one of `Target`
+    mixture_weight: float | None = None  # of the contrast; only of target "mixture"
+    only_correct: bool = False
 
     def __post_init__(self) -> None:
         if not self.divergence_beta >= 0:
@@ -34,3 +42,47 @@ class MiningSettings:
             raise InputError("max_new_tokens and batch_size must be at least 1")
         if not self.temperature >= 0:
             raise InputError(f"temperature must be >= 0 (0: greedy), not {self.temperature}")
+        for name, words in (("select", Select), ("target", Target)):
+            if getattr(self, name) not in get_args(words):
+                raise InputError(
+                    f"{name} must be one of {get_args(words)}, not {getattr(self, name)!r}"
+                )
+            if self.parity == "official" and getattr(self, name) != get_args(words)[0]:
+                raise InputError.at(
+                    f"{getattr(self, name)!r} is no form of the published script, which "
+                    "parity='official' follows",
+                    remedy="leave out one of the two",
+                    field=name,
+                )
+        weight, is_mixture = self.mixture_weight, self.target == "mixture"
+        if is_mixture and (weight is None or not 0 <= weight <= 1):
+            raise InputError(
+                f"target='mixture' needs a mixture_weight in [0, 1], of the contrast, not {weight}"
+            )
+        if weight is not None and not is_mixture:
+            raise InputError.at(
+                "it is read with target='mixture' only",
+                remedy="leave it out",
+                field="mixture_weight",
+            )
+        if self.contrast_temperature != 1 and self.target in ("expert", "token"):
+            raise InputError.at(
+                f"{self.contrast_temperature} would change nothing: target={self.target!r} has no "
+                "contrast",
+                remedy="leave it out",
+                field="contrast_temperature",
+            )
+
+    @property
+    def ranks_steps(self) -> bool:
+        """Whether a step's place among those of its mining batch decides if it is kept."""
+        return self.select not in ("kl", "all")
+
+
+# what an older version did not know, and did
+_LATER = ("select", "target", "mixture_weight", "only_correct")
+
+
+def with_later(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as a file has them, with those that its version did not know."""
+    return {name: getattr(MiningSettings, name) for name in _LATER} | settings

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_proxy.mining.mining_record import SettingsRecord
 from hf_proxy.mining.shards import read_shard
 from hf_proxy.prediction.curve import Curve
 from hf_proxy.records.scores import ProxyScore
@@ -17,6 +18,7 @@ class MinedSet:
     Attributes:
         name: of its folder, within the run.
         settings: what `mining.json` says.
+        rules: of it, how steps were kept and what their targets are.
         statistics: of the whole set; None where its mining has not ended.
         rows: the first ones.
         num_batches: files that make the set.
@@ -26,6 +28,7 @@ class MinedSet:
 
     name: str
     settings: dict[str, Any]
+    rules: SettingsRecord
     statistics: dict[str, Any] | None
     rows: list[dict[str, Any]]
     num_batches: int

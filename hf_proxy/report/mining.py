@@ -30,7 +30,7 @@ FindTokenizer = Callable[[str], PreTrainedTokenizerBase]
 _STATISTIC_LABELS = {
     "num_rows": "trajectories",
     "num_steps": "generated steps",
-    "num_kept": "steps kept (KL of at least divergence_beta)",
+    "num_kept": "steps kept",
     "num_ended_at_once": "trajectories of one token",
     "kept_share": "kept, share of all steps",
     "kl_mean": "KL of expert from amateur, mean over all steps, nats",
@@ -87,9 +87,10 @@ def contrast_section(folders: Sequence[RunContents], downloads: list[Download]) 
         if contents.mined is None:
             continue
         block = Block(heading(contents.name, contents.mined.name))
+        rules = contents.mined.rules
+        block.sentences.append(rules.describe())
         if contents.mined.shards:
-            beta = contents.mined.settings["settings"]["divergence_beta"]
-            panels = contrast_panels(contents.mined.all_rows(), divergence_beta=beta)
+            panels = contrast_panels(contents.mined.all_rows(), divergence_beta=rules.kept_from)
             block.figures = [Figure(one.title, one.alt, draw_panel(one)) for one in panels]
         if contents.mined.statistics is None:
             block.sentences.append(

@@ -114,6 +114,7 @@ def _read_sets(folder: Path, part: RunContents, num_rows: int) -> None:
         part.mined = MinedSet(
             name="" if place == folder else str(place.relative_to(folder)),
             settings=settings,
+            rules=mining.settings,
             statistics=read_statistics(statistics) if statistics.is_file() else None,
             rows=list(islice(shard_rows(shards), num_rows)),
             num_batches=mining.num_batches,

@@ -21,7 +21,16 @@ _UNREAD = {
 }
 
 # fields of SelectiveSFTConfig that are read where a trainer has an amateur
-_MINING_FIELDS = ("expert", "divergence_beta", "plausibility_alpha", "contrast_temperature")
+_MINING_FIELDS = (
+    "expert",
+    "divergence_beta",
+    "plausibility_alpha",
+    "contrast_temperature",
+    "select",
+    "target",
+    "mixture_weight",
+    "only_correct",
+)
 
 
 def check_arguments(model: Any, args: Any, arguments: Mapping[str, Any]) -> None:

@@ -46,8 +46,8 @@ class SelectiveSFTConfig(SelectiveFields, SFTConfig):
 
     `remove_unused_columns` is False, since rows are `SoftTargets`; `max_length` is None, since rows
     are as long as they were mined: a longer one is refused, never cut. No load-balancing loss of
-    experts is added, whatever the model's config declares. `expert`, `divergence_beta`,
-    `plausibility_alpha` and `contrast_temperature` are read where the trainer has an amateur.
+    experts is added, whatever the model's config declares. `SelectiveFields` but `sft_weight` are
+    read where the trainer has an amateur.
 
     Raises:
         InputError: a field of `SFTConfig` is set that this trainer would not read.

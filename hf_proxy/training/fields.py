@@ -1,8 +1,9 @@
 """What `SelectiveSFTConfig` adds to TRL's fields, apart: `--help` shows it without torch."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from hf_proxy.mining.settings import MiningSettings
+from hf_proxy.mining.settings import MiningSettings, Select, Target
 
 
 @dataclass
@@ -38,3 +39,31 @@ class SelectiveFields:
         default=MiningSettings.contrast_temperature,
         metadata={"help": "With an amateur: divides the log-ratio before the softmax (paper: 1)."},
     )
+    select: Select = field(
+        default="kl",
+        metadata={
+            "help": "With an amateur: which steps are kept: kl (paper), random, entropy or "
+            "low_entropy_high_kl keep as many of an optimizer step; all keeps every one."
+        },
+    )
+    target: Target = field(
+        default="contrast",
+        metadata={
+            "help": "With an amateur: what is aimed at: contrast (paper), expert (itself, over "
+            "the plausible tokens), token (the one that it wrote) or mixture."
+        },
+    )
+    mixture_weight: float | None = field(
+        default=MiningSettings.mixture_weight,
+        metadata={"help": "Of the contrast in target=mixture; the rest is the expert's."},
+    )
+    only_correct: bool = field(
+        default=MiningSettings.only_correct,
+        metadata={"help": "With an amateur: learn from trajectories with the right answer only."},
+    )
+
+    @property
+    def contrast_settings(self) -> dict[str, Any]:
+        """Those of `MiningSettings` that are fields here, by their names."""
+        names = vars(MiningSettings()).keys() & SelectiveFields.__dataclass_fields__.keys()
+        return {name: getattr(self, name) for name in sorted(names)}

@@ -2,13 +2,14 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from hf_proxy.mining.correctness import is_correct
 from hf_proxy.mining.soft_targets import check_soft_targets
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import fingerprint
@@ -40,6 +41,20 @@ def with_kept_steps(
             remedy="give rows of mine_soft_targets",
             source=name,
         )
+    _check_mined_with(rows, name, tokenizer)
+    kept = [place for place, position in enumerate(rows["position"]) if len(position)]
+    if not kept:
+        raise InputError.at(
+            "no row has a kept step", remedy="mine more, or lower divergence_beta", source=name
+        )
+    if len(kept) < len(rows) and not keep_all:
+        logger.info("%s: %d of %d rows have no kept step", name, len(rows) - len(kept), len(rows))
+        rows = rows.select(kept)
+    return rows
+
+
+def _check_mined_with(rows: Dataset, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a set of another tokenizer or chat template, where it says whose it is."""
     mined = _mining_hashes(rows)
     template = mined.get("chat_template")
     for what, theirs, ours in (
@@ -52,19 +67,10 @@ def with_kept_steps(
                 remedy="train the model it was mined from, with the same processing_class",
                 source=name,
             )
-    kept = [place for place, position in enumerate(rows["position"]) if len(position)]
-    if not kept:
-        raise InputError.at(
-            "no row has a kept step", remedy="mine more, or lower divergence_beta", source=name
-        )
-    if len(kept) < len(rows) and not keep_all:
-        logger.info("%s: %d of %d rows have no kept step", name, len(rows) - len(kept), len(rows))
-        rows = rows.select(kept)
-    return rows
 
 
-def trajectories_of(rows: Dataset, name: str) -> Dataset:
-    """The rows without the columns of earlier targets."""
+def trajectories_of(rows: Dataset, name: str, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """The rows without the columns of earlier targets; see `with_kept_steps` of another's."""
     wanted = ["example_id", "input_ids", "prompt_length"]
     if missing := [column for column in wanted if column not in (rows.column_names or ())]:
         raise InputError.at(
@@ -72,6 +78,7 @@ def trajectories_of(rows: Dataset, name: str) -> Dataset:
             remedy="give ids of prompt and completion, as in rows of mine_soft_targets",
             source=name,
         )
+    _check_mined_with(rows, name, tokenizer)
     for row in rows.select_columns(wanted):
         if not 1 <= row["prompt_length"] < len(row["input_ids"]):
             raise InputError.at(
@@ -82,6 +89,35 @@ def trajectories_of(rows: Dataset, name: str) -> Dataset:
                 field="prompt_length",
             )
     return rows.select_columns(wanted)
+
+
+def with_right_answers(
+    rows: Dataset, answers: Sequence[list], name: str, tokenizer: PreTrainedTokenizerBase
+) -> Dataset:
+    """The trajectories whose answer is right, counted in the log.
+
+    Args:
+        answers: what is right, row by row, see `read_answers`.
+    """
+    kept = [
+        place
+        for place, (row, gold) in enumerate(zip(rows, answers, strict=True))
+        if is_correct(
+            tokenizer,
+            row["input_ids"][: row["prompt_length"]],
+            row["input_ids"][row["prompt_length"] :],
+            gold,
+        )
+    ]
+    if not kept:
+        raise InputError.at(
+            f"none of {len(rows)} trajectories has the right answer",
+            remedy="give others, or leave out only_correct",
+            source=name,
+            field="only_correct",
+        )
+    logger.info("%s: %d of %d rows dropped: wrong answer", name, len(rows) - len(kept), len(rows))
+    return rows.select(kept)
 
 
 def _mining_hashes(rows: Dataset) -> dict[str, str | None]:

@@ -13,7 +13,6 @@ is the step's own, and special tokens keep their share.
 """
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -25,11 +24,9 @@ from torch.utils.data import SequentialSampler
 from transformers import PreTrainedTokenizerBase
 from trl import SFTTrainer
 
-from hf_proxy.mining.miner import Miner
-from hf_proxy.mining.settings import MiningSettings
-from hf_proxy.models.access import adapters_off, head_width, input_rows, unwrapped
+from hf_proxy.mining.correctness import read_answers
+from hf_proxy.models.access import head_width, input_rows, unwrapped
 from hf_proxy.models.logits import kept_logits
-from hf_proxy.models.parallel import stop_together
 from hf_proxy.models.positions import window_of
 from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.tokens.tokenizers import tokenizer_of
@@ -46,12 +43,14 @@ from hf_proxy.training.config import SelectiveSFTConfig
 from hf_proxy.training.feeding import Feeding, feeding_for
 from hf_proxy.training.learnt import LearntSteps
 from hf_proxy.training.loss import LossSums, loss_counts, prefers_target_token, selective_loss
+from hf_proxy.training.online import OnlineContrast
 from hf_proxy.training.rows import (
     check_longest,
     check_trainable,
     for_each_set,
     trajectories_of,
     with_kept_steps,
+    with_right_answers,
 )
 
 
@@ -74,7 +73,9 @@ class SelectiveSFTTrainer(SFTTrainer):
         processing_class: the tokenizer that the rows were mined with, or a processor that holds it.
         amateur: a causal language model: the targets are then made from the batch's own
             completions, for all micro-batches of an optimizer step before its first forward; rows
-            need `example_id`, `input_ids` and `prompt_length` only.
+            need `example_id`, `input_ids` and `prompt_length` only, and `answer` under
+            `only_correct`. What `select` keeps, it keeps of all micro-batches and processes of a
+            step; in evaluation of each trajectory alone.
         amateur_processing_class: its tokenizer, checked token by token; None: unchecked.
         other arguments: of `SFTTrainer`.
 
@@ -111,6 +112,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         self._collate = SoftTargetCollator(args.padding_free, pad_id, whole=args.sft_weight > 0)
         collator: Any = self._collate if amateur is None else TrajectoryCollator(pad_id)
         self._sft_weight, self._is_online = args.sft_weight, amateur is not None
+        self._only_correct = args.only_correct
         ready = {
             name: for_each_set(given, name, partial(self._read, tokenizer=processing_class))
             for name, given in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset))
@@ -142,27 +144,19 @@ class SelectiveSFTTrainer(SFTTrainer):
         finally:
             args.padding_free, args.dataset_kwargs = padding_free, kwargs
         assert self.model is not None
-        bare = unwrapped(self.model)
         self._may_pack = not padding_free
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # whose weights stand later
             self._require_rows_apart(self.model)
         check_parallelism(self.accelerator.parallelism_config)
         self.add_callback(LearntSteps())
-        self._miner: Miner | None = None
+        self._online: OnlineContrast | None = None
         if amateur is not None:
-            self._expert = args.expert or ("base" if hasattr(bare, "disable_adapter") else "live")
-            if self._expert == "base" and not hasattr(bare, "disable_adapter"):
-                raise InputError("expert='base' needs a model with adapters (PEFT); set 'live'")
-            self._miner = Miner(
+            self._online = OnlineContrast(
                 self.model,
                 amateur.to(self.args.device).eval().requires_grad_(False),
+                args,
                 processing_class=processing_class,
                 amateur_processing_class=amateur_processing_class,
-                settings=MiningSettings(
-                    divergence_beta=args.divergence_beta,
-                    plausibility_alpha=args.plausibility_alpha,
-                    contrast_temperature=args.contrast_temperature,
-                ),
             )
         elif not self._is_fed:
             check_mining_fields(args, {})
@@ -177,7 +171,10 @@ class SelectiveSFTTrainer(SFTTrainer):
         check_in_memory(rows, name)
         tokenizer = tokenizer or self.processing_class
         if self._is_online:
-            rows = trajectories_of(rows, name)
+            given, rows = rows, trajectories_of(rows, name, tokenizer)
+            if self._only_correct:
+                answers = read_answers(given, [str(id) for id in rows["example_id"]], name)
+                rows = with_right_answers(rows, answers, name, tokenizer)
         else:
             rows = with_kept_steps(rows, name, tokenizer, keep_all=self._sft_weight > 0)
         if name != "train_dataset":  # its sums are kept by name
@@ -188,10 +185,10 @@ class SelectiveSFTTrainer(SFTTrainer):
         """Refuse rows that this model cannot take in, or not learn from."""
         model, args = cast(Any, self.model), cast(SelectiveSFTConfig, self.args)
         bare = unwrapped(model)
-        if self._miner is None:
+        if self._online is None:
             check_trainable(rows, name, input_rows(bare), head_width(bare))
         else:
-            self._miner.check_readable(rows, name)
+            self._online.check_readable(rows, name)
         check_longest(rows, name, window_of(bare), args.max_length)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
@@ -217,7 +214,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         self._feeding = feeding_for(
             self.callback_handler.callbacks,
             is_fed=self._is_fed,
-            has_amateur=self._miner is not None,
+            has_amateur=self._online is not None,
         )
         if self._feeding is not None:
             check_mining_fields(self.args, self._feeding.mined_with)
@@ -240,7 +237,10 @@ class SelectiveSFTTrainer(SFTTrainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self._is_fed:
             batches = self._fed_batches([len(batch["place"]) for batch in batches])
-        batches = [self._with_targets(batch) for batch in batches]
+        if self._online is not None:
+            rows = [batch["rows"] for batch in batches]
+            made = self._online.step_rows(rows, self.state.global_step, self.accelerator)
+            batches = [self._collate(own) for own in made]
         counts = torch.tensor([loss_counts(batch) for batch in batches], device=device).sum(0)
         counts = self.accelerator.gather(counts).view(-1, 2).sum(0)
         self._learnt.add(int(counts[0]))
@@ -271,7 +271,10 @@ class SelectiveSFTTrainer(SFTTrainer):
         """
         assert not return_outputs, "no logits are kept, see prediction_step"
         self._require_rows_apart(model)
-        inputs = self._prepare_inputs(self._with_targets(inputs))
+        if "rows" in inputs:  # of an evaluation; those of a step have their targets
+            assert self._online is not None
+            inputs = self._collate(self._online.single_rows(inputs["rows"], self.accelerator))
+        inputs = self._prepare_inputs(inputs)
         targets = {name: inputs.pop(name) for name in ("step", "token_id", "prob")}
         index, row = inputs.pop("logit_index"), inputs.pop("row")
         label, kept = inputs.pop("label", None), inputs.pop("kept", None)
@@ -311,22 +314,6 @@ class SelectiveSFTTrainer(SFTTrainer):
         if not self._may_pack:
             check_rows_apart(model, self.accelerator)
             self._may_pack = True
-
-    def _with_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch that the loss is made of; what has its targets stays as it is."""
-        if "rows" not in batch:
-            return batch
-        assert self._miner is not None and self.model is not None
-        names, prompts, trajectories = [], [], []
-        for row in batch["rows"]:
-            names.append(row["example_id"])
-            prompts.append(list(row["input_ids"][: row["prompt_length"]]))
-            trajectories.append(list(row["input_ids"][row["prompt_length"] :]))
-        bare = unwrapped(self.model)
-        expert = adapters_off(bare) if self._expert == "base" else nullcontext()
-        # a logit that is not finite on one rank stops all; every rank has as many batches
-        with stop_together(self.accelerator), expert:
-            return self._collate(self._miner.rows(names, prompts, trajectories))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Our figures in the row of the training loss, and the steps learnt in the last row."""

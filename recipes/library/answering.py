@@ -9,7 +9,6 @@ from accelerate import Accelerator
 from pydantic import Field
 from tqdm.auto import tqdm
 
-from hf_proxy.answers.finding import is_thinking_mark, opens_thinking
 from hf_proxy.models.access import scoring_mode
 from hf_proxy.models.generation import end_ids_of, generate
 from hf_proxy.models.parallel import is_main, num_processes, require_equal, stop_together
@@ -47,23 +46,6 @@ def end_settings(checkpoint: Checkpoint, tokenizer: Any) -> list[Any]:
         if path is not None and path.exists():
             found.append(read_json(path).get("eos_token_id"))
     return found
-
-
-def text_to_grade(tokenizer: Any, prompt: list[int], ids: list[int]) -> str:
-    """What a model wrote, with every mark of thinking.
-
-    Some tokenizers count such marks among the special tokens, which a text is shown without; some
-    templates open the thinking at the end of the prompt.
-    """
-    special = {id: str(t) for id, t in tokenizer.added_tokens_decoder.items() if t.special}
-    marks = {id for id, token in special.items() if is_thinking_mark(token)}
-    if marks & set(ids):
-        shown = [id for id in ids if id in marks or id not in special]
-        text = str(tokenizer.decode(shown, skip_special_tokens=False))
-    else:
-        text = str(tokenizer.decode(ids, skip_special_tokens=True))
-    opened = opens_thinking(str(tokenizer.decode(prompt, skip_special_tokens=False)))
-    return f"<think>{text}" if opened else text
 
 
 def answer_problems(

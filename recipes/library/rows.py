@@ -1,10 +1,12 @@
 """Rows of a file or a hub data set, with the columns that a recipe needs."""
 
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetsError
 
+from hf_proxy.answers.grading import answer_text
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.lines import read_lines
 from hf_proxy.records.record import Record
@@ -102,20 +104,59 @@ def _unreadable(path: Path | None, source: str, error: Exception) -> InputError:
     )
 
 
-def load_prompts(source: str, column: str, num_prompts: int | None = None) -> Dataset:
-    """Rows of `prompt`, and of `example_id` where there is one.
+def load_prompts(
+    source: str,
+    column: str,
+    num_prompts: int | None = None,
+    *,
+    answers: tuple[str, str | None] | None = None,
+) -> Dataset:
+    """Rows of `prompt`, of `example_id` where there is one, and of `answer` where it is asked for.
 
     Args:
         column: of the prompt, as `prompt_column` names it.
         num_prompts: the first so many; None: all.
+        answers: their column and pattern, see `answer_text`; None: none are read.
 
     Raises:
-        InputError: see `load_rows`.
+        InputError: see `load_rows`; an answer without a match.
     """
-    rows = load_rows(source, {column: "prompt_column"})
+    columns = {column: "prompt_column"}
+    if answers is not None:
+        columns[answers[0]] = "answer_column"
+    rows = load_rows(source, columns)
     if num_prompts is not None:
         rows = rows.select(range(min(num_prompts, len(rows))))
     check_text(rows, source, column)
     named = ["example_id"] if "example_id" in rows.column_names else []
+    texts = [] if answers is None else [str(text) for text in rows[answers[0]]]
+    names = rows["example_id"] if named else range(len(rows))
     rows = rows.select_columns(list(dict.fromkeys([column, *named])))
-    return rows if column == "prompt" else rows.rename_column(column, "prompt")
+    rows = rows if column == "prompt" else rows.rename_column(column, "prompt")
+    if answers is None:
+        return rows
+    return rows.add_column(
+        "answer",
+        [
+            answer_text(text, answers[1], row=str(name), source=source)
+            for name, text in zip(names, texts, strict=True)
+        ],
+    )
+
+
+def check_answer_flags(config: Any, only_correct: bool) -> None:
+    """Refuse flags of answers that nobody reads.
+
+    Args:
+        config: with `answer_column` and `answer_pattern`.
+
+    Raises:
+        InputError: naming the field.
+    """
+    if only_correct:
+        return
+    for name in ("answer_column", "answer_pattern"):
+        if getattr(config, name) != type(config).__dataclass_fields__[name].default:
+            raise InputError.at(
+                "it is read with only_correct only", remedy="add --only_correct true", field=name
+            )

@@ -133,6 +133,21 @@ def load_trainable(
     return model, tokenizer
 
 
+def load_amateur(name: str, dtype: Any, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
+    """A weaker model in the expert's precision, and its tokenizer; weights are safetensors.
+
+    Raises:
+        InputError: there is no such model, or it cannot be loaded.
+    """
+    with loading("tokenizer", name):
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    with loading("model", name):
+        model = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    return model, tokenizer
+
+
 def adapter_config(model_config: ModelConfig) -> Any:
     """The LoRA config that the flags describe, of this revision of the model; None without."""
     config = get_peft_config(model_config)

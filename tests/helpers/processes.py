@@ -1,9 +1,15 @@
 """Starting what users start: commands in this process, launchers in processes of their own."""
 
+import contextlib
 import json
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 from filelock import FileLock
@@ -13,6 +19,7 @@ from hf_proxy.cli import main
 
 TESTS = Path(__file__).parent.parent
 ROOT = TESTS.parent
+SERVERS = []  # that end after the session: Popen warns when it is forgotten before
 
 
 def command(capsys, *arguments):
@@ -57,6 +64,88 @@ def write_inputs(folder, tokenizer, traces):
     (folder / "prompts.txt").write_text("\n".join(prompts))
 
 
+class Forked:
+    """A script on one process or several, started by the fork server of the session.
+
+    Args:
+        base (`Path`): the folder that the processes of the session share; who comes first starts
+            the server.
+        arguments: the script and its arguments.
+    """
+
+    def __init__(self, base, *arguments, world_size=1):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(str(_server(base)))
+        self.line = self.socket.makefile("rw")
+        self.said = tempfile.TemporaryDirectory()
+        out, err = (os.path.join(self.said.name, name) for name in ("stdout", "stderr"))
+        own = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        argv = list(map(str, arguments))
+        asked = {"argv": argv, "env": os.environ | own, "world_size": world_size}
+        self.line.write(json.dumps(asked | {"stdout": out, "stderr": err}) + "\n")
+        self.line.flush()
+        self.pids = json.loads(self.line.readline())
+
+    def kill_once(self, condition, timeout=180):
+        """Kill it, without a warning, as soon as `condition()`; it must be running then."""
+        deadline = time.monotonic() + timeout
+        try:
+            while not condition():
+                has_ended = select.select([self.socket], [], [], 0)[0]
+                assert not has_ended and time.monotonic() < deadline
+                time.sleep(0.005)
+        finally:
+            for pid in self.pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            done = self.wait()
+        assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+
+    def wait(self, timeout=300):
+        """How it ended; a hang fails the test instead of the suite."""
+        self.socket.settimeout(timeout)
+        try:
+            code = json.loads(self.line.readline())
+        except TimeoutError:
+            for pid in self.pids:
+                os.kill(pid, signal.SIGKILL)
+            raise
+        out, err = (Path(self.said.name, name).read_text() for name in ("stdout", "stderr"))
+        self.line.close()
+        self.socket.close()
+        self.said.cleanup()
+        return subprocess.CompletedProcess(self.pids, code, out, err)
+
+
+def forked(base, *arguments, world_size=1):
+    """What `Forked` ended with."""
+    return Forked(base, *arguments, world_size=world_size).wait()
+
+
+def _server(base):
+    """Path of the socket at which the session's fork server listens."""
+    # a socket's path may have 107 letters, pytest's folders have more
+    path = base / "fork_server"
+    with FileLock(base / "fork_server.lock"):
+        if not path.exists():
+            where = Path(tempfile.mkdtemp(prefix="hf-proxy-")) / "socket"
+            # of pytest-xdist's processes the one that outlives the others
+            session = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+            with (base / "fork_server.log").open("w") as log:
+                server = subprocess.Popen(
+                    [sys.executable, str(TESTS / "fork_server.py"), str(where), str(session)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                )
+            SERVERS.append(server)
+            while not where.exists():
+                assert server.poll() is None, (base / "fork_server.log").read_text()
+                time.sleep(0.05)
+            path.write_text(str(where))
+    return path.read_text()
+
+
 def ranks(base, world_size, names):
     """Folder of the one start of so many processes that all tests of a session share.
 
@@ -69,7 +158,8 @@ def ranks(base, world_size, names):
     report = base / f"ranks-{world_size}.json"
     with FileLock(base / f"ranks-{world_size}.lock"):
         if not report.exists():
-            done = python(TESTS / "ranks_worker.py", world_size, folder, *names)
+            work = (TESTS / "ranks_worker.py", world_size, folder, *names)
+            done = forked(base, *work, world_size=world_size)
             report.write_text(json.dumps([done.returncode, done.stderr[-6000:]]))
     code, said = json.loads(report.read_text())
     assert code == 0, said

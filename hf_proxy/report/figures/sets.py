@@ -61,7 +61,7 @@ class _Counts(NamedTuple):
 
 @rc_context(STYLE)
 def plot_contrast(
-    rows: Iterable[Mapping[str, Any]], path: str | Path, *, divergence_beta: float
+    rows: Iterable[Mapping[str, Any]], path: str | Path, *, divergence_beta: float | None
 ) -> list[Path]:
     """KL of all steps, kept share by step, support size, and outcome by step, in four panels.
 
@@ -70,7 +70,8 @@ def plot_contrast(
     Args:
         rows: soft targets, one trajectory each.
         path: without suffix; `.png` and `.svg` are added.
-        divergence_beta: the KL, in nats, from which steps were kept; drawn as a line.
+        divergence_beta: the KL, in nats, from which steps were kept; drawn as a line. None: they
+            were chosen otherwise.
 
     Returns:
         the files written.
@@ -86,7 +87,9 @@ def plot_contrast(
     return save_figure(figure, path)
 
 
-def contrast_panels(rows: Iterable[Mapping[str, Any]], *, divergence_beta: float) -> list[Panel]:
+def contrast_panels(
+    rows: Iterable[Mapping[str, Any]], *, divergence_beta: float | None
+) -> list[Panel]:
     """What `plot_contrast` draws, panel by panel, for a page with colours of its own."""
     counts = _count_steps(rows)
     num_steps, num_kept = int(counts.seen.sum()), int(counts.kept.sum())
@@ -101,8 +104,8 @@ def contrast_panels(rows: Iterable[Mapping[str, Any]], *, divergence_beta: float
     return [
         Panel(
             f"KL of all steps; grey: {counts.kl[0]:,} below {_TINY_KL:g}",
-            f"KL of {num_steps:,} steps: half of them below {half} nats, {num_kept:,} kept, from "
-            f"{divergence_beta:g} on",
+            f"KL of {num_steps:,} steps: half of them below {half} nats, {num_kept:,} kept"
+            + ("" if divergence_beta is None else f", from {divergence_beta:g} on"),
             partial(_draw_kl, counts, divergence_beta),
         ),
         Panel(
@@ -175,23 +178,24 @@ def _outcome_shares(counts: _Counts) -> dict[str, float]:
     return {name: count.sum() / num_kept for name, count in counts.outcomes.items()}
 
 
-def _draw_kl(counts: _Counts, divergence_beta: float, axes: Axes, palette: Palette) -> None:
+def _draw_kl(counts: _Counts, divergence_beta: float | None, axes: Axes, palette: Palette) -> None:
     """The histogram, over its occupied part; the bin of tiny ones stands left of a gap."""
     used = np.nonzero(counts.kl[1:])[0]
     last = _KL_EDGES[used.max() + 1] if len(used) else _KL_EDGES[_BINS_PER_DECADE]
     axes.stairs(counts.kl[1:], _KL_EDGES, fill=True, color=palette.series[0])
     axes.stairs(counts.kl[:1], [_TINY_KL / 2.2, _TINY_KL / 1.2], fill=True, color=palette.soft)
-    axes.axvline(divergence_beta, color=palette.series[1], lw=1)
-    axes.annotate(
-        f" kept from {divergence_beta:g}",
-        (divergence_beta, 1),
-        xycoords=("data", "axes fraction"),
-        va="top",
-        color=palette.series[1],
-    )
+    if divergence_beta is not None:
+        axes.axvline(divergence_beta, color=palette.series[1], lw=1)
+        axes.annotate(
+            f" kept from {divergence_beta:g}",
+            (divergence_beta, 1),
+            xycoords=("data", "axes fraction"),
+            va="top",
+            color=palette.series[1],
+        )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")  # powers would be formulas, which a report has not
-    axes.set_xlim(_TINY_KL / 2.6, max(last, 3 * divergence_beta))
+    axes.set_xlim(_TINY_KL / 2.6, max(last, 3 * (divergence_beta or 0)))
     axes.set_xlabel("KL, expert from amateur, nats")
     axes.set_ylabel("steps")
 
