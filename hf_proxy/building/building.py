@@ -15,10 +15,18 @@ from transformers import PreTrainedTokenizerBase
 from hf_proxy.building.local import LocalFrontier
 from hf_proxy.building.protocols import Protocol as Way
 from hf_proxy.building.protocols import read_protocol
-from hf_proxy.building.questions import Job, jobs_of, questions_fingerprint, read_questions
+from hf_proxy.building.questions import (
+    Job,
+    Question,
+    jobs_of,
+    questions_fingerprint,
+    read_questions,
+)
 from hf_proxy.building.reading import read_answers
 from hf_proxy.building.responses import ResponseFolder
-from hf_proxy.building.settings import BuildSettings
+from hf_proxy.building.served import ServedFrontier
+from hf_proxy.building.servers import Server
+from hf_proxy.building.settings import BuildSettings, ServerSettings
 from hf_proxy.models.parallel import Processes, from_main, stop_together
 from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
@@ -54,10 +62,12 @@ class BuiltSet(NamedTuple):
 
 def build_traces(
     questions: Dataset | Iterable[Mapping[str, Any]],
-    frontier: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
+    frontier: nn.Module | str,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     output_dir: str | Path,
+    base_url: str | None = None,
+    server: ServerSettings | None = None,
     protocol: str = BuildSettings.protocol,
     num_samples: int = BuildSettings.num_samples,
     max_new_tokens: int = BuildSettings.max_new_tokens,
@@ -78,8 +88,11 @@ def build_traces(
 
     Args:
         questions: rows of `prompt` and, where they have them, `example_id` and `answer` (gold).
-        frontier, tokenizer: a local model, whole on every rank.
+        frontier, tokenizer: a local model, whole on every rank; or with `base_url` the model's name
+            at the server, which the main process asks.
         output_dir: folder of the trace set; one that an equal call wrote is replaced.
+        base_url: of a server that speaks OpenAI's API; its key is read from `OPENAI_API_KEY`.
+        server: how it is asked.
         protocol: `"json"` (published: the trace is the value of `reasoning`), `"text"` (the answer
             is the trace), or `"thinking"` (the thinking is).
         num_samples: answers to each question, named `<example_id>#<sample>` where several.
@@ -90,7 +103,7 @@ def build_traces(
             (GSM8K: `#### (.+)`).
         only_correct: leave out wrong answers. False (published): they are kept, and marked.
         task: what the problems are, as the system turn says it.
-        batch_size: answers written together, and stored as one shard.
+        batch_size: a local model's answers written together, and stored as one shard.
         tokens_per_batch: of the teacher-forced pass that reads the log-probabilities.
         accelerator: shares the batches among its processes; every one of them must call.
         overwrite: replace another trace set in `output_dir`.
@@ -100,7 +113,8 @@ def build_traces(
 
     Raises:
         InputError: a question or gold answer that cannot be read, another run at work in the
-            folder, answers there under other settings (named), no usable trace.
+            folder, answers there under other settings (named), a server that is not there or
+            refuses, no usable trace.
     """
     settings = BuildSettings(
         protocol=protocol,
@@ -112,16 +126,75 @@ def build_traces(
         only_correct=only_correct,
         task=task,
     )
-    asked = LocalFrontier(
-        frontier,
-        tokenizer,
-        accelerator,
-        batch_size=batch_size,
-        tokens_per_batch=tokens_per_batch,
-    )
-    return build_set(
-        questions, asked, settings, output_dir, accelerator, overwrite=overwrite
-    ).traces
+    asked: Frontier
+    if base_url is not None:
+        if not isinstance(frontier, str):
+            raise InputError.at(
+                "with base_url it is the model's name at the server",
+                remedy="give the name, or leave base_url out",
+                field="frontier",
+            )
+        asked = ServedFrontier(Server(base_url, frontier, server or ServerSettings()), accelerator)
+    elif isinstance(frontier, str) or tokenizer is None or server is not None:
+        raise InputError.at(
+            "a local frontier is a model and its tokenizer",
+            remedy="load both, or give base_url",
+            field="frontier",
+        )
+    else:
+        asked = LocalFrontier(
+            frontier,
+            tokenizer,
+            accelerator,
+            batch_size=batch_size,
+            tokens_per_batch=tokens_per_batch,
+        )
+    built = build_set(questions, asked, settings, output_dir, accelerator, overwrite=overwrite)
+    return built.traces
+
+
+class Prepared(NamedTuple):
+    """What is asked, and all that decides the answers."""
+
+    questions: list[Question]
+    jobs: list[Job]
+    parts: dict[str, Any]
+
+
+def prepare(
+    questions: Dataset | Iterable[Mapping[str, Any]],
+    frontier: Frontier,
+    settings: BuildSettings,
+    *,
+    source: Any = None,
+) -> Prepared:
+    """Read what is asked, and hand it to the frontier.
+
+    Args:
+        source: of the questions, for messages.
+
+    Raises:
+        InputError: as `build_traces`.
+    """
+    protocol = read_protocol(settings.protocol, task=settings.task)
+    asked = read_questions(questions, answer_pattern=settings.answer_pattern, source=source)
+    if settings.only_correct and any(question.gold is None for question in asked):
+        raise InputError.at(
+            "a question has no gold answer, so none of its answers is known to be right",
+            remedy="name the answer column, or leave only_correct out",
+            source=source,
+            field="answer",
+        )
+    jobs = jobs_of(asked, settings.num_samples)
+    parts = frontier.take(jobs, protocol, settings) | {
+        "questions": questions_fingerprint(asked),
+        "num_samples": settings.num_samples,
+        "protocol": f"{protocol.name} {protocol.hash}, {settings.task}",
+        "max_new_tokens": settings.max_new_tokens,
+        "temperature": settings.temperature,
+        "seed": settings.seed,
+    }
+    return Prepared(asked, jobs, json.loads(json.dumps(parts)))
 
 
 def build_set(
@@ -141,24 +214,7 @@ def build_set(
     """
     began = time.monotonic()
     with stop_together(accelerator):
-        protocol = read_protocol(settings.protocol, task=settings.task)
-        asked = read_questions(questions, answer_pattern=settings.answer_pattern, source=source)
-        if settings.only_correct and any(question.gold is None for question in asked):
-            raise InputError.at(
-                "a question has no gold answer, so none of its answers is known to be right",
-                remedy="name the answer column, or leave only_correct out",
-                source=source,
-                field="answer",
-            )
-        jobs = jobs_of(asked, settings.num_samples)
-        parts = frontier.take(jobs, protocol, settings) | {
-            "questions": questions_fingerprint(asked),
-            "num_samples": settings.num_samples,
-            "protocol": f"{protocol.name} {protocol.hash}, {settings.task}",
-            "max_new_tokens": settings.max_new_tokens,
-            "temperature": settings.temperature,
-            "seed": settings.seed,
-        }
+        asked, jobs, parts = prepare(questions, frontier, settings, source=source)
     folder = ResponseFolder(output_dir)
     with stop_together(accelerator):
         may_replace = overwrite or _is_of(Path(output_dir), parts)
@@ -201,5 +257,5 @@ def _is_of(folder: Path, parts: Mapping[str, Any]) -> bool:
     """Whether a set was made of answers under these settings."""
     with suppress(InputError):
         there = read_json(folder / "provenance.json").get("responses")
-        return fingerprint(there) == fingerprint(json.loads(json.dumps(parts)))
+        return fingerprint(there) == fingerprint(parts)
     return False

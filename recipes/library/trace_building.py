@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_proxy.building.settings import BuildSettings, ServerSettings
@@ -13,6 +14,7 @@ from hf_proxy.records.errors import InputError
 
 if TYPE_CHECKING:
     from hf_proxy.building.building import Frontier
+    from hf_proxy.building.served import ServedFrontier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +229,7 @@ def build(config: BuildConfig) -> dict[str, Any]:
     from accelerate import Accelerator
 
     from hf_proxy.building.building import build_set
-    from hf_proxy.models.parallel import is_main, stop_together
+    from hf_proxy.models.parallel import from_main, is_main, stop_together
     from hf_proxy.recipes.library.questions import load_questions
 
     began = time.monotonic()
@@ -241,6 +243,16 @@ def build(config: BuildConfig) -> dict[str, Any]:
             answer_column=config.answer_column,
             num_questions=config.num_questions,
         )
+    if config.batch_input is not None:
+        num_requests = from_main(
+            accelerator, lambda: _write_batch(config, questions, settings, source)
+        )
+        if is_main(accelerator):
+            print(
+                f"{num_requests} requests in {config.batch_input}; give the server's answer to "
+                "the same line as --batch_output in place of --batch_input"
+            )
+        return {"batch_input": config.batch_input, "requests": num_requests}
     frontier = _frontier(config, accelerator)
     found = build_set(
         questions,
@@ -273,6 +285,9 @@ def _frontier(config: BuildConfig, accelerator: Any) -> Frontier:
     )
     from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 
+    if config.base_url is not None:
+        with stop_together(accelerator):
+            return _served(config, accelerator)
     with stop_together(accelerator):
         checkpoint = find_checkpoints(config.frontier)[-1]
     # gigabytes, read once
@@ -295,3 +310,23 @@ def _frontier(config: BuildConfig, accelerator: Any) -> Frontier:
             tokens_per_batch=config.tokens_per_batch,
             facts=facts,
         )
+
+
+def _served(config: BuildConfig, accelerator: Any = None) -> ServedFrontier:
+    from hf_proxy.building.served import ServedFrontier
+    from hf_proxy.building.servers import Server
+
+    assert config.base_url is not None
+    settings = config.server_settings(api=config.api, logprobs=config.logprobs)
+    server = Server(config.base_url, config.frontier, settings)
+    return ServedFrontier(server, accelerator, batch_output=config.batch_output)
+
+
+def _write_batch(config: BuildConfig, questions: Any, settings: BuildSettings, source: str) -> int:
+    """Write the batch API's input file; gives its number of requests."""
+    from hf_proxy.building.building import prepare
+
+    assert config.batch_input is not None
+    frontier = _served(config)
+    prepare(questions, frontier, settings, source=source)
+    return frontier.write_batch(Path(config.batch_input))
