@@ -23,7 +23,7 @@ from hf_proxy.building.questions import (
     read_questions,
 )
 from hf_proxy.building.reading import read_answers
-from hf_proxy.building.responses import ResponseFolder
+from hf_proxy.building.responses import ResponseFolder, responses_of
 from hf_proxy.building.served import ServedFrontier
 from hf_proxy.building.servers import Server
 from hf_proxy.building.settings import BuildSettings, ServerSettings
@@ -215,7 +215,7 @@ def build_set(
     began = time.monotonic()
     with stop_together(accelerator):
         asked, jobs, parts = prepare(questions, frontier, settings, source=source)
-    folder = ResponseFolder(output_dir)
+    folder = ResponseFolder(responses_of(output_dir))
     with stop_together(accelerator):
         may_replace = overwrite or _is_of(Path(output_dir), parts)
         if Path(output_dir).exists() and not may_replace:  # said before anything is paid for

@@ -22,16 +22,21 @@ _AGAIN = "delete it, and the same line asks again"
 R = TypeVar("R", bound=Record)
 
 
+def responses_of(output_dir: str | Path) -> Path:
+    """The folder of the raw answers that the trace set in `output_dir` is made of."""
+    output = Path(output_dir)
+    return output.with_name(f"{output.name}.responses")
+
+
 class ResponseFolder:
     """Shards of raw answers, and the settings that they were asked under.
 
     Args:
-        output_dir: the trace set's own folder.
+        path: of the folder, see `responses_of`.
     """
 
-    def __init__(self, output_dir: str | Path):
-        output = Path(output_dir)
-        self.path = output.with_name(f"{output.name}.responses")
+    def __init__(self, path: Path):
+        self.path = path
 
     @contextmanager
     def opened(

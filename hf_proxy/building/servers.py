@@ -19,6 +19,7 @@ from hf_proxy.records.errors import InputError
 
 KEY = "OPENAI_API_KEY"
 _NO_KEY = "none"  # servers of one's own ask for none, the client wants one
+_LOOK = "see that the server runs, and what it says of the request"
 _STRUCK = "[key]"
 _INSTALL = "pip install 'hf-proxy[servers]'"
 # chosen here: so many that fail, with none that succeeds, are the server's or the request's fault
@@ -126,7 +127,13 @@ class Server:
         waiting, failed, num_replies = iter(requests), {}, 0
         rate = settings.requests_per_minute
         limiter = None if rate is None else AsyncLimiter(1, 60 / rate)
-        bar = tqdm(total=total, desc=desc, unit=" answers", leave=False, disable=None)
+        bar = tqdm(
+            total=total,
+            desc=desc,
+            unit=" answers",
+            leave=False,
+            disable=None if total > 1 else True,
+        )
 
         async def one(client: Any, request: Request) -> None:
             nonlocal num_replies
@@ -179,7 +186,7 @@ class Server:
             reason = next(iter(failed.values()))
             raise InputError.at(
                 f"no request succeeded ({reason})",
-                remedy="see that the server runs, and what it says of the request",
+                remedy=_LOOK,
                 source=self.base_url,
             )
         return failed
