@@ -67,7 +67,8 @@ class ResponseFolder:
                 source=self.path,
             ) from error
         file = self.path / "settings.json"
-        if not file.exists():
+        # a run that got no answer binds nobody
+        if not file.exists() or not any((self.path / "shards").glob("*.jsonl")):
             write_text(file, json.dumps(settings, indent=2, sort_keys=True))
             return
         there = read_json(file, remedy=_AGAIN)

@@ -18,6 +18,8 @@ from fastapi.responses import JSONResponse
 
 from hf_proxy.tokens.pieces import spell_ids
 
+WAYS = ("prompt_logprobs", "echo")
+
 
 class ModelServer:
     """The endpoints `/v1/chat/completions` and `/v1/completions`.
@@ -32,10 +34,7 @@ class ModelServer:
         bos: id put before every text.
     """
 
-    def __init__(
-        self, model, tokenizer, *, scripts=None, scores=("prompt_logprobs", "echo"), echo_at="right",
-        bos=None,
-    ):  # fmt: skip
+    def __init__(self, model, tokenizer, *, scripts=None, scores=WAYS, echo_at="right", bos=None):
         self.model, self.tokenizer, self.scripts = model, tokenizer, scripts or {}
         self.scores, self.echo_at, self.bos = scores, echo_at, bos
         self.numbers = itertools.count()
@@ -148,27 +147,26 @@ class ModelServer:
 
     def written(self, ids, asked, body):
         """New ids, the end included, their log-probabilities, and why they end."""
+        end = self.tokenizer.eos_token_id
         script = next((text for key, text in self.scripts.items() if key in asked), None)
-        ends = self.tokenizer.eos_token_id
-        forced = None
         if script is not None:
-            forced = [*self.tokenizer(script, add_special_tokens=False)["input_ids"], ends]
+            new = [*self.tokenizer(script, add_special_tokens=False)["input_ids"], end]
+            new = new[: body["max_tokens"]]
+            rows_TV = self.logprobs_TV(ids + new)[len(ids) - 1 : -1]
+            logprobs = [float(row_V[id]) for row_V, id in zip(rows_TV, new, strict=True)]
+            return new, logprobs, "stop" if new[-1] == end else "length"
+        temperature = body.get("temperature", 1.0)
         draws = torch.Generator().manual_seed(body.get("seed") or 0)
         new, logprobs = [], []
-        for number in range(body["max_tokens"]):
+        while len(new) < body["max_tokens"] and new[-1:] != [end]:
             row_V = self.logprobs_TV(ids + new)[-1]
-            if forced is not None:
-                id = forced[number]
-            elif body.get("temperature", 1.0) > 0:
-                chances_V = torch.softmax(row_V / body.get("temperature", 1.0), -1)
-                id = int(torch.multinomial(chances_V, 1, generator=draws))
+            if temperature > 0:
+                chances_V = torch.softmax(row_V / temperature, -1)
+                new.append(int(torch.multinomial(chances_V, 1, generator=draws)))
             else:
-                id = int(row_V.argmax())
-            new.append(id)
-            logprobs.append(float(row_V[id]))
-            if id == ends:
-                return new, logprobs, "stop"
-        return new, logprobs, "length"
+                new.append(int(row_V.argmax()))
+            logprobs.append(float(row_V[new[-1]]))
+        return new, logprobs, "stop" if new[-1] == end else "length"
 
 
 class Faults:
@@ -234,10 +232,9 @@ def spoilt(data, fault, last):
         choice["logprobs"] = None
     elif fault == "empty":
         choice["message"]["content"], choice["logprobs"] = "", {"content": []}
-    else:
-        choice["message"]["content"] += "\ufffd"
-        lost = {"token": "\ufffd", "bytes": list(b"\xef\xbf\xbd"), "logprob": -1.0}
-        choice["logprobs"]["content"] += [lost, lost | {"token": "\u20ac", "bytes": None}]
+    else:  # the text lost a letter that its tokens still spell
+        text = choice["message"]["content"]
+        choice["message"]["content"] = f"{text[:20]}\ufffd{text[21:]}"
     return json.dumps(reply).encode()
 
 
