@@ -89,7 +89,7 @@ def _traces(name: str, **arguments: str) -> Callable[[Path], None]:
         for row in rows:
             _check_trace(row)
         if name.endswith((".jsonl", ".json")):
-            _compare_traces(rows, _parsed(folder / name), folder, arguments)
+            _compare_traces(rows, _parsed(folder / name), folder / Path(name).stem, arguments)
 
     return read
 
@@ -169,7 +169,11 @@ def _compare_traces(rows, raw, folder, arguments) -> None:
     """Each row has its source, and says what that says."""
     by_id = {}
     for index, source in enumerate(raw):
-        name = source.get("example_id", source.get("custom_id"))
+        response = source.get("response")
+        given = [source.get("example_id"), source.get("custom_id")]
+        given += [response.get("id")] if isinstance(response, dict) else []
+        given += [f"{folder.name}-{index}"] if response else []
+        name = next((value for value in given if value is not None), None)
         by_id[str(index if name is None else name)] = source
     for row in rows:
         source = by_id[row["example_id"]]

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import building_worker
 import numpy as np
 import pytest
 import torch
@@ -136,7 +137,7 @@ def test_a_local_frontier_writes_traces_with_its_own_probabilities(
             build_traces(questions[:4], model, tokenizer, overwrite=True, **again | change)
     with pytest.raises(InputError, match="questions"):
         build_traces(questions[:3], model, tokenizer, overwrite=True, **again)
-    with pytest.raises(InputError, match="another set is here already"):
+    with pytest.raises(InputError, match="the folder is there already"):
         build_traces(questions[:4], model, tokenizer, **again | {"seed": 1})
     with FileLock(responses_of(tmp_path / "again") / "lock"):
         with pytest.raises(InputError, match="another run is writing here"):
@@ -164,6 +165,13 @@ def test_samples_of_a_question_differ_and_gold_answers_mark_them(expert, questio
             [{"prompt": "1+1?"}], model, tokenizer, output_dir=tmp_path / "c", only_correct=True
         )
     assert not (tmp_path / "c").exists() and not responses_of(tmp_path / "c").exists()
+
+
+def test_two_processes_write_what_one_writes(of_ranks, tmp_path):
+    found = of_ranks("building", 2)
+    alone = rows_of(building_worker.build(tmp_path / "set"))
+    assert len(alone) > 2 and found["rows"] == [alone, alone]
+    assert all("under other settings: seed (0, now 1)" in said for said in found["said"])
 
 
 def test_protocols_are_files_that_hold_the_question():

@@ -27,6 +27,7 @@ from helpers.formats import (
 from helpers.tokenizers import byte_level_nfc, byte_level_of, llama
 
 from hf_proxy import InputError, load_traces
+from hf_proxy.traces.parts import overlap
 from hf_proxy.traces.reading import read_traces
 from hf_proxy.traces.shapes.answer import Place
 from hf_proxy.traces.shapes.recognise import SHAPES as READERS
@@ -346,11 +347,11 @@ def test_health_counts_what_its_rows_tell(tmp_path):
     half = chat("x=\\boxed{4}", tokens([b"x=\\boxed{4}"], [math.log(0.55)]))
     half["choices"][0]["logprobs"]["content"][0]["top_logprobs"] = [{"logprob": -0.1}] * 2
     rows = [
-        row(half, example_id="right", answer="steps\n#### 4"),
-        row(half, example_id="wrong", answer=5, request={"temperature": 0.7}),
-        row(half, example_id="told", correct=True, prompt="another"),
+        row(half, example_id="right", gold="steps\n#### 4"),
+        row(half, example_id="wrong", gold=5, request={"temperature": 0.7}),
+        row(half, example_id="told", gold=None, correct=True, prompt="another"),
     ]
-    _, health = traces(tmp_path, *rows)
+    _, health = traces(tmp_path, *rows, columns={"answer": "gold"})
     assert (health.right, health.wrong, health.duplicates, health.over_one) == (2, 1, 1, 3)
     assert health.temperatures == {"0.7": 1}
     assert health.histogram == [0] * 5 + [3] + [0] * 4
@@ -360,6 +361,9 @@ def test_health_counts_what_its_rows_tell(tmp_path):
                  "3 tokens whose alternatives sum to more than 1"):  # fmt: skip
         assert said in line
     assert "\n" not in line
+    unread = row(half, gold=["4"])
+    with pytest.raises(InputError, match="row 0 .*field answer: expected text, found .'4'.; fill"):
+        traces(tmp_path, unread, columns={"answer": "gold"})
 
 
 def test_temperature_of_a_batch_is_known_from_its_requests(tmp_path):
@@ -375,6 +379,26 @@ def test_temperature_of_a_batch_is_known_from_its_requests(tmp_path):
     found, health = traces(tmp_path, *answers, requests=requests)
     assert [trace["prompt"] for trace in found] == ["2+2?", "3+3?"]
     assert health.temperatures == {"0.7": 1}
+
+
+def test_what_is_for_servers_answers_is_refused_elsewhere(tmp_path):
+    plain = {"prompt": "q", "trace": "t"}
+    for name, value in (("part", "answer"), ("protocol", "json"), ("tokenizer", byte_level_nfc())):
+        with pytest.raises(InputError, match=f"field {name}: rows of format text have no use for"):
+            traces(tmp_path, plain, **{name: value})
+    with pytest.raises(InputError, match="part 'thinking' is not known; use one of"):
+        traces(tmp_path, plain, part="thinking")
+
+
+@pytest.mark.parametrize(
+    ("asked", "data", "size"),
+    [(b"Q\n", b"\nIt", 1), (b"Q\n", b"Q\nIt", 2), (b"Q", b"It", 0), (b"aab", b"aabx", 3),
+     (b"a" * 50, b"a" * 60, 50), (b"abcabc", b"abcx", 3), (b"", b"x", 0), (b"Q\n", b"\n", 1)],
+)  # fmt: skip
+def test_the_longest_end_of_the_prompt_is_context(asked, data, size):
+    assert overlap(asked, data) == size
+    plain = [n for n in range(len(asked) + 1) if data.startswith(asked[len(asked) - n :])]
+    assert max(plain) == size
 
 
 def test_a_sound_set_is_said_in_one_line(tmp_path, caplog):

@@ -31,7 +31,7 @@ from hf_proxy.models.parallel import Processes, from_main, stop_together
 from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.record import read_json
-from hf_proxy.records.storage import fingerprint, save_dataset
+from hf_proxy.records.storage import check_free, fingerprint, save_dataset
 from hf_proxy.traces.checks import traces_fingerprint
 from hf_proxy.traces.completions import TraceOfRow
 
@@ -218,12 +218,7 @@ def build_set(
     folder = ResponseFolder(responses_of(output_dir))
     with stop_together(accelerator):
         may_replace = overwrite or _is_of(Path(output_dir), parts)
-        if Path(output_dir).exists() and not may_replace:  # said before anything is paid for
-            raise InputError.at(
-                "another set is here already",
-                remedy="name another output_dir, or pass --overwrite",
-                source=output_dir,
-            )
+        check_free(output_dir, overwrite=may_replace)  # before anything is paid for
     with folder.opened(parts, accelerator):
         frontier.ask(folder)
 

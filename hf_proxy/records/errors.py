@@ -1,7 +1,7 @@
 """Bad input, said in one line; names that must be unique."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:  # a program that reads no file need not load it
     from pydantic import ValidationError
@@ -31,7 +31,7 @@ class InputError(ValueError):
     """Bad input, said in one line: where, what is wrong, and what to do about it."""
 
     @classmethod
-    def at(cls, problem: str, *, remedy: str, source=None, row=None, field=None) -> "InputError":
+    def at(cls, problem: str, *, remedy: str, source=None, row=None, field=None) -> Self:
         """The error that names its place.
 
         Args:

@@ -16,26 +16,33 @@ class SpeltId(NamedTuple):
     is_special: bool
 
 
-def spell_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[SpeltId] | str:
-    """The bytes of each id, or a sentence that says which has none.
+class IdSpeller:
+    """The bytes of ids, for one tokenizer: its vocabulary is looked through once.
 
     Raises:
         InputError: the tokenizer's pieces are no symbols that spell bytes.
     """
-    scheme = _scheme_of(tokenizer)
-    added = tokenizer.added_tokens_decoder
-    size = max(tokenizer.get_vocab().values(), default=-1) + 1
-    spelt = []
-    for id in ids:
-        if id in added:
-            spelt.append(SpeltId(added[id].content.encode(), added[id].special))
-            continue
-        piece = tokenizer.convert_ids_to_tokens(id) if 0 <= id < size else None
-        data = None if piece is None else scheme(piece)
-        if data is None:
-            return f"id {id} is none of the tokenizer's {size}"
-        spelt.append(SpeltId(data, False))
-    return spelt
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self._tokenizer = tokenizer
+        self._scheme = _scheme_of(tokenizer)
+        self._added = tokenizer.added_tokens_decoder
+        self._size = max(tokenizer.get_vocab().values(), default=-1) + 1
+
+    def spell(self, ids: Sequence[int]) -> list[SpeltId] | str:
+        """The bytes of each id, or a sentence that says which has none."""
+        spelt = []
+        for id in ids:
+            if id in self._added:
+                token = self._added[id]
+                spelt.append(SpeltId(token.content.encode(), token.special))
+                continue
+            known = self._tokenizer.convert_ids_to_tokens([id]) if 0 <= id < self._size else [None]
+            data = None if known[0] is None else self._scheme(known[0])
+            if data is None:
+                return f"id {id} is none of the tokenizer's {self._size}"
+            spelt.append(SpeltId(data, False))
+        return spelt
 
 
 def _scheme_of(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], bytes | None]:

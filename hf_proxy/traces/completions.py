@@ -9,19 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from transformers import PreTrainedTokenizerBase
-
 from hf_proxy.records.errors import InputError, shown
 from hf_proxy.records.record import Record, checked
-from hf_proxy.tokens.pieces import spell_ids
+from hf_proxy.tokens.pieces import IdSpeller
 from hf_proxy.traces.json_answers import control_letter, has_scaffold, read_json_answer
-from hf_proxy.traces.parts import Part, defect_of, parts_of
+from hf_proxy.traces.parts import behind_context, parts_of
 from hf_proxy.traces.requests import Messages, Request, RequestBody, prompt_of, text_of_messages
 from hf_proxy.traces.selection import answer_text, choose, spans_of
 from hf_proxy.traces.shapes.answer import UNSAID, WHOLE, Answer, Place, Token
 from hf_proxy.traces.shapes.chat import ASK
 from hf_proxy.traces.shapes.recognise import read_answer
-from hf_proxy.traces.stream import Stream, Unspelt
 
 _ENDS = {
     "stop", "eos", "eos_token", "stop_sequence", "stop_string", "stop_token", "stop_word", "word",
@@ -67,16 +64,18 @@ class Reading:
             answer.
         protocol: `"json"`: an answer that is no JSON object with `reasoning` is dropped; `"text"`:
             answers are taken as they stand; None: as `"json"` where an answer was meant as JSON.
-        tokenizer: of the server, for tokens that came as ids.
+        speller: of the server's tokenizer, for tokens that came as ids.
         requests: of a batch, by `custom_id`.
         texts: of a sibling set, by the sample's id.
+        graded: whether rows hold a gold `answer`, which answers are held against.
     """
 
     part: str | None = None
     protocol: str | None = None
-    tokenizer: PreTrainedTokenizerBase | None = None
+    speller: IdSpeller | None = None
     requests: Mapping[str, Request] | None = None
     texts: Mapping[str, Text] | None = field(default=None, repr=False)
+    graded: bool = False
 
 
 class TraceOfRow(NamedTuple):
@@ -121,11 +120,11 @@ def trace_of_row(row: Mapping, source: str, index: int, reading: Reading) -> Tra
     _check_end(answer, known, place)
     if not answer.tokens and not answer.reasoning_tokens:
         raise place.defect("no log-probabilities", "it is missing", remedy=ASK, field=answer.field)
-    answer = _spelt(answer, reading.tokenizer, place)
+    answer = _spelt(answer, reading.speller, place)
     if text is not None and text.text is not None and answer.content is None:
         answer = answer._replace(content=text.text)
     if answer.has_context:
-        chosen, part = _behind_context(answer, prompt, known, place), "answer"
+        chosen, part = [behind_context(answer, prompt, known, place)], "answer"
         letters, written = None, None
     else:
         parts = parts_of(answer, place)
@@ -278,19 +277,19 @@ def _check_end(answer: Answer, known: str | None, place: Place) -> None:
         )  # fmt: skip
 
 
-def _spelt(answer: Answer, tokenizer: PreTrainedTokenizerBase | None, place: Place) -> Answer:
+def _spelt(answer: Answer, speller: IdSpeller | None, place: Place) -> Answer:
     """The answer with the bytes of tokens that came as ids."""
     missing = [token.id for token in answer.tokens if token.data is None and token.id is not None]
-    if not missing or (tokenizer is None and answer.has_context):
+    if not missing or (speller is None and answer.has_context):
         return answer
-    if tokenizer is None:
+    if speller is None:
         raise place.defect(
             "tokens came as ids",
             "the tokens are ids, without text",
             remedy="name the server's tokenizer (tokenizer=, --tokenizer)",
             field=answer.field,
         )
-    spelt = spell_ids(tokenizer, missing)
+    spelt = speller.spell(missing)
     if isinstance(spelt, str):
         raise place.defect(
             "tokens came as ids", spelt, remedy="name the server's tokenizer", field=answer.field
@@ -303,39 +302,3 @@ def _spelt(answer: Answer, tokenizer: PreTrainedTokenizerBase | None, place: Pla
             token = token._replace(data=piece.data, special=piece.is_special)
         tokens.append(token)
     return answer._replace(tokens=tokens)
-
-
-def _behind_context(answer: Answer, prompt: str, known: str | None, place: Place) -> list[Part]:
-    """The text that is scored, of tokens that hold its prompt too."""
-    stream = Stream(answer.tokens)
-    data = None if known is None else known.encode(errors="surrogatepass")
-    asked = prompt.encode(errors="surrogatepass")
-    try:
-        if answer.content is not None:
-            whole = answer.content.encode(errors="surrogatepass")
-            spelt = stream.locate(whole, skip_marks=True)
-            rest = spelt.data[len(asked) :]
-            if data is not None:
-                at = rest.find(data)
-                if at < 0:
-                    raise Unspelt(0, "the answer does not hold the row's trace")
-                rest, asked = data, whole[: len(asked) + at]
-            if not rest:
-                raise Unspelt(0, "nothing stands behind the prompt", "no answer (refused or empty)")
-            source = spelt.source[len(asked) : len(asked) + len(rest)]
-            return [Part(spelt._replace(data=rest, source=source), stream, answer.field)]
-        if data is not None:
-            start = stream.data.rfind(data)
-            return [Part(stream.locate(data, max(start, 0)), stream, answer.field)]
-        # the first token, which nothing predicts, may hide the first letters of the prompt
-        start = next(
-            size
-            for size in range(min(len(asked), len(stream.data)), -1, -1)
-            if stream.data[:size] == asked[len(asked) - size :]
-        )
-        rest = stream.letters(start, len(stream.data))
-        if not rest:
-            raise Unspelt(0, "nothing stands behind the prompt", "no answer (refused or empty)")
-        return [Part(stream.match(rest, start), stream, answer.field)]
-    except Unspelt as error:
-        raise defect_of(error, answer.field, place) from error

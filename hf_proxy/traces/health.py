@@ -12,7 +12,6 @@ from pydantic import Field
 
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.record import Count, Record, Text
-from hf_proxy.records.storage import fingerprint
 
 MOST_EXACT = 0.95  # share of probabilities that are exactly 0 or 1, beyond which none is meant
 _SUSPECT = 0.5
@@ -123,7 +122,7 @@ class HealthCounter:
         self._histogram = np.zeros(_BINS, dtype=np.int64)
         self._named: dict[str, dict[str, int]] = {"dropped": {}, "parts": {}, "temperatures": {}}
         self._dropped_rows: dict[str, list[str]] = {}
-        self._seen: set[str] = set()
+        self._seen: set[int] = set()
 
     def add(self, row: Mapping[str, Any]) -> None:
         """A `Trace` row that is kept."""
@@ -132,7 +131,7 @@ class HealthCounter:
         sums["letters"] += len(row["trace"])
         size = len(row["prompt"].encode()) + len(row["trace"].encode())
         sums["longest"] = max(sums["longest"], size)
-        known = fingerprint([row["prompt"], row["trace"]])
+        known = hash((row["prompt"], row["trace"]))
         sums["duplicates"] += known in self._seen
         self._seen.add(known)
         sums["tokens"] += len(row["frontier_spans"]) if row["weighting"] == "logprob" else 0
@@ -142,7 +141,8 @@ class HealthCounter:
         probability = np.exp(np.asarray(row["frontier_logprobs"], dtype=np.float64))
         sums["zeros"] += int((probability == 0).sum())
         sums["ones"] += int((probability == 1).sum())
-        self._histogram += np.histogram(probability, bins=_BINS, range=(0, 1))[0]
+        tenths = np.minimum((probability * _BINS).astype(np.int64), _BINS - 1)
+        self._histogram += np.bincount(tenths, minlength=_BINS)
 
     def told(
         self,
@@ -170,12 +170,13 @@ class HealthCounter:
 
     def health(self) -> TraceHealth:
         """What was counted."""
-        return TraceHealth(
+        content = {
             **self._sums,
             **self._named,
-            histogram=self._histogram.tolist(),
-            dropped_rows=self._dropped_rows,
-        )
+            "histogram": self._histogram.tolist(),
+            "dropped_rows": self._dropped_rows,
+        }
+        return TraceHealth.model_validate(content)
 
 
 def health_of(rows: Iterable[Mapping[str, Any]]) -> TraceHealth:

@@ -9,7 +9,7 @@ import re
 from typing import NamedTuple
 
 from hf_proxy.answers.finding import thinking_spans
-from hf_proxy.traces.shapes.answer import Answer, Place
+from hf_proxy.traces.shapes.answer import Answer, Place, RowDefect
 from hf_proxy.traces.stream import BLANKS, Spelling, Stream, Unspelt
 
 # a message of Harmony: its channel, then its text up to the mark that ends it
@@ -65,7 +65,7 @@ def parts_of(answer: Answer, place: Place) -> Parts:
         raise defect_of(error, answer.field, place) from error
 
 
-def defect_of(error: Unspelt, field: str, place: Place):
+def defect_of(error: Unspelt, field: str, place: Place) -> RowDefect:
     """The defect of a row whose tokens do not spell its text."""
     where = f"{field}[{error.token}]" if "tokens end" not in str(error) else field
     return place.defect(error.reason, str(error), remedy=_SPELL, field=where)
@@ -176,3 +176,56 @@ def _blanks_between(stream: Stream, end: int, written: Spelling) -> Spelling | N
     if not blanks:
         return None
     return stream.match(blanks, end + len(head) - len(blanks))
+
+
+def behind_context(answer: Answer, prompt: str, known: str | None, place: Place) -> Part:
+    """The text that is scored, of tokens that hold its prompt too.
+
+    Args:
+        known: the text, where the row tells it.
+
+    Raises:
+        RowDefect: the tokens do not spell it.
+    """
+    stream = Stream(answer.tokens)
+    data = None if known is None else known.encode(errors="surrogatepass")
+    asked = prompt.encode(errors="surrogatepass")
+    try:
+        if answer.content is not None:
+            whole = answer.content.encode(errors="surrogatepass")
+            spelt = stream.locate(whole, skip_marks=True)
+            rest = spelt.data[len(asked) :]
+            if data is not None:
+                at = rest.find(data)
+                if at < 0:
+                    raise Unspelt(0, "the answer does not hold the row's trace")
+                rest, asked = data, whole[: len(asked) + at]
+            if not rest:
+                raise Unspelt(0, "nothing stands behind the prompt", "no answer (refused or empty)")
+            source = spelt.source[len(asked) : len(asked) + len(rest)]
+            return Part(spelt._replace(data=rest, source=source), stream, answer.field)
+        if data is not None:
+            start = stream.data.rfind(data)
+            return Part(stream.locate(data, max(start, 0)), stream, answer.field)
+        start = overlap(asked, stream.data)
+        rest = stream.letters(start, len(stream.data))
+        if not rest:
+            raise Unspelt(0, "nothing stands behind the prompt", "no answer (refused or empty)")
+        return Part(stream.match(rest, start), stream, answer.field)
+    except Unspelt as error:
+        raise defect_of(error, answer.field, place) from error
+
+
+def overlap(asked: bytes, data: bytes) -> int:
+    """Bytes at the head of `data` that are the end of the prompt.
+
+    The first token, which nothing predicts and no server spells, may hide the prompt's head.
+    """
+    head = data[:16]
+    at = 0
+    while 0 <= (at := asked.find(head[: len(asked) - at], at)) < len(asked):
+        if data.startswith(asked[at:]):
+            return len(asked) - at
+        at += 1
+    ends = range(min(len(asked), len(head)), 0, -1)
+    return next((size for size in ends if data.startswith(asked[-size:])), 0)

@@ -18,6 +18,7 @@ from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.records.record import Record, read_record
 from hf_proxy.records.rows import TRACE_FEATURES
 from hf_proxy.records.storage import cached_dataset, cached_path, file_hash, fingerprint, write_text
+from hf_proxy.tokens.pieces import IdSpeller
 from hf_proxy.tokens.tokenizers import load_tokenizer, tokenizer_fingerprint
 from hf_proxy.traces.checks import check_trace
 from hf_proxy.traces.completions import Reading
@@ -152,7 +153,8 @@ def read_traces(
 
     def rows() -> Iterator[dict[str, Any]]:
         counter = HealthCounter()
-        reading = Reading(part, protocol, tokenizer, asked, sibling)
+        speller = None if tokenizer is None else IdSpeller(tokenizer)
+        reading = Reading(part, protocol, speller, asked, sibling, "answer" in columns)
         made = trace_rows(
             raw_rows, str(source), format, columns, reading, counter, strict, is_typed
         )

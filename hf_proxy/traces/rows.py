@@ -36,6 +36,7 @@ def trace_rows(
         InputError: a row is malformed, or none can be used; with `strict` the first defect.
     """
     if format == "rbridge":
+        _refuse_unread(reading, format, source)
         yield from raw_rows
         return
     first: RowDefect | None = None
@@ -46,6 +47,8 @@ def trace_rows(
         row = _rename(raw, named, source, index)
         if format is None:
             format = _recognise(row, source)
+        if index == 0 and format != "openai":
+            _refuse_unread(reading, format, source)
         if format == "openai" and index == 0 and reading.protocol is None:
             reading = _with_protocol(reading, raw_rows, columns)
         try:
@@ -61,6 +64,18 @@ def trace_rows(
         yield index, made
     if first is not None and not num_made:
         raise InputError(f"no trace is left of {source}; the first that was dropped: {first}")
+
+
+def _refuse_unread(reading: Reading, format: str, source: str) -> None:
+    """Arguments that say how a server's answer is read do nothing to rows that are none."""
+    for name in ("part", "protocol", "requests", "speller", "texts"):
+        if getattr(reading, name) is not None:
+            raise InputError.at(
+                f"rows of format {format} have no use for it",
+                remedy="leave it out: it is for servers' answers (format openai)",
+                source=source,
+                field="tokenizer" if name == "speller" else name,
+            )
 
 
 def _row_of(
@@ -86,9 +101,9 @@ def _row_of(
     except InputError as error:  # a text that is no text is the server's
         raise RowDefect(str(error)) from error
     correct = row.get("correct") if type(row.get("correct")) is bool else None
-    if correct is None and row.get("answer") is not None and found.answer is not None:
+    if correct is None and reading.graded and found.answer is not None:
         name = f"{index} (example_id {shown(found.row['example_id'])})"
-        correct = is_right(found.answer, row["answer"], source=source, row=name)
+        correct = is_right(found.answer, row.get("answer"), source=source, row=name)
     counter.told(
         part=found.part,
         temperature=found.temperature,

@@ -1,7 +1,7 @@
 """Which part of an answer is scored, and the trace that its letters make."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hf_proxy.records.rows import ZERO_PROBABILITY_LOGPROB
@@ -132,11 +132,9 @@ def spans_of(
 
     for number, part in enumerate(chosen):
         sources = [int(source) for source in part.spelling.source]
-        logprobs = part.stream.logprobs
-        valid = {source: valid_logprob(logprobs[source]) for source in set(sources)}
         raw = part.spelling.data.decode(errors="surrogatepass")
         if letters is None:
-            _check_logprobs(valid, logprobs, part.field, place)
+            valid = _valid(set(sources), part, place)
             for source in sources:
                 add(
                     1, (number if part.stream is not chosen[0].stream else 0, source), valid[source]
@@ -147,7 +145,7 @@ def spans_of(
         for letter in raw:
             ends.append(ends[-1] + len(letter.encode(errors="surrogatepass")))
         used = {s for x in letters for s in sources[ends[x.start] : ends[x.end]]}
-        _check_logprobs({s: valid[s] for s in used}, logprobs, part.field, place)
+        valid = _valid(used, part, place)
         for letter, start, end in letters:
             own = sources[ends[start] : ends[end]]
             if letter == raw[start:end]:
@@ -163,14 +161,21 @@ def spans_of(
     return text, spans, span_logprobs
 
 
-def _check_logprobs(
-    valid: Mapping[int, float | None], logprobs: Sequence, field: str, place: Place
-) -> None:
-    for source, value in sorted(valid.items()):
-        if value is None:
+def _valid(used: set[int], part: Part, place: Place) -> dict[int, float]:
+    """The logprob of each source that a letter has.
+
+    Raises:
+        RowDefect: one is none.
+    """
+    valid: dict[int, float] = {}
+    for source in sorted(used):
+        logprob = valid_logprob(part.stream.logprobs[source])
+        if logprob is None:
             raise place.defect(
                 "a logprob is missing or no logprob",
-                f"{logprobs[source]!r}, expected a finite number <= 0",
+                f"{part.stream.logprobs[source]!r}, expected a finite number <= 0",
                 remedy="ask for logprobs again",
-                field=f"{field}[{source}].logprob",
+                field=f"{part.field}[{source}].logprob",
             )
+        valid[source] = logprob
+    return valid

@@ -84,7 +84,7 @@ class Stream:
         Raises:
             Unspelt: a piece of a letter stands there that no text tells.
         """
-        found = b""
+        found = []
         for place in range(bisect_right(self._start, start) - 1, len(self._units)):
             at, unit = self._start[place], self._units[place]
             if at >= end:
@@ -95,8 +95,8 @@ class Stream:
                 raise Unspelt(
                     unit.token, "a piece of a letter that no text tells", "pieces of letters"
                 )
-            found += unit.data[max(start - at, 0) : end - at]
-        return found
+            found.append(unit.data[max(start - at, 0) : end - at])
+        return b"".join(found)
 
     def locate(self, text: bytes, start: int = 0, *, skip_marks: bool = False) -> Spelling:
         """The text at byte `start`, behind blanks that a server has stripped from it.
@@ -190,12 +190,13 @@ class Stream:
         run, behind = place, b""
         while run < len(self._units) and self._units[run].data is None:
             run += 1
-        for unit in self._units[run:]:
+        next_known = run
+        while next_known < len(self._units) and len(behind) <= len(text) - at:
+            unit = self._units[next_known]
             if unit.data is None:
                 break
             behind += b"" if unit.special else unit.data
-            if len(behind) > len(text) - at:
-                break
+            next_known += 1
         tokens = [unit.token for unit in self._units[place:run]]
         lost = _LOST * len(tokens)
         if text.startswith(lost, at):  # the letter itself

@@ -81,7 +81,9 @@ class Place:
     source: str | None
     row: str | int | None
 
-    def defect(self, reason: str, problem: str, *, remedy: str, field: str | None = None):
+    def defect(
+        self, reason: str, problem: str, *, remedy: str, field: str | None = None
+    ) -> RowDefect:
         """The defect of this row, with its line."""
         where = {"source": self.source, "row": self.row, "field": field or None}
         error = RowDefect.at(problem, remedy=remedy, **where)
@@ -191,7 +193,9 @@ def count_over_one(records: Sequence[TokenRecord]) -> int:
     for record in records:
         if not isinstance(record.top_logprobs, list):
             continue
-        values = [v.get("logprob") for v in record.top_logprobs if isinstance(v, Mapping)]
+        values: list[Any] = [
+            v.get("logprob") for v in record.top_logprobs if isinstance(v, Mapping)
+        ]
         numbers = [v for v in values if type(v) in (int, float) and -1e4 < v <= 0]
         count += math.fsum(map(math.exp, numbers)) > _OVER_ONE
     return count
