@@ -395,7 +395,11 @@ def test_the_batch_api_by_files(server, questions, tmp_path, capsys):
 @pytest.fixture(scope="module")
 def solutions(questions):
     traces = [
-        {"example_id": q["example_id"], "prompt": q["prompt"], "trace": f"First, 2+3=5. So {n} é."}
+        {
+            "example_id": q["example_id"],
+            "prompt": q["prompt"] + " €",
+            "trace": f"First, 2+3=5 é. So €{n}.",
+        }
         for n, q in enumerate(questions[:5])
     ]
     blank = {"weighting": "none", "frontier_spans": [], "frontier_logprobs": []}
@@ -410,11 +414,13 @@ def test_a_servers_probabilities_of_given_text_are_those_of_a_local_pass(
     expected = annotate_traces(solutions, *expert)
     where = {"base_url": url, "how": how, "responses_dir": tmp_path / "raw"}
     found = annotate_traces(solutions, "tiny", **where)
+    assert len(expected[0]["frontier_spans"]) > 10  # a letter is cut into its bytes
     assert found.features == expected.features and len(found) == 5
     for row, own in zip(found, expected, strict=True):
         values = row.pop("frontier_logprobs"), own.pop("frontier_logprobs")
         np.testing.assert_allclose(*values, atol=1e-5)
         assert row == own
+    assert found[0]["trace"] == solutions[0]["trace"] and "\u20ac" in solutions[0]["prompt"]
     num_asked = len(faults.requests)
     assert rows_of(annotate_traces(solutions, "tiny", **where)) == rows_of(found)
     assert len(faults.requests) == num_asked + 3  # the proof

@@ -26,7 +26,7 @@ from hf_proxy.records.record import Record
 from hf_proxy.records.rows import ALIGNED_FEATURES, ZERO_PROBABILITY_LOGPROB
 from hf_proxy.records.storage import fingerprint
 from hf_proxy.scoring.scoring import token_logprobs
-from hf_proxy.tokens.pieces import spell_ids
+from hf_proxy.tokens.pieces import IdSpeller
 from hf_proxy.tokens.prompts import Prompts, check_lengths, read_prompts
 from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 from hf_proxy.traces.completions import TraceOfRow
@@ -73,6 +73,7 @@ class LocalFrontier:
             raise InputError.at(f"{batch_size} is too small", remedy="give 1", field="batch_size")
         self.model, self.tokenizer, self.accelerator = model, tokenizer, accelerator
         self.batch_size, self.tokens_per_batch = batch_size, tokens_per_batch
+        self._speller = IdSpeller(tokenizer)
         self.facts = dict(facts) if facts else _facts_of(model, tokenizer)
 
     def take(
@@ -130,10 +131,9 @@ class LocalFrontier:
         Raises:
             RowDefect: it is not whole, or not what was asked for.
         """
-        response = response_of(
-            self._answers[job.example_id], self.tokenizer, Place(SOURCE, job.example_id)
-        )
-        return read_one(job, index, response, self.protocol, tokenizer=self.tokenizer)
+        place = Place(SOURCE, job.example_id)
+        response = response_of(self._answers[job.example_id], self._speller, place)
+        return read_one(job, index, response, self.protocol, speller=self._speller)
 
     def counts(self) -> dict[str, Any]:
         """What the answers took."""
@@ -211,9 +211,7 @@ def _teacher_forced(
     return [np.clip(row, *bounds).tolist() for row in found["label_logprobs"]]
 
 
-def response_of(
-    answer: WrittenAnswer, tokenizer: PreTrainedTokenizerBase, place: Place
-) -> dict[str, Any]:
+def response_of(answer: WrittenAnswer, speller: IdSpeller, place: Place) -> dict[str, Any]:
     """The answer as a server would have sent it, its tokens as ids.
 
     Raises:
@@ -221,7 +219,7 @@ def response_of(
     """
     ids = answer.ids[:-1] if answer.ended else answer.ids
     logprobs = answer.logprobs[: len(ids)]
-    spelt = spell_ids(tokenizer, ids)
+    spelt = speller.spell(ids)
     if isinstance(spelt, str):
         raise place.defect("ids without a token", spelt, remedy="name the model's own tokenizer")
     # marks of thinking are special tokens of some tokenizers, and part of the text all the same

@@ -22,6 +22,7 @@ _MEAN_WITHIN = 0.15
 _EACH_WITHIN = 0.75
 _TRIES = 6  # texts that a tokenizer cuts otherwise than they were written tell nothing
 _NUM_TOKENS = 16
+_MOST_BEHIND = 2  # tokens that a request for one may add
 _FEWEST = 4  # tokens that are compared
 _SHIFTS = (0, 1, -1)
 _TEMPERATURE = 0.5  # another than 1, to see whether the values of given text move with it
@@ -121,7 +122,7 @@ def _prove(server: Server, prompt: str, how: str) -> Proof:
         text = prompt + b"".join(token.data or b"" for token in written).decode()
         response = _reply(server, text, **scoring_fields(how))
         scored = _tokens(response, text, how)
-        start = _place_of(scored, prompt, written)
+        start = _place_of(scored, written)
         if start is None:
             continue
         found = (written, scored, start, text, response)
@@ -225,30 +226,28 @@ def _tokens(response: Mapping[str, Any], prompt: str, how: str = "echo") -> list
 
 
 def _spelling(tokens: Sequence[Token]) -> list[Token]:
-    """The first tokens that spell whole letters."""
+    """The first tokens, as far as each spells whole letters."""
     own: list[Token] = []
     for token in tokens:
-        if not token.data or token.logprob is None:
+        if not token.data or token.logprob is None or not _is_whole(token.data):
             break
         own.append(token)
-    while own:
-        try:
-            b"".join(token.data or b"" for token in own).decode()
-            return own
-        except UnicodeDecodeError:
-            own.pop()
     return own
 
 
-def _place_of(scored: Sequence[Token], prompt: str, written: Sequence[Token]) -> int | None:
-    """Number of the first written token among those of the whole text, if it is cut alike there."""
+def _is_whole(data: bytes) -> bool:
+    return "\ufffd" not in data.decode(errors="replace")
+
+
+def _place_of(scored: Sequence[Token], written: Sequence[Token]) -> int | None:
+    """Number of the first written token among those of the whole text, if it is cut alike there.
+
+    The text ends with what was written; behind it an echo may have the token that came after.
+    """
     pieces = [token.data for token in written]
-    tail = prompt.encode()[-32:]
-    for start in range(len(scored) - len(written) + 1):
-        if [token.data for token in scored[start : start + len(written)]] != pieces:
-            continue
-        before = b"".join(token.data or b"" for token in scored[:start])
-        if before.endswith(tail) or tail.endswith(before):
+    for behind in range(_MOST_BEHIND + 1):
+        start = len(scored) - len(written) - behind
+        if start > 0 and [t.data for t in scored[start : start + len(written)]] == pieces:
             return start
     return None
 

@@ -10,6 +10,7 @@ from hf_proxy.building.protocols import Protocol
 from hf_proxy.building.questions import Job
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.rows import TRACE_FEATURES
+from hf_proxy.tokens.pieces import IdSpeller
 from hf_proxy.traces.checks import check_trace
 from hf_proxy.traces.completions import Reading, TraceOfRow, trace_of_row
 from hf_proxy.traces.health import HealthCounter, TraceHealth
@@ -35,7 +36,7 @@ def read_one(
     response: Mapping[str, Any],
     protocol: Protocol,
     *,
-    tokenizer: Any = None,
+    speller: IdSpeller | None = None,
     asked: str | None = None,
     with_logprobs: bool = True,
     temperature: float | None = None,
@@ -43,6 +44,7 @@ def read_one(
     """The trace of one answer.
 
     Args:
+        speller: of the frontier's tokenizer, for tokens that are ids.
         asked: the text that the completions API was given.
         with_logprobs: False: the text alone is read, its weighting is `"none"`.
         temperature: as the request told it.
@@ -58,7 +60,7 @@ def read_one(
         "response": response,
         "request": {"temperature": temperature},
     }
-    reading = Reading(protocol.part, protocol.reads, tokenizer)
+    reading = Reading(protocol.part, protocol.reads, speller)
     found = trace_of_row(row, SOURCE, index, reading)
     trace = found.row | {"prompt": job.question.prompt}
     if not with_logprobs:

@@ -18,12 +18,14 @@ from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.records.rows import TRACE_FEATURES
 from hf_proxy.tokens.prompts import Context, read_context, text_context
 from hf_proxy.traces.checks import check_trace, traces_fingerprint
-from hf_proxy.traces.completions import Reading, trace_of_row
 from hf_proxy.traces.health import HealthCounter, TraceHealth
-from hf_proxy.traces.shapes.answer import Place, RowDefect
+from hf_proxy.traces.parts import Part
+from hf_proxy.traces.selection import spans_of
+from hf_proxy.traces.shapes.answer import Answer, Place, RowDefect
 from hf_proxy.traces.shapes.recognise import read_answer
+from hf_proxy.traces.stream import Stream, Unspelt
 
-_TAIL = 32  # letters of a context by which its end is found among the tokens
+_MOST_HIDDEN = 64  # letters of a context that its first token may hide
 
 
 class Annotated(NamedTuple):
@@ -190,22 +192,15 @@ def _annotated(
     if body is None:
         reason = failed.get(row["example_id"], "request failed")
         raise place.defect(reason, reason, remedy="the same line again asks for it")
-    response = _moved_back(parsed_body(body, place), echo_shift)
-    _check_border(response, context, row["trace"], place)
-    asked = {
-        "example_id": row["example_id"],
-        "prompt": context,
-        "trace": row["trace"],
-        "response": response,
+    answer = read_answer(_moved_back(parsed_body(body, place), echo_shift), "", place, context)
+    part = _part_of(answer, context, row["trace"], place)
+    trace, spans, logprobs = spans_of([part], None, place)
+    made = row | {
+        "trace": trace,
+        "weighting": "logprob",
+        "frontier_spans": spans,
+        "frontier_logprobs": logprobs,
     }
-    found = trace_of_row(asked, SOURCE, index, Reading()).row
-    if found["trace"] != row["trace"]:
-        raise place.defect(
-            "another text came back",
-            "the reply does not hold the text that was sent",
-            remedy="ask again, or use another server",
-        )
-    made = found | {"prompt": row["prompt"]}
     check_trace(made, source=SOURCE, index=index)
     return made
 
@@ -223,18 +218,41 @@ def _moved_back(response: dict[str, Any], shift: int) -> dict[str, Any]:
     return {**response, "choices": [choice | {"logprobs": logprobs | {"token_logprobs": moved}}]}
 
 
-def _check_border(response: Mapping[str, Any], context: str, trace: str, place: Place) -> None:
-    """Refuse a row with a token that holds letters of both context and trace."""
-    answer = read_answer(response, "", place, context)
-    tail = context[-_TAIL:].encode()
-    ends, data = {0}, b""
-    for token in answer.tokens:
-        data += token.data or b""
-        ends.add(len(data))
-    at = data.find(tail + trace.encode())
-    if at >= 0 and at + len(tail) not in ends:
-        raise place.defect(
-            "a token across the border",
-            "a token of the server's holds the end of the context and the trace's first letters",
-            remedy="end the context with a line break or a space less, or use a local frontier",
-        )
+def _part_of(answer: Answer, context: str, trace: str, place: Place) -> Part:
+    """Where the trace stands among the tokens of the text that was sent.
+
+    The first token may be the server's own, or hide the context's head: nothing predicts it, and
+    some servers do not spell it.
+
+    Raises:
+        RowDefect: the tokens spell another text, or one holds letters of both.
+    """
+    stream = Stream(answer.tokens)
+    first = len(answer.tokens[0].data or b"") if answer.tokens else 0
+    failure: Unspelt | None = None
+    for hidden in range(min(_MOST_HIDDEN, len(context)) + 1):
+        text = (context[hidden:] + trace).encode()
+        for start in {0, first}:
+            try:
+                spelling = stream.match(text, start)
+            except Unspelt as error:
+                failure = failure or error
+                continue
+            at = len(text) - len(trace.encode())
+            if at and spelling.source[at] == spelling.source[at - 1]:
+                raise place.defect(
+                    "a token across the border",
+                    "a token of the server's holds the end of the context and the trace's first "
+                    "letters",
+                    remedy="end the context with a line break or a space less, or use a local "
+                    "frontier",
+                )
+            own = spelling._replace(data=text[at:], source=spelling.source[at:])
+            return Part(own, stream, answer.field)
+    assert failure is not None
+    raise place.defect(
+        "another text came back",
+        f"the reply does not hold the text that was sent ({failure})",
+        remedy="ask again, or use another server",
+        field=answer.field,
+    )

@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from hf_proxy.tokens.pieces import spell_ids
+from hf_proxy.tokens.pieces import IdSpeller
 
 WAYS = ("prompt_logprobs", "echo")
 
@@ -37,6 +37,7 @@ class ModelServer:
     def __init__(self, model, tokenizer, *, scripts=None, scores=WAYS, echo_at="right", bos=None):
         self.model, self.tokenizer, self.scripts = model, tokenizer, scripts or {}
         self.scores, self.echo_at, self.bos = scores, echo_at, bos
+        self.speller = IdSpeller(tokenizer)
         self.numbers = itertools.count()
         self.app = FastAPI()
         self.app.post("/v1/chat/completions")(self.chat)
@@ -50,7 +51,7 @@ class ModelServer:
         )
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         new, logprobs, finish = self.written(ids, asked, body)
-        pieces = spell_ids(self.tokenizer, new)
+        pieces = self.speller.spell(new)
         content = b"".join(p.data for p in pieces if not p.is_special).decode(errors="replace")
         choice = {"index": 0, "finish_reason": finish, "logprobs": None}
         choice["message"] = {"role": "assistant", "content": content}
@@ -84,7 +85,7 @@ class ModelServer:
             shown = [(id, value) for (id, _), value in zip(shown, moved, strict=True)]
         texts = [
             piece.data.decode(errors="replace")
-            for piece in spell_ids(self.tokenizer, [id for id, _ in shown])
+            for piece in self.speller.spell([id for id, _ in shown])
         ]
         text = (body["prompt"] if echoed else "") + self.tokenizer.decode(
             new, skip_special_tokens=True
@@ -103,7 +104,7 @@ class ModelServer:
                 else {str(id): {"logprob": value, "rank": 1, "decoded_token": piece}}
                 for (id, value), piece in zip(
                     self.scored(ids, body),
-                    [p.data.decode(errors="replace") for p in spell_ids(self.tokenizer, ids)],
+                    [p.data.decode(errors="replace") for p in self.speller.spell(ids)],
                     strict=True,
                 )
             ]
