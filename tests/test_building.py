@@ -386,7 +386,11 @@ def test_the_batch_api_by_files(server, questions, tmp_path, capsys):
     local_line = ["traces", "build", "--frontier", EXPERT, "--questions", source]
     local_line += ["--output_dir", tmp_path / "other", "--batch_input", tmp_path / "in.jsonl"]
     code, said, _ = command(capsys, *local_line)
-    assert code == 2 and "field batch_input: only a server has it" in said.err
+    assert (
+        code == 2
+        and "field batch_input: only a served frontier has it; give base_url, or leave it out"
+        in said.err
+    )
 
 
 # probabilities of given text from a server
@@ -508,4 +512,4 @@ def test_the_path_of_a_first_time_user(server, expert, questions, tmp_path, caps
         capsys, "traces", "annotate", "--source", tmp_path / "set", "--frontier", EXPERT,
         "--output_dir", tmp_path / "other", "--how", "echo",
     )  # fmt: skip
-    assert code == 2 and "field how: only a server has it" in said.err
+    assert code == 2 and "field how: only a served frontier has it" in said.err

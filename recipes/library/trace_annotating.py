@@ -10,7 +10,6 @@ from hf_proxy.recipes.library.running import at_least, newlines
 from hf_proxy.recipes.library.trace_building import ServerConfig
 from hf_proxy.recipes.library.trace_sets import save_traces
 from hf_proxy.records.defaults import TOKENS_PER_BATCH
-from hf_proxy.records.errors import InputError
 from hf_proxy.traces.settings import TRACE_CONTEXT
 
 
@@ -67,15 +66,10 @@ class AnnotateConfig(ServerConfig):
 
     def __post_init__(self) -> None:
         at_least(self, 1, "max_length", "tokens_per_batch")
-        if self.base_url is None:
-            asked = {"how": self.how != "auto", "echo_shift": self.echo_shift != 0}
-            asked["tokenizer"] = self.tokenizer is not None
-            where = "only a server has it", "give base_url, or leave it out"
-        else:
-            asked = {"max_length": self.max_length is not None, "dtype": self.dtype != "auto"}
-            where = "only a local frontier has it", "leave base_url out, or it"
-        for name in (name for name, is_asked in asked.items() if is_asked):
-            raise InputError.at(where[0], remedy=where[1], field=name)
+        self.refuse_unread(
+            local=("max_length", "too_long", "tokens_per_batch", "dtype"),
+            server=("how", "echo_shift", "tokenizer"),
+        )
 
 
 def annotate(config: AnnotateConfig) -> dict[str, Any]:

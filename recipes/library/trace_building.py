@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,6 +56,31 @@ class ServerConfig(RecipeConfig):
         default=None,
         metadata={"help": "JSON object of further fields of every request, as '{\"top_p\": 1}'."},
     )
+
+    def refuse_unread(self, *, local: Sequence[str], server: Sequence[str]) -> None:
+        """Refuse a flag that the named frontier has no use for.
+
+        Args:
+            local, server: flags of the command that only a local, or a served one reads.
+
+        Raises:
+            InputError: naming the first that is set.
+        """
+        own = [
+            field.name for field in fields(ServerConfig) if field.name not in ("json", "base_url")
+        ]
+        is_served = self.base_url is not None
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in local if is_served else (*own, *server):
+            if getattr(self, name) != defaults[name]:
+                kind = "local" if is_served else "served"
+                raise InputError.at(
+                    f"only a {kind} frontier has it",
+                    remedy="leave it out, or base_url"
+                    if is_served
+                    else "give base_url, or leave it out",
+                    field=name,
+                )
 
     def server_settings(self, **own: Any) -> ServerSettings:
         """How the server is asked."""
@@ -152,10 +178,10 @@ class BuildConfig(ServerConfig):
     )
     tokens_per_batch: int = field(
         default=TOKENS_PER_BATCH,
-        metadata={"help": "Tokens of one pass that reads a local model's probabilities."},
+        metadata={"help": "Tokens of one forward pass, with padding; fewer take less memory."},
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = field(
-        default="auto", metadata={"help": "Precision of a local model; auto: as it was saved."}
+        default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
     )
     api: Literal["chat", "completions"] = field(
         default=ServerSettings.api,
@@ -179,15 +205,10 @@ class BuildConfig(ServerConfig):
         at_least(self, 1, "num_questions", "batch_size", "tokens_per_batch")
         if self.answer_pattern is not None:
             compile_pattern(self.answer_pattern, "answer_pattern")
-        if self.base_url is None:
-            asked = [
-                name for name in ("batch_input", "batch_output") if getattr(self, name) is not None
-            ]
-            asked += [] if self.logprobs else ["logprobs"]
-            if asked:
-                raise InputError.at(
-                    "only a server has it", remedy="give base_url, or leave it out", field=asked[0]
-                )
+        self.refuse_unread(
+            local=("batch_size", "tokens_per_batch", "dtype"),
+            server=("api", "logprobs", "batch_input", "batch_output"),
+        )
         if self.batch_input is not None and self.batch_output is not None:
             raise InputError.at(
                 "the requests go out first",
