@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import building_worker
@@ -17,8 +18,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_proxy import InputError, annotate_traces, build_traces, load_traces
 from hf_proxy.building import local
 from hf_proxy.building.protocols import PROTOCOLS, read_protocol
+from hf_proxy.building.questions import read_questions
 from hf_proxy.building.responses import responses_of
 from hf_proxy.building.settings import ServerSettings
+from hf_proxy.recipes.library.questions import load_questions
+from hf_proxy.recipes.library.trace_building import BuildConfig
 
 ROOT = Path(__file__).parent.parent
 EXPERT = ROOT / "recipes" / "assets" / "expert"
@@ -59,7 +63,7 @@ def served(expert, questions):
 @pytest.fixture
 def server(served, monkeypatch):
     url, faults = served
-    faults.plan, faults.requests, faults.headers = {}, [], []
+    faults.plan, faults.requests, faults.headers, faults.most = {}, [], [], 0
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     return url, faults
 
@@ -198,25 +202,21 @@ def test_a_served_frontier_in_the_papers_protocol(server, expert, questions, tmp
     for row in built:
         at = [row["trace"].encode()[start:end] for start, end in row["frontier_spans"]]
         assert b"".join(at).decode() == row["trace"]
-    body = json.loads(
-        json.loads(
-            next(iter((responses_of(tmp_path / "set") / "shards").glob("000000-*"))).read_text()
-        )["body"]
-    )
-    tokens = body["choices"][0]["logprobs"]["content"]
-    asked = tokenizer.apply_chat_template(
-        faults.requests[0]["messages"], add_generation_prompt=True, tokenize=False
-    )
-    ids = tokenizer(asked, add_special_tokens=False)["input_ids"]
+    (shard,) = (responses_of(tmp_path / "set") / "shards").glob("000000-*")
+    reply = json.loads(json.loads(shard.read_text())["body"])
+    (asked,) = [
+        request["messages"]
+        for request in faults.requests
+        if request["messages"][-1]["content"].startswith(questions[0]["prompt"])
+    ]
+    text = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     new = tokenizer(scripted(questions[0]), add_special_tokens=False)["input_ids"]
     with torch.no_grad():
         logits = model(torch.tensor([ids + new])).logits[0].double()
     expected = torch.log_softmax(logits, -1)[torch.arange(len(new)) + len(ids) - 1, new]
-    order = [
-        r["messages"][-1]["content"].startswith(questions[0]["prompt"]) for r in faults.requests
-    ]
-    if order[0]:
-        np.testing.assert_allclose([t["logprob"] for t in tokens], expected, atol=1e-5)
+    values = [token["logprob"] for token in reply["choices"][0]["logprobs"]["content"]]
+    np.testing.assert_allclose(values, expected, atol=1e-5)
     # nothing is asked twice, also for a set that is filtered otherwise
     assert len(faults.requests) == len(questions)
     right = build_traces(
@@ -243,6 +243,7 @@ def test_what_servers_do_to_answers_costs_a_row_and_is_counted(server, questions
     built = build_traces(questions, "tiny", **where)
     # sent again: q0 was busy, q1 cut off, q2 a page of HTML
     assert built["example_id"] == ["q0", "q1", "q2"] and len(faults.requests) == 12
+    assert faults.most == 1
     counts = json.loads((tmp_path / "set" / "provenance.json").read_text())["counts"]
     assert counts["dropped"] == {
         "the answer of another question": 1,
@@ -292,10 +293,14 @@ def test_the_completions_api_samples_and_text_alone(server, questions, tmp_path)
     counts = json.loads((tmp_path / "a" / "provenance.json").read_text())["counts"]
     tokens = counts["prompt_tokens"], counts["completion_tokens"]
     assert counts["cost"] == pytest.approx((tokens[0] + 2 * tokens[1]) / 1e6)
-    text = ServerSettings(logprobs=False, extra_body={"top_p": 1})
+    text = ServerSettings(
+        logprobs=False, extra_body={"top_p": 1}, requests_per_minute=120, concurrency=3
+    )
+    began = time.monotonic()
     built = build_traces(
         questions[:2], "tiny", base_url=url, server=text, output_dir=tmp_path / "b"
     )
+    assert time.monotonic() - began > 0.45  # two in a second
     assert built["weighting"] == ["none"] * 2 and not built["frontier_spans"][0]
     assert "logprobs" not in faults.requests[-1] and faults.requests[-1]["top_p"] == 1
     assert built["trace"][0] == f"We add.\nSo {questions[0]['answer']}."
@@ -310,6 +315,43 @@ def test_a_bad_format_is_asked_for_once_more(expert, questions, tmp_path, server
         with pytest.raises(InputError, match="bad format"):
             build_traces(questions[:2], "tiny", base_url=url, output_dir=tmp_path / "set")
         assert len(faults.requests) == 4
+
+
+def test_the_thinking_of_a_model_that_thinks_first(expert, questions, tmp_path, server):
+    thinking = f"<think>We add.</think>So \\boxed{{{questions[0]['answer']}}}."
+    scripts = {questions[0]["prompt"]: thinking, questions[1]["prompt"]: "So 20."}
+    with serving(ModelServer(*expert, scripts=scripts).app) as url:
+        built = build_traces(
+            questions[:2], "tiny", base_url=url, output_dir=tmp_path / "set", protocol="thinking"
+        )
+    assert built["trace"] == ["We add."] and built["correct"] == [True]
+    counts = json.loads((tmp_path / "set" / "provenance.json").read_text())["counts"]
+    assert counts["dropped"] == {"no reasoning": 1}
+
+
+def test_questions_of_every_kind_of_source(questions, tmp_path):
+    """GSM8K and MATH-500 as they are published, and files of one's own."""
+    gsm8k = [{"question": "1+1?", "answer": "1+1=<<1+1=2>>2\n#### 2"}]
+    Dataset.from_list(gsm8k).to_parquet(str(tmp_path / "gsm8k.parquet"))
+    config = BuildConfig(
+        questions=str(tmp_path / "gsm8k.parquet"), question_set="gsm8k", frontier="a",
+        output_dir="b",
+    )  # fmt: skip
+    assert config.settings().answer_pattern == "#### (.+)"
+    own = {"question_column": None, "answer_column": None, "num_questions": None}
+    rows, _ = load_questions(config.questions, known="gsm8k", **own)
+    assert rows.to_list() == [{"prompt": "1+1?", "answer": gsm8k[0]["answer"]}]
+    assert read_questions(rows, answer_pattern="#### (.+)")[0].gold[0] == 2
+    math = {"problem": "2+2?", "solution": "It is 4.", "answer": "4", "unique_id": "test/1.json"}
+    Dataset.from_list([math, math | {"unique_id": "b"}]).save_to_disk(str(tmp_path / "math"))
+    rows, _ = load_questions(str(tmp_path / "math"), known="math500", **own | {"num_questions": 1})
+    assert rows.to_list() == [{"prompt": "2+2?", "example_id": "test/1.json", "answer": "4"}]
+    with pytest.raises(InputError, match="field questions: it is missing"):
+        load_questions(None, known=None, **own)
+    with pytest.raises(InputError, match="field question: there is no such column"):
+        load_questions(str(tmp_path / "math"), known=None, **own)
+    with pytest.raises(InputError, match="row 0, field prompt: expected text, found None"):
+        read_questions([{"prompt": None}])
 
 
 def test_a_killed_run_asks_nothing_twice(server, shared, tmp_path, capsys):

@@ -147,7 +147,7 @@ class BuildConfig(ServerConfig):
         metadata={"help": "Folder of the trace set; raw answers go to OUTPUT_DIR.responses."}
     )
     protocol: Literal["json", "text", "thinking"] = field(
-        default=BuildSettings.protocol,
+        default="json",
         metadata={
             "help": "json: the trace is the reasoning of a JSON object (paper); text: the answer; "
             "thinking: the thinking of a model that thinks first."
@@ -184,7 +184,7 @@ class BuildConfig(ServerConfig):
         default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
     )
     api: Literal["chat", "completions"] = field(
-        default=ServerSettings.api,
+        default="chat",
         metadata={"help": "Which of the server's; completions: for models that know no turns."},
     )
     logprobs: bool = field(

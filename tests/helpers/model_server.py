@@ -177,15 +177,24 @@ class Faults:
         plan: fault by the place of a request among all, from 0.
         requests: bodies of all that came.
         headers: of all that came.
+        most: requests that were under way at once.
     """
 
     def __init__(self, app):
         self.app, self.plan, self.requests, self.headers = app, {}, [], []
-        self.last = b"{}"
+        self.last, self.now, self.most = b"{}", 0, 0
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await self.pass_on(scope, receive, send)
+        finally:
+            self.now -= 1
+
+    async def pass_on(self, scope, receive, send):
         body, more = b"", True
         while more:
             message = await receive()
