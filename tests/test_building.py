@@ -20,6 +20,8 @@ from hf_proxy.building import local
 from hf_proxy.building.protocols import PROTOCOLS, read_protocol
 from hf_proxy.building.questions import read_questions
 from hf_proxy.building.responses import responses_of
+from hf_proxy.building.served_annotation import annotate_by_server
+from hf_proxy.building.servers import Server
 from hf_proxy.building.settings import ServerSettings
 from hf_proxy.recipes.library.questions import load_questions
 from hf_proxy.recipes.library.trace_building import BuildConfig
@@ -317,14 +319,17 @@ def test_a_bad_format_is_asked_for_once_more(expert, questions, tmp_path, server
         assert len(faults.requests) == 4
 
 
-def test_the_thinking_of_a_model_that_thinks_first(expert, questions, tmp_path, server):
-    thinking = f"<think>We add.</think>So \\boxed{{{questions[0]['answer']}}}."
+def test_the_thinking_of_a_model_that_thinks_first(
+    expert, questions, tmp_path, server, monkeypatch
+):
+    monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")  # no secret: it is a word of the answer's
+    thinking = f"<think>We add EMPTY.</think>So \\boxed{{{questions[0]['answer']}}}."
     scripts = {questions[0]["prompt"]: thinking, questions[1]["prompt"]: "So 20."}
     with serving(ModelServer(*expert, scripts=scripts).app) as url:
         built = build_traces(
             questions[:2], "tiny", base_url=url, output_dir=tmp_path / "set", protocol="thinking"
         )
-    assert built["trace"] == ["We add."] and built["correct"] == [True]
+    assert built["trace"] == ["We add EMPTY."] and built["correct"] == [True]
     counts = json.loads((tmp_path / "set" / "provenance.json").read_text())["counts"]
     assert counts["dropped"] == {"no reasoning": 1}
 
@@ -506,6 +511,25 @@ def test_a_server_is_refused_that_scores_no_text_or_needs_no_shift(server, exper
         annotate_traces(solutions, "tiny")
 
 
+def test_what_is_found_of_a_server_is_told(server, expert, solutions):
+    def proof(how, **options):
+        with serving(ModelServer(*expert, **options).app) as url:
+            asked = Server(url, "tiny", QUICK)
+            found = annotate_by_server(solutions, asked, context="{prompt}\n", how=how)
+        values = [row["frontier_logprobs"] for row in found.traces]
+        return found.proof, values
+
+    end = expert[1].eos_token_id
+    plain, values = proof("echo")
+    assert plain.how == "echo" and plain.shift == 0 and plain.largest_difference < 1e-4
+    assert plain.first_is_null and not plain.adds_bos and not plain.moves_with_temperature
+    hidden, _ = proof("prompt_logprobs")
+    assert hidden.first_is_null and not hidden.adds_bos
+    assert proof("echo", bos=end)[0].adds_bos and proof("prompt_logprobs", bos=end)[0].adds_bos
+    tempered, same = proof("echo", tempered=True)
+    assert tempered.moves_with_temperature and same == values  # asked at 1
+
+
 def test_a_bos_of_the_servers_own_and_borders_inside_tokens(server, expert, solutions):
     model, tokenizer = expert
     with serving(ModelServer(*expert, bos=tokenizer.eos_token_id).app) as url:
@@ -518,6 +542,11 @@ def test_a_bos_of_the_servers_own_and_borders_inside_tokens(server, expert, solu
     at = torch.arange(len(ids)) + len(context)
     expected = torch.log_softmax(logits, -1)[at, torch.tensor(ids)]
     np.testing.assert_allclose(found[0]["frontier_logprobs"], expected, atol=1e-5)
+    with serving(ModelServer(*expert, bos=tokenizer.eos_token_id).app) as url:
+        for how in ("prompt_logprobs", "echo"):
+            doubled = {"context": "<|end|>{prompt}\n", "how": how}
+            with pytest.raises(InputError, match="a token of its own before .*add_special_tokens"):
+                annotate_traces(solutions, "tiny", base_url=url, **doubled)
     # context and trace cut apart by us, together by the server
     url, _ = server
     glued = solutions.map(lambda row: {"trace": "ve 2+3=5."})

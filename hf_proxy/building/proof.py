@@ -5,6 +5,7 @@ anything is scored the server writes a few tokens with their log-probabilities, 
 text, and must say the same of it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ _TRIES = 6  # texts that a tokenizer cuts otherwise than they were written tell 
 _NUM_TOKENS = 16
 _MOST_BEHIND = 2  # tokens that a request for one may add
 _FEWEST = 4  # tokens that are compared
+_HEAD = 32  # bytes by which the beginning of a text is known
+_MARK = re.compile(rb"<[|\w]+>")  # a special token as a chat template writes it
 _SHIFTS = (0, 1, -1)
 _TEMPERATURE = 0.5  # another than 1, to see whether the values of given text move with it
 
@@ -277,14 +280,19 @@ def _fits(differences: np.ndarray) -> bool:
 def _check_bos(server: Server, scored: Sequence[Token], text: str) -> bool:
     """Whether the server puts a token before the text, and not one that the text brings."""
     spelt = b"".join(token.data or b"" for token in scored)
-    first = scored[0].data or b""
-    if len(first) > 1 and text.encode().startswith(first) and spelt.startswith(first + first):
+    head = text.encode()[:_HEAD]
+    first = scored[0].data
+    mark = _MARK.match(head)
+    # not spelt, a first token that hides nothing of the text is the server's own
+    is_doubled = spelt.startswith(head) if first is None else spelt.startswith(first + first)
+    if mark is not None and is_doubled:
         raise InputError.at(
-            f"it puts {first.decode(errors='replace')!r} before a text that begins with it",
+            f"it puts a token of its own before a text that begins with {mark[0].decode()!r}",
             remedy="pass --extra_body '{\"add_special_tokens\": false}'",
             source=server.base_url,
         )
-    return not spelt.startswith(text.encode()[: len(first) + 1] or b"")
+    # a first token that is not spelt hides the text's head, or is the server's own
+    return spelt.startswith(head) == (first is None)
 
 
 def _moved(scored: Sequence[Token], again: Sequence[Token], start: int, num_tokens: int) -> bool:

@@ -21,6 +21,8 @@ KEY = "OPENAI_API_KEY"
 _NO_KEY = "none"  # servers of one's own ask for none, the client wants one
 _LOOK = "see that the server runs, and what it says of the request"
 _STRUCK = "[key]"
+# letters: what is shorter is no secret ("EMPTY" for a server of one's own), and may stand in a text
+_SHORTEST_SECRET = 12
 _INSTALL = "pip install 'hf-proxy[servers]'"
 # chosen here: so many that fail, with none that succeeds, are the server's or the request's fault
 _MOST_FAILURES = 5
@@ -157,8 +159,7 @@ class Server:
                         source=self.base_url,
                     ) from None  # a client's error holds the request, and with it the key
                 num_replies += 1
-                text = text.replace(key, _STRUCK) if key != _NO_KEY else text
-                reply = Reply(request.name, text, round(time.monotonic() - began, 3))
+                reply = Reply(request.name, _struck(text, key), round(time.monotonic() - began, 3))
                 following = take(reply)
             bar.update()
             bar.set_postfix_str(told())
@@ -208,8 +209,13 @@ def _why(error: Any, key: str) -> tuple[str, str]:
     if status is None:
         kind = "timed out" if "Timeout" in type(error).__name__ else "connection failed"
         return f"request failed ({kind})", f"the server did not answer: {kind}"
-    said = " ".join(str(error.message).split()).replace(key, _STRUCK)
+    said = _struck(" ".join(str(error.message).split()), key)
     return f"request failed ({status})", f"the server refused with {status}: {said:.200}"
+
+
+def _struck(text: str, key: str) -> str:
+    """The text without the key, which a server may repeat."""
+    return text.replace(key, _STRUCK) if len(key) >= _SHORTEST_SECRET else text
 
 
 def _require_client() -> None:

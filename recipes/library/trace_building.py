@@ -286,9 +286,12 @@ def build(config: BuildConfig) -> dict[str, Any]:
     )
     if is_main(accelerator):
         print(f"{config.output_dir}: {found.line}")
+        counts = found.counts
+        cost = f", cost {counts['cost']:.2f}" if "cost" in counts else ""
+        print(f"tokens {counts['prompt_tokens']} in, {counts['completion_tokens']} out{cost}")
         print(
-            f"{found.counts['kept']} traces of {found.counts['in']} answers in "
-            f"{config.output_dir}, dropped {found.counts['dropped'] or 'none'}, "
+            f"{counts['kept']} traces of {counts['in']} answers in {config.output_dir}, "
+            f"dropped {counts['dropped'] or 'none'}, "
             f"{time.monotonic() - began:.0f} s"
         )
     return {"output_dir": config.output_dir, "counts": found.counts}

@@ -32,9 +32,21 @@ class ModelServer:
         echo_at: `"right"`, `"late"` or `"early"` (each value one place off), or `"own"`: read at
             the token's own position, as llama-cpp-python does.
         bos: id put before every text.
+        tempered: log-probabilities are those after the temperature.
     """
 
-    def __init__(self, model, tokenizer, *, scripts=None, scores=WAYS, echo_at="right", bos=None):
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        *,
+        scripts=None,
+        scores=WAYS,
+        echo_at="right",
+        bos=None,
+        tempered=False,
+    ):
+        self.tempered = tempered
         self.model, self.tokenizer, self.scripts = model, tokenizer, scripts or {}
         self.scores, self.echo_at, self.bos = scores, echo_at, bos
         self.speller = IdSpeller(tokenizer)
@@ -126,6 +138,8 @@ class ModelServer:
     def scored(self, ids, body):
         """Each id with its value; the first has none."""
         logprobs_TV = self.logprobs_TV(ids)
+        if self.tempered:
+            logprobs_TV = torch.log_softmax(logprobs_TV / body["temperature"], -1)
         at = range(len(ids)) if self.echo_at == "own" else range(-1, len(ids) - 1)
         values = [
             None if place < 0 else float(logprobs_TV[place, id])
