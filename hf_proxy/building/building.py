@@ -2,19 +2,19 @@
 
 import json
 import time
+import typing
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from hf_proxy.building.local import LocalFrontier
-from hf_proxy.building.protocols import Protocol as Way
-from hf_proxy.building.protocols import read_protocol
+from hf_proxy.building.protocols import Protocol, read_protocol
 from hf_proxy.building.questions import (
     Job,
     Question,
@@ -36,10 +36,10 @@ from hf_proxy.traces.checks import traces_fingerprint
 from hf_proxy.traces.completions import TraceOfRow
 
 
-class Frontier(Protocol):
+class Frontier(typing.Protocol):
     """Who is asked: a local model, or one behind a server."""
 
-    def take(self, jobs: list[Job], protocol: Way, settings: BuildSettings) -> dict[str, Any]:
+    def take(self, jobs: list[Job], protocol: Protocol, settings: BuildSettings) -> dict[str, Any]:
         """Prepare for these jobs; gives what decides the answers beside the settings."""
 
     def ask(self, folder: ResponseFolder) -> None:

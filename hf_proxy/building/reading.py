@@ -20,7 +20,6 @@ from hf_proxy.traces.shapes.chat import Message, texts_of
 # a `Trace` row, and whether its answer is right; null where no gold answer is known
 BUILT_FEATURES = type(TRACE_FEATURES)(TRACE_FEATURES | {"correct": Value("bool")})
 SOURCE = "answers"  # what messages call them
-REPEATED = "the answer of another question"
 
 
 class Built(NamedTuple):

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 from hf_proxy.recipes.library.running import at_least, newlines
-from hf_proxy.recipes.library.trace_building import ServerConfig
+from hf_proxy.recipes.library.server_flags import ServerConfig
 from hf_proxy.recipes.library.trace_sets import save_traces
 from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.traces.settings import TRACE_CONTEXT
