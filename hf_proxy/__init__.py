@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers; a running program loads a name when it is asked for
     from hf_proxy.building.annotation import annotate_traces
+    from hf_proxy.building.building import build_traces
     from hf_proxy.metrics import load_metric
     from hf_proxy.mining.divergence import Contrast, contrast
     from hf_proxy.mining.foretelling import foretell_gain
@@ -56,6 +57,7 @@ _MODULE_OF = {
     "Setting": "records.scores",
     "align_traces": "traces.alignment",
     "annotate_traces": "building.annotation",
+    "build_traces": "building.building",
     "compare": "scoring.comparison",
     "compute_saving": "prediction.decisions",
     "contrast": "mining.divergence",
@@ -97,6 +99,7 @@ __all__ = [
     "Setting",
     "align_traces",
     "annotate_traces",
+    "build_traces",
     "compare",
     "compute_saving",
     "contrast",

@@ -9,7 +9,7 @@ from hf_proxy.recipes.library.closed_pipe import CLOSED_PIPE, is_closed_pipe
 
 # command: recipe module, what it does
 COMMANDS = {
-    "traces": ("traces", "import, annotate and check reasoning traces"),
+    "traces": ("traces", "build, import, annotate and check reasoning traces"),
     "score": ("score_checkpoints", "score models on traces: table, intervals, comparisons"),
     "contrast": (
         "mine_soft_targets",

@@ -1,8 +1,7 @@
-"""Trace sets: import from other formats, annotate with a local frontier's confidence, check."""
+"""Trace sets: build them, import them from other formats, annotate them, check them."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,12 +10,12 @@ from hf_proxy.recipes.library.running import (
     RecipeConfig,
     at_least,
     compile_pattern,
-    newlines,
     run_action,
 )
-from hf_proxy.records.defaults import TOKENS_PER_BATCH
+from hf_proxy.recipes.library.trace_annotating import AnnotateConfig, annotate
+from hf_proxy.recipes.library.trace_building import BuildConfig, build
+from hf_proxy.recipes.library.trace_sets import save_traces
 from hf_proxy.records.errors import InputError
-from hf_proxy.traces.settings import TRACE_CONTEXT
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -105,47 +104,6 @@ class CheckConfig(ReadConfig):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class AnnotateConfig(RecipeConfig):
-    """`hf-proxy traces annotate`."""
-
-    source: str = field(metadata={"help": "Trace set, as `hf-proxy traces import` writes it."})
-    frontier: str = field(metadata={"help": "Model folder, adapter or hub id of the frontier."})
-    output_dir: str = field(metadata={"help": "Folder of the new trace set."})
-    context: str = field(
-        default=TRACE_CONTEXT,
-        metadata={
-            "help": "Text before the trace: {prompt} is replaced, \\n is a newline; or 'chat': "
-            "the model's chat template."
-        },
-    )
-    chat_template_kwargs: dict[str, Any] | None = field(
-        default=None,
-        metadata={
-            "help": "With context=chat: what the template reads beside the turns, as "
-            '{"enable_thinking": false} (JSON; in YAML a mapping).'
-        },
-    )
-    max_length: int | None = field(
-        default=None,
-        metadata={"help": "Most tokens of context and trace; unset: the model's window."},
-    )
-    too_long: Literal["error", "drop"] = field(
-        default="error", metadata={"help": "What to do with traces beyond max_length."}
-    )
-    tokens_per_batch: int = field(
-        default=TOKENS_PER_BATCH,
-        metadata={"help": "Tokens of one forward pass, with padding; fewer take less memory."},
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = field(
-        default="auto", metadata={"help": "Precision of the weights; auto: as they were saved."}
-    )
-    overwrite: bool = field(default=False, metadata={"help": "Replace the set in output_dir."})
-
-    def __post_init__(self) -> None:
-        at_least(self, 1, "max_length", "tokens_per_batch")
-
-
 def import_traces(config: ImportConfig) -> dict[str, Any]:
     """Read traces from another format, check every row, and write them as a trace set.
 
@@ -179,65 +137,8 @@ def import_traces(config: ImportConfig) -> dict[str, Any]:
         for index, row in enumerate(traces):  # nothing may be left of one
             check_trace(row, source=config.source, index=index)
     counts = {"in": num_read + sum(dropped.values()), "kept": len(traces), "dropped": dropped}
-    _save(traces, config, counts, health=health.model_dump())
+    save_traces(traces, config, counts, health=health.model_dump())
     print(f"{len(traces)} traces in {config.output_dir}, dropped {dropped or 'none'}")
-    return {"output_dir": config.output_dir, "counts": counts}
-
-
-def annotate(config: AnnotateConfig) -> dict[str, Any]:
-    """Give existing traces a local frontier model's confidence, by one teacher-forced pass.
-
-    Reads:   a trace set, and the frontier: the strong model whose confidence is asked for.
-    Writes:  the same traces with its probabilities, and provenance.json, in output_dir.
-    Example: hf-proxy traces annotate --source outputs/gsm8k
-             --frontier Qwen/Qwen2.5-Coder-1.5B-Instruct --output_dir outputs/gsm8k-annotated
-    """
-    from accelerate import Accelerator
-
-    from hf_proxy.building.annotation import annotate_traces
-    from hf_proxy.models.parallel import stop_together
-    from hf_proxy.recipes.library.checkpoints import (
-        find_checkpoints,
-        load_model,
-        load_tokenizer,
-        weights_fingerprint,
-    )
-    from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
-    from hf_proxy.traces.reading import read_traces
-
-    accelerator = Accelerator()
-    with stop_together(accelerator):
-        # the probabilities that it may have are replaced
-        traces, health = read_traces(config.source, allow_degenerate=True)
-        if accelerator.is_main_process:
-            print(f"{config.source}: {health.line()}")
-        frontier = find_checkpoints(config.frontier)[-1]
-        tokenizer = load_tokenizer(frontier)
-        model = load_model(frontier, dtype=config.dtype, device=accelerator.device)
-    annotated = annotate_traces(
-        traces,
-        model,
-        tokenizer,
-        accelerator=accelerator,
-        context=newlines(config.context),
-        chat_template_kwargs=config.chat_template_kwargs,
-        max_length=config.max_length,
-        too_long=config.too_long,
-        tokens_per_batch=config.tokens_per_batch,
-    )
-    num_dropped = len(traces) - len(annotated)
-    counts = {"in": len(traces), "kept": len(annotated), "dropped": {"too long": num_dropped}}
-    if accelerator.is_main_process:
-        frontier_facts = {
-            "name": frontier.name,
-            "step": frontier.step,
-            "weights": weights_fingerprint(frontier),
-            "tokenizer": tokenizer_fingerprint(tokenizer),
-            "dtype": str(model.dtype),
-        }
-        _save(annotated, config, counts, frontier=frontier_facts)
-        print(f"{len(annotated)} traces in {config.output_dir}, dropped {num_dropped} too long")
-    accelerator.wait_for_everyone()
     return {"output_dir": config.output_dir, "counts": counts}
 
 
@@ -310,19 +211,8 @@ def _read(
     )
 
 
-def _save(traces: Dataset, config: Any, counts: dict, **facts: Any) -> None:
-    from hf_proxy.records.storage import save_dataset
-    from hf_proxy.traces.checks import traces_fingerprint
-
-    content = {
-        "parameters": dataclasses.asdict(config),
-        "counts": counts,
-        "fingerprint": traces_fingerprint(traces),
-    }
-    save_dataset(traces, config.output_dir, content | facts, overwrite=config.overwrite)
-
-
 ACTIONS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
+    "build": (BuildConfig, build),
     "import": (ImportConfig, import_traces),
     "annotate": (AnnotateConfig, annotate),
     "check": (CheckConfig, check),
@@ -330,7 +220,7 @@ ACTIONS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
 
 
 def cli(argv: list[str] | None = None) -> int:
-    """`hf-proxy traces import|annotate|check`."""
+    """`hf-proxy traces build|import|annotate|check`."""
     return run_action(ACTIONS, argv, prog="hf-proxy traces")
 
 

@@ -24,7 +24,7 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf-proxy-tests-")
 # files whose tests take longest, in this order: begun last, one would keep a worker busy alone
 LONGEST = ("test_closed_loop", "test_distributed", "test_packaging", "test_recipes", "test_sft")
 # what is done in the one start of so many processes
-DONE_BY = {2: ("distributed", "training", "sft", "feeding", "contrast", "foretelling")}
+DONE_BY = {2: ("distributed", "training", "sft", "feeding", "contrast", "foretelling", "building")}
 DONE_BY[3] = ("distributed", "mining")
 
 

@@ -16,7 +16,8 @@ import yaml
 from trl import ModelConfig, SFTConfig
 
 import hf_proxy
-from hf_proxy import align_traces, annotate_traces, contrast, mine_soft_targets
+from hf_proxy import align_traces, annotate_traces, build_traces, contrast, mine_soft_targets
+from hf_proxy.building.settings import BuildSettings, ServerSettings
 from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
 from hf_proxy.cli import COMMANDS
 from hf_proxy.mining.settings import MiningSettings
@@ -33,6 +34,7 @@ from hf_proxy.recipes.rank_models import RankConfig
 from hf_proxy.recipes.report import ReportConfig
 from hf_proxy.recipes.score_checkpoints import ScoreConfig
 from hf_proxy.recipes.traces import AnnotateConfig
+from hf_proxy.recipes.traces import BuildConfig as BuildTracesConfig
 from hf_proxy.recipes.train_selective_sft import TrainConfig
 from hf_proxy.traces.settings import AlignmentSettings
 from hf_proxy.training.config import SelectiveSFTConfig
@@ -348,6 +350,8 @@ def test_defaults_of_settings_are_the_same_everywhere():
     assert other_defaults(MiningSettings, (*mining, SelectiveSFTConfig)) == []
     alignment = (align_traces, annotate_traces, ProxyScoreCallback, ScoreConfig, AnnotateConfig)
     assert other_defaults(AlignmentSettings, alignment) == []
+    assert other_defaults(BuildSettings, (build_traces, BuildTracesConfig)) == []
+    assert other_defaults(ServerSettings, (BuildTracesConfig, AnnotateConfig)) == []
 
     def odd(*, divergence_beta=0.5, seed=0):
         """One that has its own."""

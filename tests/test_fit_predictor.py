@@ -436,7 +436,7 @@ def test_a_result_is_one_point_however_many_lines_are_near(joined, capsys):
 def test_checkpoints_are_no_seeds(tmp_path, capsys):
     path, other = tmp_path / "lr=1" / "a.jsonl", tmp_path / "b.jsonl"
     path.parent.mkdir()
-    scores = [make_score([value, value + 1, value + 2], step=step) for step, value in ((1, 9), (2, 5))]
+    scores = [make_score([v, v + 1, v + 2], step=step) for step, v in ((1, 9), (2, 5))]
     path.write_text("".join(score.to_json() + "\n" for score in scores))
     other.write_text(make_score([7, 8, 9], step=2, model_id="b").to_json() + "\n")
     # the whole text is taken as a path where there is such a file

@@ -350,7 +350,7 @@ def test_bad_input_is_named(small_world, other_tokenizer):
         "row 2, field answer: no verdict without right answers": {"problems": empty},
         "row 0: no '#### .*set answer_pattern": {"problems": rows, "answer_pattern": "#### (.+)"},
         "tokens of the expert are others": {"amateur_processing_class": other_tokenizer},
-        "1 problems give no verdict on 1 settings; give at least 2": {"problems": rows[:1]},
+        "1 problems give no verdict on 1 settings; give at least 3": {"problems": rows[:1]},
         "3 problems give no verdict on 2": {"problems": rows[:3], "divergence_beta": [0.1, 0.4]},
         "field divergence_beta: there is no setting": {"divergence_beta": []},
         "divergence_beta must be >= 0": {"divergence_beta": [0.4, -1]},

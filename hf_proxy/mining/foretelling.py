@@ -14,6 +14,7 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from hf_proxy.intervals import LEAST_FOR_INTERVAL
 from hf_proxy.mining.decoding import Write, contrastive_writer, greedy_writer
 from hf_proxy.mining.graded import grade_answers, read_gold, texts_of
 from hf_proxy.mining.miner import Miner
@@ -183,7 +184,8 @@ class Foreteller:
         The greedy answers are written once, whatever the number of settings.
         """
         with stop_together(accelerator):
-            least = 2 if len(settings) == 1 else 4  # two to judge by, of several two to choose by
+            # to judge by; where there are several settings, as many to choose by
+            least = LEAST_FOR_INTERVAL * (1 if len(settings) == 1 else 2)
             if self.gold is not None and len(self.gold) < least:
                 raise InputError.at(
                     f"{len(self.gold)} problems give no verdict on {len(settings)} settings",

@@ -163,12 +163,7 @@ def save_dataset(dataset: Dataset, folder: str | Path, provenance: Mapping, *, o
         InputError: `folder` is there already, and `overwrite` is False or it is no saved set.
     """
     folder = Path(folder)
-    if folder.exists() and not overwrite:
-        raise InputError.at(
-            "the folder is there already",
-            remedy="name another output_dir, or pass --overwrite",
-            source=folder,
-        )
+    check_free(folder, overwrite=overwrite)
     # a slip of the keyboard must not cost anyone another folder
     if folder.exists() and not (folder / "dataset_info.json").exists():
         if not folder.is_dir() or any(folder.iterdir()):
@@ -193,6 +188,20 @@ def save_dataset(dataset: Dataset, folder: str | Path, provenance: Mapping, *, o
             os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_free(folder: str | Path, *, overwrite: bool) -> None:
+    """Refuse a folder that is there already, unless it may be replaced.
+
+    Raises:
+        InputError: it is there.
+    """
+    if Path(folder).exists() and not overwrite:
+        raise InputError.at(
+            "the folder is there already",
+            remedy="name another output_dir, or pass --overwrite",
+            source=folder,
+        )
 
 
 def provenance_of(**content: Any) -> dict[str, Any]:

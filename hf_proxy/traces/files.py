@@ -46,7 +46,7 @@ def open_source(source: str, split: str | None) -> tuple[str, Iterable[Mapping]]
         files = sorted(file for file in path.rglob("*") if file.is_file())
         identity = fingerprint([[file.name, file_hash(file)] for file in files])
         if any(file.name in ("state.json", "dataset_dict.json") for file in files):
-            dataset = _saved_set(path)
+            dataset = saved_set(path)
             if split is not None:
                 dataset = _split(dataset, split, source)
             return fingerprint([identity, split]), _one_split(dataset, source)
@@ -73,7 +73,7 @@ class FileRows:
         return (row for file in self._files for row in file_rows(file))
 
 
-def _saved_set(folder: Path) -> Dataset | DatasetDict:
+def saved_set(folder: Path) -> Dataset | DatasetDict:
     """What `save_to_disk` wrote: mapped, and every value of it one that may be read."""
     for path in sorted(folder.rglob("*.arrow")):
         if is_unchanged(path) is False:

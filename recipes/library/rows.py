@@ -12,16 +12,21 @@ from hf_proxy.records.files import csv_head, kind_of
 from hf_proxy.records.lines import read_lines
 from hf_proxy.records.record import Record
 from hf_proxy.tokens.messages import is_messages
+from hf_proxy.traces.files import saved_set
 
 _BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
 
 
-def load_rows(source: str, columns: dict[str, str]) -> Dataset:
-    """The split "train" of `source`.
+def load_rows(
+    source: str, columns: dict[str, str], *, config: str | None = None, split: str = "train"
+) -> Dataset:
+    """The rows of `source`.
 
     Args:
-        source: `.jsonl`, `.json`, `.parquet` or `.csv` file, packed (`.gz`) or not, or a hub id.
+        source: `.jsonl`, `.json`, `.parquet` or `.csv` file, packed (`.gz`) or not, `save_to_disk`
+            folder, or a hub id.
         columns: column to the setting that names it, for the message.
+        config, split: of a hub id.
 
     Raises:
         InputError: no such file, nothing in it that can be read, or a column is missing.
@@ -30,19 +35,22 @@ def load_rows(source: str, columns: dict[str, str]) -> Dataset:
     kind = _BUILDERS.get(kind_of(path))
     if kind is not None and not path.exists():
         raise InputError.at("there is no such file", remedy="check the path", source=path)
-    if path.exists() and (kind is None or path.is_dir()):
+    is_saved = path.is_dir() and (path / "state.json").exists()
+    if path.exists() and not is_saved and (kind is None or path.is_dir()):
         raise InputError.at(
             "a folder" if path.is_dir() else f"file type {path.suffix!r} is not read",
-            remedy=f"name a file: {', '.join(_BUILDERS)}",
+            remedy=f"name a file: {', '.join(_BUILDERS)}, or a save_to_disk folder",
             source=path,
         )
     if kind == "csv":
         csv_head(path)  # one that spreadsheets parted by semicolons would be a single column
     try:
-        if kind is not None:
+        if is_saved:
+            rows = saved_set(path)
+        elif kind is not None:
             rows = load_dataset(kind, data_files=str(path), split="train")
         else:
-            rows = load_dataset(source, split="train")
+            rows = load_dataset(source, config, split=split)
         is_empty = not len(rows)
     except StopIteration:  # of a file without a line
         is_empty = True
