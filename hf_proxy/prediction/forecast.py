@@ -13,7 +13,7 @@ from hf_proxy.records.errors import InputError
 
 LEAST_FORECAST_POINTS = 6  # three parameters and as many points to judge them by
 FAR = 20.0  # times the last point; the paper went 18 times as far
-_EXPONENTS = np.geomspace(0.03, 3.0, 40)
+_EXPONENTS = np.geomspace(0.03, 3.0, 60)
 UNDECIDED = "these two runs cannot be told apart yet"
 
 
