@@ -179,7 +179,7 @@ class ProxyScoreCallback(WatchingCallback):
             points = {step: x for step, x in sorted(points.items()) if step and x is not None}
             enough = len(points) >= LEAST_FORECAST_POINTS and len(set(points.values())) > 1
             if enough and state.global_step <= state.max_steps:
-                t, x = list(points), [float(value) for value in points.values() if value is not None]
+                t, x = list(points), [x for x in points.values() if x is not None]
                 found[str(curve.target)] = forecast(
                     t, x, state.max_steps, curve=curve, run=log.run_id
                 )

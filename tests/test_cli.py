@@ -121,7 +121,8 @@ def test_help_says_what_is_read_and_written_and_its_example_parses(name, capsys,
     assert words[: len(name.split()) + 1] == ["hf-proxy", *name.split()]
     configs = parser.parse(words[len(name.split()) + 1 :])
     assert [type(config) for config in configs] == list(CLASSES[name])
-    if name not in ("rank", "demo", "predict"):  # what is named as needed is asked for, and nothing else
+    # what is named as needed is asked for, and nothing else
+    if name not in ("rank", "demo", "predict"):
         with pytest.raises(InputError) as stopped:
             parser.parse([])
         needed = re.findall(r"^  (--\w+)", text.split("needed:")[1].split("further")[0], re.M)

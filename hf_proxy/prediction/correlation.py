@@ -14,7 +14,7 @@ from hf_proxy.prediction.forms import Fit
 
 CORRELATIONS = np.arange(10) / 10  # between the noise of neighbours; each as likely as the next
 RUN_RATIOS = (0.0, 0.5, 1.0, 2.0, 4.0)  # deviation of runs over that within a run, alike
-ASSUMED_RATIO = 2.0  # where there is one run: chosen here, after runs of one size of a real ladder
+ASSUMED_RATIO = 2.0  # where there is one run, which does not show it; chosen here
 
 
 def with_correlated_noise(
