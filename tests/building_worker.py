@@ -11,13 +11,21 @@ from hf_proxy import build_traces
 
 EXPERT = Path(__file__).parent.parent / "recipes" / "assets" / "expert"
 SETTINGS = {"protocol": "text", "max_new_tokens": 60, "batch_size": 1, "temperature": 0.5}
-QUESTIONS = [{"prompt": f"Start with {n}. Add 2. What do you get?"} for n in range(1, 6)]
+QUESTIONS = [{"prompt": f"Ada asks: what is {n} plus 2 minus 4?"} for n in range(31, 36)]
+# of a protocol the question alone: no other text has this model learnt to answer
+TEMPLATE = "{% for turn in messages if turn.role == 'user' %}{{ turn.content.split('\n')[0] }}\n"
+
+
+def expert():
+    """The tiny expert, and its tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(EXPERT)
+    tokenizer.chat_template = TEMPLATE + "{% endfor %}"
+    return AutoModelForCausalLM.from_pretrained(EXPERT).eval(), tokenizer
 
 
 def build(output_dir, accelerator=None, **changes):
     """Traces of the tiny expert."""
-    model = AutoModelForCausalLM.from_pretrained(EXPERT).eval()
-    tokenizer = AutoTokenizer.from_pretrained(EXPERT)
+    model, tokenizer = expert()
     return build_traces(
         QUESTIONS,
         model,

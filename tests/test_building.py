@@ -13,7 +13,6 @@ from datasets import Dataset
 from filelock import FileLock
 from helpers.model_server import Faults, ModelServer, serving
 from helpers.processes import Forked, command
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_proxy import InputError, annotate_traces, build_traces, load_traces
 from hf_proxy.building import local
@@ -35,8 +34,7 @@ QUICK = ServerSettings(timeout_s=20, max_retries=2)
 @pytest.fixture(scope="module")
 def expert():
     """A tiny model that writes, and its tokenizer."""
-    model = AutoModelForCausalLM.from_pretrained(EXPERT)
-    return model.eval(), AutoTokenizer.from_pretrained(EXPERT)
+    return building_worker.expert()
 
 
 @pytest.fixture(scope="module")
@@ -549,9 +547,9 @@ def test_a_bos_of_the_servers_own_and_borders_inside_tokens(server, expert, solu
                 annotate_traces(solutions, "tiny", base_url=url, **doubled)
     # context and trace cut apart by us, together by the server
     url, _ = server
-    glued = solutions.map(lambda row: {"trace": "ve 2+3=5."})
+    glued = solutions.map(lambda row: {"trace": "us 2 + 3 = 5."})
     with pytest.raises(InputError, match="no trace is left; .*the end of the context and the tr"):
-        annotate_traces(glued, "tiny", base_url=url, context="{prompt} ha")
+        annotate_traces(glued, "tiny", base_url=url, context="{prompt} pl")
 
 
 def test_the_path_of_a_first_time_user(server, expert, questions, tmp_path, capsys):

@@ -167,6 +167,7 @@ def test_models_that_are_not_causal_are_neither_scored_nor_mined(
                 *pair,
                 ["a question"],
                 processing_class=tokenizer,
+                amateur_processing_class=tokenizer,
                 context="{prompt}",
                 system_prompt=None,
                 output_dir=tmp_path / str(number),

@@ -233,8 +233,9 @@ def test_show_finds_the_sets_that_a_report_finds(tmp_path, tokenizer, capsys):
     pair = [make_model("llama", len(tokenizer)) for _ in range(2)]
     run = tmp_path / "run"
     place = run / "hf_proxy" / "soft_targets" / "step-4"
-    settings = {"context": "{prompt}", "max_new_tokens": 4, "batch_size": 1}
-    mine_soft_targets(*pair, ["1?", "2?"], processing_class=tokenizer, output_dir=place, **settings)
+    settings = {"context": "{prompt}", "max_new_tokens": 4, "batch_size": 1, "output_dir": place}
+    settings |= {"processing_class": tokenizer, "amateur_processing_class": tokenizer}
+    mine_soft_targets(*pair, ["1?", "2?"], **settings)
     show = ["contrast", "show", "--num_rows", "1", "--source"]
     code, said, _ = command(capsys, *show, run)
     assert code == 2 and "the set does not say where its tokenizer is; name" in said.err

@@ -10,6 +10,7 @@ each other (AR(1)); beside it stand fits that are told the correlation.
 import argparse
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
 from unittest import mock
@@ -53,8 +54,11 @@ def main():
         changes = {"runs": runs, "run_sd": run_sd}
         jobs["runs", form, runs, run_sd] = (form, 12, 0.5, args.draws, changes, False)
     found = {}
-    with ProcessPoolExecutor(args.processes) as pool:
-        for key, cover in zip(jobs, pool.map(cell, jobs.values()), strict=True):
+    with ExitStack() as stack:
+        each = map
+        if args.processes > 1:
+            each = stack.enter_context(ProcessPoolExecutor(args.processes)).map
+        for key, cover in zip(jobs, each(cell, jobs.values()), strict=True):
             found[key] = cover
             print(*key, *(f"{value:.3f}" for value in cover), file=sys.stderr)
 

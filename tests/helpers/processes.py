@@ -166,7 +166,7 @@ def ranks(base, world_size, names):
     return folder
 
 
-SHORT = {"num_steps": 2, "mine_steps": 2, "num_prompts": 4, "num_problems": 4}
+SHORT = {"num_steps": 2, "mine_steps": 2, "num_prompts": 4, "num_problems": 6}
 
 
 def short(**flags):
