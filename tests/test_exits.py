@@ -28,13 +28,17 @@ def test_no_thread_of_the_group_outlives_it(shared, tmp_path):
 
 
 @pytest.mark.distributed
-def test_a_rank_that_raises_ends_all_with_its_message(tmp_path):
+@pytest.mark.parametrize("by", ["fork", pytest.param("torchrun", marks=pytest.mark.long)])
+def test_a_rank_that_raises_ends_all_with_its_message(by, shared, tmp_path):
     # bounded: the collective that the other rank is in would wait for half an hour
-    done = torchrun(2, WORKER, tmp_path, "recipe", timeout=300)
+    if by == "fork":
+        done = forked(shared, WORKER, tmp_path, "recipe", world_size=2)
+    else:
+        done = torchrun(2, WORKER, tmp_path, "recipe", timeout=300)
+        assert "exitcode  : 1" in done.stderr and "exitcode  : -6" not in done.stderr
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if line.startswith("hf-proxy: error")]
     assert said == ["hf-proxy: error: KeyError: 'lost here' (--debug shows where)"]
-    assert "exitcode  : 1" in done.stderr and "exitcode  : -6" not in done.stderr
 
 
 @pytest.fixture
