@@ -29,7 +29,7 @@ DONE_BY[3] = ("distributed", "mining")
 
 
 # properties: few examples here, many in `make long`
-settings.register_profile("suite", max_examples=25)
+settings.register_profile("suite", max_examples=15)
 settings.register_profile("long", max_examples=200)
 settings.load_profile("suite")
 
