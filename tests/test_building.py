@@ -1,5 +1,6 @@
 """Traces of frontiers: local ones, and one behind a real server on the loopback."""
 
+import copy
 import json
 import sys
 import time
@@ -146,6 +147,26 @@ def test_a_local_frontier_writes_traces_with_its_own_probabilities(
     with FileLock(responses_of(tmp_path / "again") / "lock"):
         with pytest.raises(InputError, match="another run is writing here"):
             build_traces(questions[:4], model, tokenizer, **again)
+
+
+def test_what_a_template_reads_beside_the_turns_is_part_of_what_is_asked(
+    expert, questions, tmp_path, server
+):
+    model, tokenizer = expert
+    switched = copy.deepcopy(tokenizer)
+    switched.chat_template = "{% if calm %}Ada asks: {% endif %}" + tokenizer.chat_template
+    settings = {"protocol": "text", "max_new_tokens": 60, "output_dir": tmp_path / "set"}
+    calm = {"chat_template_kwargs": {"calm": True}}
+    plain = build_traces(questions[:2], model, switched, **settings)
+    again = {**settings, **calm, "overwrite": True}
+    with pytest.raises(InputError, match="under other settings: prompts"):
+        build_traces(questions[:2], model, switched, **again)
+    other = build_traces(questions[:2], model, switched, **again | {"output_dir": tmp_path / "b"})
+    assert rows_of(other) != rows_of(plain)
+    with pytest.raises(InputError, match="calm"):
+        build_traces(questions[:2], model, tokenizer, **again | {"output_dir": tmp_path / "c"})
+    with pytest.raises(InputError, match="a server renders its chats itself; give ServerSettings"):
+        build_traces(questions[:2], "tiny", base_url=server[0], **settings, **calm)
 
 
 def test_samples_of_a_question_differ_and_gold_answers_mark_them(expert, questions, tmp_path):

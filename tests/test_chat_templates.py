@@ -20,7 +20,7 @@ THINKS = (
 )
 OFF = {"enable_thinking": False}
 RENDER_CHATS = ("score", "accuracy", "loop", "contrast mine", "contrast foretell")
-RENDER_CHATS += ("traces annotate",)
+RENDER_CHATS += ("traces annotate", "traces build")
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +96,7 @@ def _needed(name):
         + ["--output_dir", "o"],
         "contrast mine": ["--expert", "e", "--amateur", "a", "--prompts", "p", "--output_dir", "o"],
         "traces annotate": ["--source", "s", "--frontier", "f", "--output_dir", "o"],
+        "traces build": ["--questions", "q", "--frontier", "f", "--output_dir", "o"],
     }[name]
 
 

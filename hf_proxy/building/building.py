@@ -76,6 +76,7 @@ def build_traces(
     answer_pattern: str | None = BuildSettings.answer_pattern,
     only_correct: bool = BuildSettings.only_correct,
     task: str = BuildSettings.task,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
     batch_size: int = 16,
     tokens_per_batch: int = TOKENS_PER_BATCH,
     accelerator: Processes = None,
@@ -103,6 +104,8 @@ def build_traces(
             (GSM8K: `#### (.+)`).
         only_correct: leave out wrong answers. False (published): they are kept, and marked.
         task: what the problems are, as the system turn says it.
+        chat_template_kwargs: what a local model's chat template reads beside the turns, as
+            `{"enable_thinking": False}` (Qwen3); a server is told in `ServerSettings.extra_body`.
         batch_size: a local model's answers written together, and stored as one shard.
         tokens_per_batch: of the teacher-forced pass that reads the log-probabilities.
         accelerator: shares the batches among its processes; every one of them must call.
@@ -134,6 +137,12 @@ def build_traces(
                 remedy="give the name, or leave base_url out",
                 field="frontier",
             )
+        if chat_template_kwargs:
+            raise InputError.at(
+                "a server renders its chats itself",
+                remedy='give ServerSettings(extra_body={"chat_template_kwargs": ...})',
+                field="chat_template_kwargs",
+            )
         asked = ServedFrontier(Server(base_url, frontier, server or ServerSettings()), accelerator)
     elif isinstance(frontier, str) or tokenizer is None or server is not None:
         raise InputError.at(
@@ -148,6 +157,7 @@ def build_traces(
             accelerator,
             batch_size=batch_size,
             tokens_per_batch=tokens_per_batch,
+            chat_template_kwargs=chat_template_kwargs,
         )
     built = build_set(questions, asked, settings, output_dir, accelerator, overwrite=overwrite)
     return built.traces

@@ -56,6 +56,7 @@ class LocalFrontier:
     Args:
         batch_size: answers written together, and stored as one shard.
         tokens_per_batch: of the pass that reads the log-probabilities.
+        chat_template_kwargs: what the chat template reads beside the turns.
         facts: what names it; None: its name and a checksum of its weights.
     """
 
@@ -67,12 +68,14 @@ class LocalFrontier:
         *,
         batch_size: int,
         tokens_per_batch: int,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
     ):
         if batch_size < 1:
             raise InputError.at(f"{batch_size} is too small", remedy="give 1", field="batch_size")
         self.model, self.tokenizer, self.accelerator = model, tokenizer, accelerator
         self.batch_size, self.tokens_per_batch = batch_size, tokens_per_batch
+        self.chat_template_kwargs = chat_template_kwargs
         self._speller = IdSpeller(tokenizer)
         self.facts = dict(facts) if facts else _facts_of(model, tokenizer)
 
@@ -81,7 +84,7 @@ class LocalFrontier:
     ) -> dict[str, Any]:
         """Prepare for these jobs; gives what decides the answers beside the settings."""
         self.protocol, self.settings = protocol, settings
-        self.prompts = prompts_of(jobs, protocol, self.tokenizer)
+        self.prompts = prompts_of(jobs, protocol, self.tokenizer, self.chat_template_kwargs)
         check_lengths(self.prompts, settings.max_new_tokens, window_of(unwrapped(self.model)))
         return {
             "frontier": self.facts,
@@ -173,15 +176,23 @@ def _facts_of(model: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def prompts_of(
-    jobs: Sequence[Job], protocol: Protocol, tokenizer: PreTrainedTokenizerBase
+    jobs: Sequence[Job],
+    protocol: Protocol,
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Prompts:
     """What the model reads: chat turns, or plain text where its tokenizer has no chat template."""
     asked = [protocol.question(job.question.prompt) for job in jobs]
     rows = Dataset.from_dict({"prompt": asked, "example_id": [job.example_id for job in jobs]})
-    if tokenizer.chat_template:
-        return read_prompts(rows, tokenizer, context="chat", system_prompt=protocol.system)
     head = f"{protocol.system}\n\n" if protocol.system else ""
-    return read_prompts(rows, tokenizer, context=head + "{prompt}\n\n", system_prompt=None)
+    is_chat = bool(tokenizer.chat_template)
+    return read_prompts(
+        rows,
+        tokenizer,
+        context="chat" if is_chat else head + "{prompt}\n\n",
+        system_prompt=protocol.system if is_chat else None,
+        chat_template_kwargs=chat_template_kwargs,
+    )
 
 
 def _teacher_forced(

@@ -84,6 +84,13 @@ class BuildConfig(ServerConfig):
         default=BuildSettings.only_correct,
         metadata={"help": "Leave out wrong answers; false (paper): kept, and marked."},
     )
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "What a local model's chat template reads beside the turns, as "
+            '{"enable_thinking": false} (JSON; in YAML a mapping).'
+        },
+    )
     batch_size: int = field(
         default=16,
         metadata={"help": "Answers of a local model written together; fewer take less memory."},
@@ -118,7 +125,7 @@ class BuildConfig(ServerConfig):
         if self.answer_pattern is not None:
             compile_pattern(self.answer_pattern, "answer_pattern")
         self.refuse_unread(
-            local=("batch_size", "tokens_per_batch", "dtype"),
+            local=("batch_size", "tokens_per_batch", "dtype", "chat_template_kwargs"),
             server=("api", "logprobs", "batch_input", "batch_output"),
         )
         if self.batch_input is not None and self.batch_output is not None:
@@ -244,6 +251,7 @@ def _frontier(config: BuildConfig, accelerator: Any) -> Frontier:
             accelerator,
             batch_size=config.batch_size,
             tokens_per_batch=config.tokens_per_batch,
+            chat_template_kwargs=config.chat_template_kwargs,
             facts=facts,
         )
 
