@@ -119,6 +119,15 @@ def test_rounds_come_to_the_whole_whatever_was_there(with_folder, tmp_path, monk
     assert write_all() == (found, told)  # read again, or written again
 
 
+@pytest.fixture
+def with_interrupts():
+    """As on a terminal: what is started in the background inherits that Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("with_interrupts")
 def test_an_interruption_is_one_line_that_says_how_to_go_on(capsys, monkeypatch):
     def interrupted(config):
         """Work.
