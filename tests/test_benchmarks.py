@@ -58,8 +58,6 @@ def run(name, arguments, monkeypatch):
     if name == "contrast":  # measured in a process of its own each, which takes long to start
         peak = {"peak_bytes": 0, "num_tokens": 7, "vocabulary": 300}
         module.memory_in_subprocess = lambda args, way: peak
-    if name == "coverage":  # the same for each form
-        module.FORMS = module.FORMS[:1]
     module.main()
 
 

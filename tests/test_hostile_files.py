@@ -26,7 +26,7 @@ def test_a_spoilt_file_is_right_or_refused_in_one_line(tmp_path, name):
     kind = KINDS[name]
     prepare(kind, tmp_path)
     verdicts = {}
-    for case in range(2 if name in SLOW else 10):
+    for case in range(2 if name in SLOW else 15):
         verdicts[case] = judge(kind, tmp_path, f"suite {name} {case}")
     assert not {case: found for case, found in verdicts.items() if found[0] not in GOOD}
 

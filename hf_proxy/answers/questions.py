@@ -7,6 +7,25 @@ from typing import Any
 from hf_proxy.records.errors import InputError, names, shown
 
 
+def gold_text(answer: Any, *, remedy: str, source: Any = None, row: Any = None) -> str:
+    """A gold answer as text; files hold numbers too.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(answer, int | float) and not isinstance(answer, bool):
+        return str(answer)
+    if not isinstance(answer, str):
+        raise InputError.at(
+            f"expected text, found {shown(answer)}",
+            remedy=remedy,
+            source=source,
+            row=row,
+            field="answer",
+        )
+    return answer
+
+
 @dataclass(frozen=True)
 class QuestionSet:
     r"""How a set of questions is read, asked and graded.

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from hf_proxy.answers.questions import gold_text
 from hf_proxy.records.errors import InputError, check_unique_ids, shown
 from hf_proxy.records.storage import fingerprint
 
@@ -65,20 +66,12 @@ def _gold(row: Mapping[str, Any], pattern: str | None, name: str, source: Any) -
     answer = row.get("answer")
     if answer is None:
         return None
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        answer = str(answer)
-    if not isinstance(answer, str):
-        raise InputError.at(
-            f"expected text, found {shown(answer)}",
-            remedy="fill it, or name another answer column",
-            source=source,
-            row=name,
-            field="answer",
-        )
+    remedy = "fill it, or name another answer column"
+    text = gold_text(answer, remedy=remedy, source=source, row=name)
     # sympy takes a second to load
     from hf_proxy.answers.grading import gold_answer
 
-    return gold_answer(answer, pattern, row=name, source=source)
+    return gold_answer(text, pattern, row=name, source=source)
 
 
 def jobs_of(questions: list[Question], num_samples: int) -> list[Job]:

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from hf_proxy.answers.questions import QUESTION_SETS
-from hf_proxy.records.errors import InputError, shown
+from hf_proxy.answers.questions import QUESTION_SETS, gold_text
 
 
 def is_right(answer: str, gold: Any, *, source: str, row: str) -> bool:
@@ -18,15 +17,7 @@ def is_right(answer: str, gold: Any, *, source: str, row: str) -> bool:
     # sympy takes a second to load, and most sets know no answers
     from hf_proxy.answers.grading import gold_answer, grade
 
-    if isinstance(gold, int | float) and not isinstance(gold, bool):
-        gold = str(gold)
-    if not isinstance(gold, str):
-        raise InputError.at(
-            f"expected text, found {shown(gold)}",
-            remedy="fill it, or map another column to answer",
-            source=source,
-            row=row,
-            field="answer",
-        )
-    pattern = QUESTION_SETS["gsm8k"].answer_pattern if "####" in gold else None
-    return grade(answer, gold_answer(gold, pattern, row=row, source=source)).correct
+    remedy = "fill it, or map another column to answer"
+    text = gold_text(gold, remedy=remedy, source=source, row=row)
+    pattern = QUESTION_SETS["gsm8k"].answer_pattern if "####" in text else None
+    return grade(answer, gold_answer(text, pattern, row=row, source=source)).correct
