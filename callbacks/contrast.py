@@ -22,6 +22,7 @@ from hf_proxy.mining.mining_record import MiningRecord
 from hf_proxy.mining.sets import mine_folder
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.access import adapters_off, unwrapped, weights_checksum
+from hf_proxy.models.disks import require_shared
 from hf_proxy.models.parallel import from_main, is_main, stop_together
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
@@ -213,6 +214,8 @@ class ContrastCallback(WatchingCallback):
     def _prepare(self, args, state, model) -> None:
         with stop_together(PartialState()):
             self._open_miner(model)
+        require_shared(self._folder(args).parent, PartialState())
+        with stop_together(PartialState()):
             if is_main(PartialState()):
                 tidy_sets(self._folder(args), state.global_step)
 

@@ -22,7 +22,8 @@ from hf_proxy.callbacks.caller import calling_trainer
 from hf_proxy.callbacks.prediction_log import PredictionLog
 from hf_proxy.callbacks.schedule import Schedule
 from hf_proxy.models.access import weights_checksum
-from hf_proxy.models.parallel import is_main, sum_over_ranks
+from hf_proxy.models.disks import check_same_step, check_saving
+from hf_proxy.models.parallel import from_main, is_main, sum_over_ranks
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.progress import told_after
 from hf_proxy.tokens.tokenizers import tokenizer_of
@@ -161,6 +162,8 @@ class WatchingCallback(TrainerCallback, ABC):
         self._take(processing_class)
         self._check_schedule(args, state)
         self._check_search(state)
+        check_same_step(state.global_step, PartialState())
+        check_saving(args, PartialState())
         self._prepare(args, state, model)
         self._num_tokens_before = self._open_log(args).open(state.global_step)
         self._run_began = True
@@ -211,8 +214,14 @@ class WatchingCallback(TrainerCallback, ABC):
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
         """Score the last weights of a run without a strategy of its own."""
-        replaced = args.load_best_model_at_end and state.best_model_checkpoint is not None
-        if self.schedule.strategy is None and not replaced and self._missing(state):
+        if self.schedule.strategy is not None:
+            return
+
+        # Trainer looks for the best checkpoint on each node's own disk
+        def is_replaced() -> bool:
+            return args.load_best_model_at_end and state.best_model_checkpoint is not None
+
+        if not from_main(PartialState(), is_replaced) and self._missing(state):
             self._measure_and_log(args, state, control, model)
 
     # when
@@ -275,10 +284,17 @@ class WatchingCallback(TrainerCallback, ABC):
         row: dict[str, float] = {}
         with self._guard(state):
             weights = (state.global_step, weights_checksum(model, PartialState()))
-            if self._memo is None or self._memo[0] != weights:
+
+            def known() -> dict[str, float] | None:
+                return self._memo[1] if self._memo and self._memo[0] == weights else None
+
+            # what the main process knows: a rank that measured alone would wait for ever
+            found = from_main(PartialState(), known)
+            if found is None:
                 with told_after(SILENT_S, has_bar=not args.disable_tqdm):
-                    self._memo = (weights, self._measure(model, args, state))
-            row = dict(self._memo[1])
+                    found = self._measure(model, args, state)
+            self._memo = (weights, found)
+            row = dict(found)
         return row
 
     @contextmanager

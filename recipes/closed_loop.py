@@ -130,7 +130,7 @@ def main(
 
     from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
     from hf_proxy.mining.sets import mine_soft_targets
-    from hf_proxy.models.parallel import stop_together
+    from hf_proxy.models.parallel import from_main, stop_together
     from hf_proxy.recipes.library.loop_tables import facts_of_loop, print_loop
     from hf_proxy.recipes.library.rows import check_answer_flags, load_prompts
     from hf_proxy.recipes.library.run_records import RunFolder, train_to_the_end
@@ -234,7 +234,10 @@ def main(
         print("no curves: the score is shown, no accuracy predicted (hf-proxy fit makes a curve)")
     result = train_to_the_end(trainer, folder, resume=config.resume)
     save_tuned(trainer)
-    facts = facts_of_loop(trainer.state.log_history, folder, result.metrics["train_runtime"])
+    facts = from_main(
+        processes,
+        lambda: facts_of_loop(trainer.state.log_history, folder, result.metrics["train_runtime"]),
+    )
     with stop_together(processes):
         if trainer.is_world_process_zero():
             stamp = provenance_of(

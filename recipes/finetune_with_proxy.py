@@ -105,7 +105,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
     from trl import SFTTrainer
 
     from hf_proxy.callbacks import ProxyScoreCallback
-    from hf_proxy.models.parallel import stop_together
+    from hf_proxy.models.parallel import from_main, stop_together
     from hf_proxy.recipes.library.run_records import RunFolder, train_to_the_end
     from hf_proxy.recipes.library.score_tables import print_steps
     from hf_proxy.recipes.library.sharing import save_tuned
@@ -155,7 +155,7 @@ def main(config: FinetuneConfig, arguments: SFTConfig, model_config: ModelConfig
     result = train_to_the_end(trainer, folder, resume=config.resume)
     save_tuned(trainer)
     file = folder / "hf_proxy" / "predictions.jsonl"
-    lines = [line.content for line in read_lines(file, ScoreLine)]
+    lines = from_main(processes, lambda: [line.content for line in read_lines(file, ScoreLine)])
     if trainer.is_world_process_zero():
         _print_scores(lines)
         if config.per_trace:

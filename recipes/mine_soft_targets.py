@@ -177,7 +177,7 @@ def mine(config: MineConfig) -> dict[str, Any]:
 
     from hf_proxy.mining.mining_record import read_statistics
     from hf_proxy.mining.sets import mine_soft_targets
-    from hf_proxy.models.parallel import stop_together
+    from hf_proxy.models.parallel import from_main, stop_together
     from hf_proxy.recipes.library.checkpoints import find_checkpoints, load_model, load_tokenizer
     from hf_proxy.recipes.library.rows import check_answer_flags, load_prompts
 
@@ -224,7 +224,9 @@ def mine(config: MineConfig) -> dict[str, Any]:
         only_correct=config.only_correct,
         facts=dataclasses.asdict(config),
     )
-    statistics = read_statistics(Path(config.output_dir) / "statistics.json")
+    statistics = from_main(
+        accelerator, lambda: read_statistics(Path(config.output_dir) / "statistics.json")
+    )
     seconds = time.perf_counter() - start
     if accelerator.is_main_process:
         _print_statistics(statistics)

@@ -140,7 +140,7 @@ def main(config: ScoreConfig) -> dict[str, Any]:
     """
     from accelerate import Accelerator
 
-    from hf_proxy.models.parallel import stop_together
+    from hf_proxy.models.parallel import require_equal, stop_together
     from hf_proxy.recipes.library.checkpoints import find_checkpoints
     from hf_proxy.recipes.library.score_tables import (
         difference_sentence,
@@ -169,6 +169,12 @@ def main(config: ScoreConfig) -> dict[str, Any]:
         if config.num_traces is not None:
             traces = traces.select(range(min(config.num_traces, len(traces))))
         checkpoints = [found for spec in config.models for found in find_checkpoints(spec)]
+    require_equal(
+        str([(checkpoint.name, checkpoint.step) for checkpoint in checkpoints]),
+        accelerator,
+        what="the list of checkpoints",
+        remedy="name models that all nodes have, or score on one node",
+    )
     is_masked = set(traces["weighting"]) == {"mask"}
     if config.divisor == "auto":
         config = dataclasses.replace(config, divisor="weights" if is_masked else "tokens")
@@ -210,7 +216,7 @@ def _score(
 ) -> tuple[ProxyScore, dict[str, Any]]:
     """The score of one checkpoint, from the cache where equal weights were scored before."""
 
-    from hf_proxy.models.parallel import from_main, stop_together
+    from hf_proxy.models.parallel import from_main, require_equal, stop_together
     from hf_proxy.recipes.library.checkpoints import (
         load_model,
         load_tokenizer,
@@ -236,6 +242,12 @@ def _score(
         )
         setting = setting_of(aligned, divisor=config.divisor)
         weights = weights_fingerprint(checkpoint)
+    require_equal(
+        weights,
+        accelerator,
+        what=f"what lies in {checkpoint.name}",
+        remedy="give all nodes the same weights, or score on one node",
+    )
     last_tokens = config.last_tokens or None
     of_all = Setting(setting.parts | statistics_parts(last_tokens))
     how = [config.dtype, config.attn_implementation, accelerator.device.type]

@@ -27,6 +27,7 @@ from hf_proxy.building.responses import ResponseFolder, responses_of
 from hf_proxy.building.served import ServedFrontier
 from hf_proxy.building.servers import Server
 from hf_proxy.building.settings import BuildSettings, ServerSettings
+from hf_proxy.models.disks import require_shared
 from hf_proxy.models.parallel import Processes, from_main, stop_together
 from hf_proxy.records.defaults import TOKENS_PER_BATCH
 from hf_proxy.records.errors import InputError
@@ -226,9 +227,14 @@ def build_set(
     with stop_together(accelerator):
         asked, jobs, parts = prepare(questions, frontier, settings, source=source)
     folder = ResponseFolder(responses_of(output_dir))
-    with stop_together(accelerator):
+
+    def check() -> bool:
         may_replace = overwrite or _is_of(Path(output_dir), parts)
-        check_free(output_dir, overwrite=may_replace)  # before anything is paid for
+        check_free(output_dir, overwrite=may_replace)
+        return may_replace
+
+    may_replace = from_main(accelerator, check)  # before anything is paid for
+    require_shared(folder.path, accelerator)
     with folder.opened(parts, accelerator):
         frontier.ask(folder)
 

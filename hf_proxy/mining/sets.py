@@ -23,8 +23,10 @@ from hf_proxy.mining.set_folders import open_folder
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.mining.shards import read_shard, shard_path
 from hf_proxy.mining.soft_targets import Tally
+from hf_proxy.models.disks import require_shared
 from hf_proxy.models.parallel import (
     Processes,
+    from_main,
     is_main,
     num_processes,
     require_equal,
@@ -178,19 +180,17 @@ def mine_folder(
         what="what is mined",
         remedy="give every rank the same models, prompts and settings",
     )
+    require_shared(folder, accelerator)
     with stop_together(accelerator):
         if is_main(accelerator):
             # a later set of a run has batches of other numbers in a longer one: it is not extended
             open_folder(folder, content, None if first_batch else partial(_first, miner, prompts))
     size = miner.settings.batch_size
     batches = range(_num_batches(len(prompts.example_id), size))
-    missing = [batch for batch in batches if not shard_path(folder, batch).exists()]
     # a rank that looked later would see the others' shards and deal differently
-    require_equal(
-        fingerprint(missing),
+    missing = from_main(
         accelerator,
-        what="the set of missing batches",
-        remedy="put output_dir on a disk that all ranks share, and start again",
+        lambda: [batch for batch in batches if not shard_path(folder, batch).exists()],
     )
     rank = 0 if accelerator is None else accelerator.process_index
     own = missing[rank :: num_processes(accelerator)]

@@ -9,17 +9,12 @@ from typing import Annotated
 from accelerate.utils import gather_object
 from pydantic import Field
 
-from hf_proxy.models.parallel import (
-    Processes,
-    is_main,
-    num_processes,
-    require_equal,
-    stop_together,
-)
+from hf_proxy.models.disks import require_shared
+from hf_proxy.models.parallel import Processes, from_main, is_main, num_processes, stop_together
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.progress import Progress
 from hf_proxy.records.record import Record, checked, parse_json, read_bytes
-from hf_proxy.records.storage import fingerprint, write_text
+from hf_proxy.records.storage import write_text
 
 # texts end at very different lengths: after each round those that have ended make room
 TOKENS_PER_ROUND = 128
@@ -77,6 +72,8 @@ def write_in_rounds(
         folder: of this set of texts alone, which nothing else has decided; None: keep no files.
         what: what the texts are, for the progress bar.
     """
+    if folder is not None:
+        require_shared(folder, accelerator)
     with Progress(len(prompts), what, what.lower(), is_shown=is_main(accelerator)) as progress:
         return _rounds(
             write, prompts, max_new_tokens, batch_size, accelerator, folder, progress.update
@@ -104,13 +101,10 @@ def _rounds(
         open_names = [name for name in prompts if name not in ended]
         batches = [open_names[i : i + batch_size] for i in range(0, len(open_names), batch_size)]
         files = [_file(folder, number, b) for b in range(len(batches))]
-        missing = [b for b, file in enumerate(files) if file is None or not file.exists()]
         # a rank that looked later would see the others' files and deal differently
-        require_equal(
-            fingerprint(missing),
+        missing = from_main(
             accelerator,
-            what="the set of missing batches",
-            remedy="put output_dir on a disk that all ranks share, and start again",
+            lambda files=files: [b for b, f in enumerate(files) if f is None or not f.exists()],
         )
         rank = 0 if accelerator is None else accelerator.process_index
         length = min(TOKENS_PER_ROUND, max_new_tokens - start)

@@ -11,8 +11,9 @@ from typing import Any
 
 from accelerate import PartialState
 
+from hf_proxy.models.disks import check_saving
 from hf_proxy.models.parallel import from_main, is_main, stop_together
-from hf_proxy.recipes.library.training import last_checkpoint
+from hf_proxy.recipes.library.training import common_checkpoint, last_checkpoint
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.record import Record, Text, read_record
 from hf_proxy.records.run_folders import checkpoints_of
@@ -132,7 +133,10 @@ def train_to_the_end(trainer: Any, folder: Path, *, resume: bool) -> Any:
         return draw(*args, **kwargs)
 
     trainer.get_batch_samples = batches_of_a_step
-    return trainer.train(resume_from_checkpoint=last_checkpoint(folder, resume=resume))
+    processes = PartialState()
+    check_saving(trainer.args, processes)
+    start = common_checkpoint(folder, resume=resume, processes=processes)
+    return trainer.train(resume_from_checkpoint=start)
 
 
 def _asked(configs: Sequence[Any]) -> dict[str, Any]:

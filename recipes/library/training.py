@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig, SFTConfig, get_peft_config, get_quantization_config
 
+from hf_proxy.models.parallel import Processes, num_processes, stop_together
 from hf_proxy.recipes.library.checkpoints import loading
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.run_folders import checkpoints_of
+from hf_proxy.records.storage import fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +187,47 @@ def last_checkpoint(folder: Path, *, resume: bool) -> str | None:
             return str(checkpoint)
         logger.warning("%s was not written to its end; going on from the one before", checkpoint)
     return None
+
+
+def common_checkpoint(folder: Path, *, resume: bool, processes: Processes) -> str | None:
+    """The newest checkpoint from which every process can go on, the same on all; None: begin anew.
+
+    On nodes without a shared disk each has files of its own: one that found no checkpoint would
+    begin anew while the others go on, and all would wait for ever.
+
+    Raises:
+        InputError: some process has checkpoints, and none of them is on all.
+    """
+    if num_processes(processes) == 1:
+        return last_checkpoint(folder, resume=resume)
+    with stop_together(processes):
+        own = _whole_checkpoints(folder) if resume and folder.is_dir() else {}
+    every = gather_object([own])
+    common = [step for step in own if len({theirs.get(step) for theirs in every}) == 1]
+    if common:
+        return str(folder / f"checkpoint-{max(common)}")
+    if any(every):
+        has = next(rank for rank, theirs in enumerate(every) if theirs)
+        odd = next(rank for rank, theirs in enumerate(every) if theirs != every[has])
+        raise InputError.at(
+            f"rank {has} would go on from checkpoint-{max(every[has])}, which rank {odd} does not "
+            "have, or has of another run",
+            remedy="copy it to every node (--save_on_each_node saves it there), put output_dir on "
+            "a disk that all nodes share, or begin anew with --resume false",
+            source=folder,
+        )
+    return None
+
+
+def _whole_checkpoints(folder: Path) -> dict[int, str]:
+    """By step what tells a checkpoint of one run from another's, the same on every node."""
+    found = {}
+    for step, _, state in checkpoints_of(folder):
+        if state is not None:
+            rows = state.get("log_history", [])
+            losses = [[row.get("step"), row["loss"]] for row in rows if "loss" in row]
+            found[step] = fingerprint([state.get("max_steps"), losses])
+    return found
 
 
 def check_evaluation(arguments: TrainingArguments, num_eval: int) -> None:
