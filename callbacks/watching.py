@@ -21,7 +21,7 @@ from hf_proxy.callbacks.attachment import Attachment
 from hf_proxy.callbacks.caller import calling_trainer
 from hf_proxy.callbacks.prediction_log import PredictionLog
 from hf_proxy.callbacks.schedule import Schedule
-from hf_proxy.models.access import weights_checksum
+from hf_proxy.models.access import unwrapped, weights_checksum
 from hf_proxy.models.disks import check_same_step, check_saving
 from hf_proxy.models.parallel import from_main, is_main, sum_over_ranks
 from hf_proxy.records.errors import InputError
@@ -163,7 +163,7 @@ class WatchingCallback(TrainerCallback, ABC):
         self._check_schedule(args, state)
         self._check_search(state)
         check_same_step(state.global_step, PartialState())
-        check_saving(args, PartialState())
+        check_saving(args, unwrapped(model), PartialState())
         self._prepare(args, state, model)
         self._num_tokens_before = self._open_log(args).open(state.global_step)
         self._run_began = True
@@ -284,17 +284,10 @@ class WatchingCallback(TrainerCallback, ABC):
         row: dict[str, float] = {}
         with self._guard(state):
             weights = (state.global_step, weights_checksum(model, PartialState()))
-
-            def known() -> dict[str, float] | None:
-                return self._memo[1] if self._memo and self._memo[0] == weights else None
-
-            # what the main process knows: a rank that measured alone would wait for ever
-            found = from_main(PartialState(), known)
-            if found is None:
+            if self._memo is None or self._memo[0] != weights:
                 with told_after(SILENT_S, has_bar=not args.disable_tqdm):
-                    found = self._measure(model, args, state)
-            self._memo = (weights, found)
-            row = dict(found)
+                    self._memo = (weights, self._measure(model, args, state))
+            row = dict(self._memo[1])
         return row
 
     @contextmanager

@@ -73,15 +73,17 @@ def attend(asked: socket.socket) -> dict:
             free.bind(("localhost", 0))
             port = str(free.getsockname()[1])
         ranks: dict[int, int] = {}
+        local_size = wanted["world_size"] // wanted["num_nodes"]
         for rank in range(wanted["world_size"]):
             pid = os.fork()
             if pid == 0:
                 if wanted["world_size"] > 1:
                     wanted["env"] |= {
                         "RANK": str(rank),
-                        "LOCAL_RANK": str(rank),
+                        "LOCAL_RANK": str(rank % local_size),
+                        "GROUP_RANK": str(rank // local_size),
                         "WORLD_SIZE": str(wanted["world_size"]),
-                        "LOCAL_WORLD_SIZE": str(wanted["world_size"]),
+                        "LOCAL_WORLD_SIZE": str(local_size),
                         "MASTER_ADDR": "localhost",
                         "MASTER_PORT": port,
                     }

@@ -13,31 +13,45 @@ from uuid import uuid4
 
 from accelerate.utils import gather_object
 
-from hf_proxy.models.parallel import Processes, from_main, is_main, num_processes, require_equal
+from hf_proxy.models.parallel import (
+    Processes,
+    from_main,
+    is_main,
+    num_processes,
+    require_equal,
+    stop_together,
+)
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import write_text
 
 APPEARS_S = 2.0  # chosen here: the longest that a shared disk may take to show a new file
 
 
-def ranks_without(folder: Path, processes: Processes) -> list[int]:
-    """The ranks that do not see what the main process writes in `folder`, the same on every rank.
+def writers_seen(folder: Path, writes: bool, processes: Processes) -> list[set[int]]:
+    """By rank, those ranks of which it sees what they write in `folder`; the same on every rank.
 
-    Every rank must call. `folder` is made where it is missing; nothing stays in it.
+    Every rank must call. `folder` is made where it is missing; nothing else stays.
+
+    Args:
+        writes: whether this rank is one that writes.
     """
     if num_processes(processes) == 1:
-        return []
+        return [{0} if writes else set()]
+    assert processes is not None
+    name = from_main(processes, lambda: f".token.{uuid4().hex}.")
+    token = folder / f"{name}{processes.process_index}"
+    with stop_together(processes):
+        if writes:
+            write_text(token, "")
+    seen = gather_object([_seen(folder, name)])
+    token.unlink(missing_ok=True)
+    return seen
 
-    def put() -> str:
-        name = f".token.{uuid4().hex}"
-        write_text(folder / name, "")
-        return name
 
-    token = folder / from_main(processes, put)
-    sees = gather_object([_appears(token)])
-    if is_main(processes):
-        token.unlink(missing_ok=True)
-    return [rank for rank, is_seen in enumerate(sees) if not is_seen]
+def ranks_without(folder: Path, processes: Processes) -> list[int]:
+    """The ranks that do not see what the main process writes in `folder`, as `writers_seen`."""
+    seen = writers_seen(folder, is_main(processes), processes)
+    return [rank for rank, writers in enumerate(seen) if not writers]
 
 
 def require_shared(folder: Path, processes: Processes) -> None:
@@ -56,11 +70,12 @@ def require_shared(folder: Path, processes: Processes) -> None:
         )
 
 
-def check_saving(args: Any, processes: Processes) -> None:
+def check_saving(args: Any, model: Any, processes: Processes) -> None:
     """Refuse a training whose checkpoints not every node could read, or several would write.
 
     Args:
         args: `transformers.TrainingArguments`.
+        model: that is saved, not wrapped.
 
     Raises:
         InputError: `load_best_model_at_end` would give the nodes different weights, or
@@ -71,26 +86,28 @@ def check_saving(args: Any, processes: Processes) -> None:
     if num_processes(processes) == 1:
         return
     folder = Path(args.output_dir)
-    without = ranks_without(folder, processes)
-    if args.save_on_each_node:
-        writing = gather_object([bool(args.should_save)])
-        same = [rank for rank, it in enumerate(writing) if it and rank not in without]
-        if len(same) > 1:
+    seen = writers_seen(folder, args.should_save, processes)
+    # whatever Trainer asks, transformers writes a model's weights on rank 0 alone; PEFT does not
+    saves = getattr(type(model), "should_save_on_this_rank", None)
+    has_weights = args.should_save and (saves is None or saves(model, True))
+    with_weights = {rank for rank, it in enumerate(gather_object([has_weights])) if it}
+    for rank, writers in enumerate(seen):
+        if len(writers) > 1:
             raise InputError.at(
-                f"ranks {same[0]} and {same[1]} would write the same files here",
+                f"ranks {' and '.join(map(str, sorted(writers)))} would write the same files here",
                 remedy="leave it out: it is for nodes without a shared disk",
                 source=folder,
                 field="save_on_each_node",
             )
-    elif without:
-        raise InputError.at(
-            f"rank {without[0]} does not see what rank 0 writes here, and would not load the best "
-            "weights",
-            remedy="set save_on_each_node=True, or name an output_dir on a disk that all nodes "
-            "share",
-            source=folder,
-            field="load_best_model_at_end",
-        )
+        if args.load_best_model_at_end and not writers & with_weights:
+            raise InputError.at(
+                f"rank {rank} does not see the weights that are saved here, and would not load the "
+                "best ones",
+                remedy="name an output_dir on a disk that all nodes share, or tune an adapter with "
+                "save_on_each_node=True",
+                source=folder,
+                field="load_best_model_at_end",
+            )
 
 
 def check_same_step(step: int, processes: Processes) -> None:
@@ -107,14 +124,13 @@ def check_same_step(step: int, processes: Processes) -> None:
     )
 
 
-def _appears(file: Path) -> bool:
-    """Whether a file that another process has written is seen here."""
+def _seen(folder: Path, name: str) -> set[int]:
+    """The ranks whose file `<name><rank>` is seen here."""
     deadline = time.monotonic() + APPEARS_S
-    while True:
+    found: list[str] = []
+    while not found and time.monotonic() < deadline:
         # the folder is opened each time: a network disk may answer for a name from its cache
         with suppress(OSError):
-            if file.name in os.listdir(file.parent):
-                return True
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
+            found = [file for file in os.listdir(folder) if file.startswith(name)]
+        time.sleep(0 if found else 0.05)
+    return {int(file.removeprefix(name)) for file in found}

@@ -134,7 +134,7 @@ def train_to_the_end(trainer: Any, folder: Path, *, resume: bool) -> Any:
 
     trainer.get_batch_samples = batches_of_a_step
     processes = PartialState()
-    check_saving(trainer.args, processes)
+    check_saving(trainer.args, trainer.model, processes)
     start = common_checkpoint(folder, resume=resume, processes=processes)
     return trainer.train(resume_from_checkpoint=start)
 

@@ -212,8 +212,8 @@ def common_checkpoint(folder: Path, *, resume: bool, processes: Processes) -> st
         raise InputError.at(
             f"rank {has} would go on from checkpoint-{max(every[has])}, which rank {odd} does not "
             "have, or has of another run",
-            remedy="copy it to every node (--save_on_each_node saves it there), put output_dir on "
-            "a disk that all nodes share, or begin anew with --resume false",
+            remedy="copy it to every node, put output_dir on a disk that all nodes share, or begin "
+            "anew with --resume false",
             source=folder,
         )
     return None
@@ -222,12 +222,19 @@ def common_checkpoint(folder: Path, *, resume: bool, processes: Processes) -> st
 def _whole_checkpoints(folder: Path) -> dict[int, str]:
     """By step what tells a checkpoint of one run from another's, the same on every node."""
     found = {}
-    for step, _, state in checkpoints_of(folder):
-        if state is not None:
+    for step, path, state in checkpoints_of(folder):
+        # another node's own files are there without its weights: optimizer, random streams
+        if state is not None and any(map(_holds_weights, path.iterdir())):
             rows = state.get("log_history", [])
             losses = [[row.get("step"), row["loss"]] for row in rows if "loss" in row]
             found[step] = fingerprint([state.get("max_steps"), losses])
     return found
+
+
+def _holds_weights(path: Path) -> bool:
+    """Whether it is weights, or a folder of FSDP's or DeepSpeed's shards of them."""
+    is_shards = path.is_dir() and path.name.startswith(("pytorch_model_fsdp", "global_step"))
+    return is_shards or path.suffix == ".safetensors"
 
 
 def check_evaluation(arguments: TrainingArguments, num_eval: int) -> None:

@@ -71,9 +71,10 @@ class Forked:
         base (`Path`): the folder that the processes of the session share; who comes first starts
             the server.
         arguments: the script and its arguments.
+        num_nodes: that the processes are told they stand on, as by so many launch agents.
     """
 
-    def __init__(self, base, *arguments, world_size=1):
+    def __init__(self, base, *arguments, world_size=1, num_nodes=1):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(str(_server(base)))
         self.line = self.socket.makefile("rw")
@@ -81,8 +82,9 @@ class Forked:
         out, err = (os.path.join(self.said.name, name) for name in ("stdout", "stderr"))
         own = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
         argv = list(map(str, arguments))
-        asked = {"argv": argv, "env": os.environ | own, "world_size": world_size}
-        self.line.write(json.dumps(asked | {"stdout": out, "stderr": err}) + "\n")
+        asked = {"argv": argv, "env": os.environ | own, "stdout": out, "stderr": err}
+        asked |= {"world_size": world_size, "num_nodes": num_nodes}
+        self.line.write(json.dumps(asked) + "\n")
         self.line.flush()
         self.pids = json.loads(self.line.readline())
 
@@ -117,9 +119,9 @@ class Forked:
         return subprocess.CompletedProcess(self.pids, code, out, err)
 
 
-def forked(base, *arguments, world_size=1):
+def forked(base, *arguments, **how):
     """What `Forked` ended with."""
-    return Forked(base, *arguments, world_size=world_size).wait()
+    return Forked(base, *arguments, **how).wait()
 
 
 def _server(base):
