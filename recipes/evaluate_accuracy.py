@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,13 +94,13 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
     """
     from accelerate import Accelerator
 
-    from hf_proxy.models.parallel import from_main, is_main, stop_together
+    from hf_proxy.models.parallel import is_main, stop_together
     from hf_proxy.recipes.library.answering import answer_problems, end_settings
     from hf_proxy.recipes.library.checkpoints import (
+        common_fingerprint,
         find_checkpoints,
         load_model,
         load_tokenizer,
-        weights_fingerprint,
     )
     from hf_proxy.records.lines import write_lines
     from hf_proxy.records.storage import write_text
@@ -116,8 +115,7 @@ def main(config: AccuracyConfig) -> dict[str, Any]:
         prompts = _prompts(config, names, questions, tokenizers)
     items: dict[str, list[dict[str, Any]]] = {}
     for spec, checkpoint in checkpoints.items():
-        # gigabytes, read once
-        weights = from_main(accelerator, partial(weights_fingerprint, checkpoint))
+        weights = common_fingerprint(checkpoint, accelerator)
         with stop_together(accelerator):
             content = {
                 "weights": weights,

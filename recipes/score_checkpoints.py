@@ -216,11 +216,11 @@ def _score(
 ) -> tuple[ProxyScore, dict[str, Any]]:
     """The score of one checkpoint, from the cache where equal weights were scored before."""
 
-    from hf_proxy.models.parallel import from_main, require_equal, stop_together
+    from hf_proxy.models.parallel import from_main, stop_together
     from hf_proxy.recipes.library.checkpoints import (
+        common_fingerprint,
         load_model,
         load_tokenizer,
-        weights_fingerprint,
     )
     from hf_proxy.records.scores import ProxyScore, Setting
     from hf_proxy.records.storage import cache_dir, fingerprint, write_text
@@ -241,13 +241,7 @@ def _score(
             too_long=config.too_long,
         )
         setting = setting_of(aligned, divisor=config.divisor)
-        weights = weights_fingerprint(checkpoint)
-    require_equal(
-        weights,
-        accelerator,
-        what=f"what lies in {checkpoint.name}",
-        remedy="give all nodes the same weights, or score on one node",
-    )
+    weights = common_fingerprint(checkpoint, accelerator)
     last_tokens = config.last_tokens or None
     of_all = Setting(setting.parts | statistics_parts(last_tokens))
     how = [config.dtype, config.attn_implementation, accelerator.device.type]

@@ -30,7 +30,7 @@ from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.models import disks
 from hf_proxy.models.access import weights_checksum
 from hf_proxy.models.parallel import end_together
-from hf_proxy.recipes import finetune_with_proxy
+from hf_proxy.recipes import finetune_with_proxy, score_checkpoints
 from hf_proxy.recipes.library.run_records import train_to_the_end
 from hf_proxy.records.errors import InputError
 
@@ -43,6 +43,15 @@ BEST = {
     "lr_scheduler_type": "constant",
 }
 LATE = {"eval_steps": 1, "save_steps": 1}
+
+
+def told(work):
+    """What `work` is refused with; None: it is not."""
+    try:
+        work()
+    except InputError as error:
+        return str(error)
+    return None
 
 
 class Nodes:
@@ -85,13 +94,10 @@ class Nodes:
 
     def best(self):
         """The best weights, which only one node would find, whatever it is asked to save."""
-        said = []
-        for each in (False, True):
-            try:
-                self.scored("best", save_on_each_node=each, **BEST)[0].train()
-            except InputError as error:
-                said.append(str(error))
-        return said
+        trainers = [
+            self.scored("best", save_on_each_node=each, **BEST)[0] for each in (False, True)
+        ]
+        return [told(trainer.train) for trainer in trainers]
 
     def best_on_each(self):
         """The best adapter, which each node saves; measured once more after that."""
@@ -188,17 +194,38 @@ class Nodes:
 
         def again():
             trainer, _ = self.scored("resumed", max_steps=4)
-            try:
-                train_to_the_end(trainer, Path("resumed/run"), resume=True)
-            except InputError as error:
-                return str(error)
-            return trainer.state.global_step
+            where = Path("resumed/run")
+            refused = told(lambda: train_to_the_end(trainer, where, resume=True))
+            return refused or trainer.state.global_step
 
         found = [again()]
         with self.state.main_process_first():
             there, here = "resumed", self.folder / "resumed"
             shutil.copytree(*((here, there) if self.rank else (there, here)), dirs_exist_ok=True)
         return [*found, again()]
+
+    def apart(self):
+        """Inputs that are not the same on both nodes: weights, a list of checkpoints, rows."""
+        shutil.copytree(ASSETS / "expert", "run/checkpoint-1")
+        if self.rank:
+            path = Path("run/checkpoint-1/config.json")
+            path.write_text(
+                path.read_text().replace('"rms_norm_eps": 1e-0', '"rms_norm_eps": 2e-0')
+            )
+        scored = {"traces": str(ASSETS / "traces.parquet"), "use_score_cache": False}
+
+        def score():
+            config = score_checkpoints.ScoreConfig(models=["run"], **scored)
+            return told(lambda: score_checkpoints.main(config))
+
+        found = [score()]
+        if self.rank:
+            shutil.copytree(ASSETS / "expert", "run/checkpoint-2")
+        found.append(score())
+        trainer, _ = self.scored("apart")
+        trainer.train_dataset = trainer.train_dataset.select(range(8 + self.rank))
+        where = Path("apart/run")
+        return [*found, told(lambda: train_to_the_end(trainer, where, resume=True))]
 
     def recipe(self):
         """`hf-proxy finetune`: its lines are on one node, what it gives on all."""

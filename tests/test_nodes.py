@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 WORKER = TESTS / "nodes_worker.py"
 ASSETS = ROOT / "recipes" / "assets"
 CASES = ("token", "fresh", "best", "best_on_each", "late", "same_disk", "watched", "mined")
-CASES += ("mined_shared", "foretold", "built", "other_step", "resumed", "recipe")
+CASES += ("mined_shared", "foretold", "built", "other_step", "resumed", "apart", "recipe")
 HALF = "rank 1 does not see what rank 0 writes here, and each node would hold a part of the set"
 
 
@@ -124,6 +124,10 @@ def check(folder, tokenizer, tmp_path):
     refused, went_on = own["resumed"]
     assert "rank 0 would go on from checkpoint-2, which rank 1 does not have" in refused
     assert went_on == 4
+    weights, checkpoints, rows = own["apart"]
+    assert "checkpoint-1: rank 1 has other weights here than rank 0" in weights
+    assert "the list of checkpoints differs between rank 0 and rank 1" in checkpoints
+    assert "the number of rows to train on differs between rank 0 and rank 1" in rows
     assert [step for step, _ in own["recipe"]] == [0, 1]
 
 

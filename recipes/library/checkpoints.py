@@ -20,6 +20,7 @@ from hf_proxy.records.storage import file_hash, fingerprint
 # their libraries take seconds: what is wrong with a path is said before
 if TYPE_CHECKING:
     import torch
+    from accelerate import Accelerator
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -130,6 +131,31 @@ def weights_fingerprint(checkpoint: Checkpoint) -> str:
                 config = read_json(folder / name, remedy=_HALF)
                 content.append({k: v for k, v in config.items() if k not in _INCIDENTAL_KEYS})
     return fingerprint(content)
+
+
+def common_fingerprint(checkpoint: Checkpoint, processes: Accelerator) -> str:
+    """`weights_fingerprint`, seen to be one on all nodes; gigabytes, read once on each.
+
+    Raises:
+        InputError: one name stands for other weights on another node.
+    """
+    from accelerate.utils import gather_object
+
+    from hf_proxy.models.parallel import stop_together
+
+    own = None
+    with stop_together(processes):
+        if processes.is_local_main_process:
+            own = weights_fingerprint(checkpoint)
+    every = gather_object([own])
+    odd = [rank for rank, theirs in enumerate(every) if theirs not in (None, every[0])]
+    if odd:
+        raise InputError.at(
+            f"rank {odd[0]} has other weights here than rank 0",
+            remedy="copy them anew to every node, or run on one",
+            source=checkpoint.folder,
+        )
+    return str(every[0])
 
 
 @contextmanager

@@ -5,14 +5,14 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
 from hf_proxy.models.disks import check_saving
-from hf_proxy.models.parallel import from_main, is_main, stop_together
+from hf_proxy.models.parallel import from_main, is_main, require_equal, stop_together
 from hf_proxy.recipes.library.training import common_checkpoint, last_checkpoint
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.record import Record, Text, read_record
@@ -135,6 +135,13 @@ def train_to_the_end(trainer: Any, folder: Path, *, resume: bool) -> Any:
     trainer.get_batch_samples = batches_of_a_step
     processes = PartialState()
     check_saving(trainer.args, trainer.model, processes)
+    if isinstance(trainer.train_dataset, Sized):
+        require_equal(  # each node has read its own file, and would wait for the other's batches
+            str(len(trainer.train_dataset)),
+            processes,
+            what="the number of rows to train on",
+            remedy="give all nodes the same file",
+        )
     start = common_checkpoint(folder, resume=resume, processes=processes)
     return trainer.train(resume_from_checkpoint=start)
 

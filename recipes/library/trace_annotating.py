@@ -96,10 +96,10 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
     from hf_proxy.building.annotation import annotate_traces
     from hf_proxy.models.parallel import from_main, stop_together
     from hf_proxy.recipes.library.checkpoints import (
+        common_fingerprint,
         find_checkpoints,
         load_model,
         load_tokenizer,
-        weights_fingerprint,
     )
     from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
     from hf_proxy.traces.reading import read_traces
@@ -113,6 +113,8 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
         if accelerator.is_main_process:
             print(f"{config.source}: {health.line()}")
         frontier = find_checkpoints(config.frontier)[-1]
+    weights = common_fingerprint(frontier, accelerator)
+    with stop_together(accelerator):
         tokenizer = load_tokenizer(frontier)
         model = load_model(frontier, dtype=config.dtype, device=accelerator.device)
     annotated = annotate_traces(
@@ -128,17 +130,17 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
     )
     num_dropped = len(traces) - len(annotated)
     counts = {"in": len(traces), "kept": len(annotated), "dropped": {"too long": num_dropped}}
-    if accelerator.is_main_process:
-        frontier_facts = {
-            "name": frontier.name,
-            "step": frontier.step,
-            "weights": weights_fingerprint(frontier),
-            "tokenizer": tokenizer_fingerprint(tokenizer),
-            "dtype": str(model.dtype),
-        }
-        save_traces(annotated, config, counts, frontier=frontier_facts)
-        print(f"{len(annotated)} traces in {config.output_dir}, dropped {num_dropped} too long")
-    accelerator.wait_for_everyone()
+    with stop_together(accelerator):
+        if accelerator.is_main_process:
+            frontier_facts = {
+                "name": frontier.name,
+                "step": frontier.step,
+                "weights": weights,
+                "tokenizer": tokenizer_fingerprint(tokenizer),
+                "dtype": str(model.dtype),
+            }
+            save_traces(annotated, config, counts, frontier=frontier_facts)
+            print(f"{len(annotated)} traces in {config.output_dir}, dropped {num_dropped} too long")
     return {"output_dir": config.output_dir, "counts": counts}
 
 

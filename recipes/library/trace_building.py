@@ -219,12 +219,12 @@ def build(config: BuildConfig) -> dict[str, Any]:
 def _frontier(config: BuildConfig, accelerator: Any) -> Frontier:
     """Who is asked; every rank calls."""
     from hf_proxy.building.local import LocalFrontier
-    from hf_proxy.models.parallel import from_main, stop_together
+    from hf_proxy.models.parallel import stop_together
     from hf_proxy.recipes.library.checkpoints import (
+        common_fingerprint,
         find_checkpoints,
         load_model,
         load_tokenizer,
-        weights_fingerprint,
     )
     from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 
@@ -233,8 +233,7 @@ def _frontier(config: BuildConfig, accelerator: Any) -> Frontier:
             return _served(config, accelerator)
     with stop_together(accelerator):
         checkpoint = find_checkpoints(config.frontier)[-1]
-    # gigabytes, read once
-    weights = from_main(accelerator, lambda: weights_fingerprint(checkpoint))
+    weights = common_fingerprint(checkpoint, accelerator)
     with stop_together(accelerator):
         tokenizer = load_tokenizer(checkpoint)
         model = load_model(checkpoint, dtype=config.dtype, device=accelerator.device)
