@@ -101,11 +101,12 @@ def _rounds(
         open_names = [name for name in prompts if name not in ended]
         batches = [open_names[i : i + batch_size] for i in range(0, len(open_names), batch_size)]
         files = [_file(folder, number, b) for b in range(len(batches))]
+
+        def absent(files: list[Path | None] = files) -> list[int]:
+            return [b for b, file in enumerate(files) if file is None or not file.exists()]
+
         # a rank that looked later would see the others' files and deal differently
-        missing = from_main(
-            accelerator,
-            lambda files=files: [b for b, f in enumerate(files) if f is None or not f.exists()],
-        )
+        missing = from_main(accelerator, absent)
         rank = 0 if accelerator is None else accelerator.process_index
         length = min(TOKENS_PER_ROUND, max_new_tokens - start)
         new: list[tuple[str, Written]] = []
