@@ -44,7 +44,8 @@ def writers_seen(folder: Path, writes: bool, processes: Processes) -> list[set[i
         if writes:
             write_text(token, "")
     seen = gather_object([_seen(folder, name)])
-    token.unlink(missing_ok=True)
+    if writes:
+        token.unlink(missing_ok=True)
     return seen
 
 
