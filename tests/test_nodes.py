@@ -121,9 +121,9 @@ def check(folder, tokenizer, tmp_path):
     whole = mine(sharp_pair(len(tokenizer)), tokenizer, tmp_path / "mined").to_dict()
     assert own["mined_shared"] == whole
     assert "the step that the run goes on from differs between rank 0 and rank" in own["other_step"]
-    refused, went_on = own["resumed"]
-    assert "rank 0 would go on from checkpoint-2, which rank 1 does not have" in refused
-    assert went_on == 4
+    without, of_another, went_on = own["resumed"]
+    assert "rank 0 would go on from checkpoint-2, which rank 1 does not have" in without
+    assert of_another == without and went_on == 4
     weights, checkpoints, rows = own["apart"]
     assert "checkpoint-1: rank 1 has other weights here than rank 0" in weights
     assert "the list of checkpoints differs between rank 0 and rank 1" in checkpoints
