@@ -82,6 +82,7 @@ class Nodes:
         found = [
             disks.ranks_without(place, self.state) for place in (Path("own"), self.folder / "all")
         ]
+        self.state.wait_for_everyone()  # until who wrote them has taken them away
         left = [str(path) for path in (*Path().rglob("own/*"), *self.folder.glob("all/*"))]
         return [found, left]
 
