@@ -185,13 +185,13 @@ def test_a_node_that_dies_and_the_same_line_again(tmp_path):
     started = start()
     deadline = time.monotonic() + 120
     while not (run / "checkpoint-10" / "trainer_state.json").exists():
-        assert time.monotonic() < deadline and started[1].poll() is None
+        assert time.monotonic() < deadline and started[0].poll() is None
         time.sleep(0.02)
-    die(started[1])
+    die(started[0])  # the main one; of the other the main one waits 30 s for a word
     began = time.monotonic()
-    assert codes(tmp_path, started)[0] != 0
+    assert codes(tmp_path, started)[1] > 0
     print(f"the other node ended {time.monotonic() - began:.1f} s later")
-    assert time.monotonic() - began < 100
+    assert time.monotonic() - began < 60
     assert not (run / "model.safetensors").exists()
     assert codes(tmp_path, start()) == [0, 0]
     lines = (run / "hf_proxy" / "predictions.jsonl").read_text().splitlines()
