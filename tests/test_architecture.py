@@ -320,6 +320,7 @@ CONFIGS = {
     "finetune_with_proxy": (FinetuneConfig, SFTConfig, ModelConfig),
     "score_checkpoints": (ScoreConfig,),
     "traces": (AnnotateConfig,),
+    "traces_build": (BuildTracesConfig,),
     "train_selective_sft": (TrainConfig, SelectiveSFTConfig, ModelConfig),
     "train_selective_sft_paper": (TrainConfig, SelectiveSFTConfig, ModelConfig),
     "closed_loop": (LoopConfig, SelectiveSFTConfig, ModelConfig),
@@ -363,7 +364,9 @@ def test_every_recipe_has_a_yaml_that_parses_into_it():
     yamls = {p.stem for p in (ROOT / "recipes").glob("*.yaml") if "accelerate_" not in p.name}
     recipes = {p.stem for p in (ROOT / "recipes").glob("*.py")} - {"__init__"}
     assert yamls == set(CONFIGS)
-    assert {name.removesuffix("_paper") for name in yamls} == recipes <= yamls
+    assert (
+        {name.removesuffix("_paper").removesuffix("_build") for name in yamls} == recipes <= yamls
+    )
     for name, classes in CONFIGS.items():
         path = ROOT / "recipes" / f"{name}.yaml"
         parser = RecipeParser(classes, prog=name)

@@ -6,8 +6,10 @@ import unicodedata
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from helpers import tokenizers as tiny_tokenizers
+from helpers.models import make_model
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import (
@@ -23,7 +25,8 @@ from tokenizers import (
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_sentencepiece import SentencePieceBackend
 
-from hf_proxy import InputError, align_traces
+from hf_proxy import InputError, align_traces, annotate_traces, token_logprobs
+from hf_proxy.building.annotation import whole_letters
 from hf_proxy.records.rows import TRACE_FEATURES
 from hf_proxy.tokens.spans import byte_level
 from hf_proxy.tokens.tokenizers import encode_contexts, encode_traces, tokenizer_fingerprint
@@ -385,6 +388,42 @@ def test_pieces_of_a_half_by_hand():
     pieces, spans = encode(tokenizer, "a½x")
     assert pieces == ["a", "1", "â", "ģ", "Ħ", "2", "x"]
     assert spans == [[0, 1], [1, 2], [2, 2], [2, 2], [2, 2], [2, 3], [3, 4]]
+
+
+def test_a_letter_of_more_pieces_than_bytes_has_the_mean_of_their_probabilities():
+    half = "a½x".encode()
+    p = [0.5, 0.1, 0.2, 0.3, 0.4, 0.7, 0.9]
+    spans = [[0, 1], [1, 2], [2, 2], [2, 2], [2, 2], [2, 3], [3, 4]]
+    found, logprobs = whole_letters(half, np.asarray(spans), np.log(p))
+    assert found.tolist() == [[0, 1], [1, 3], [3, 4]]
+    np.testing.assert_allclose(np.exp(logprobs), [0.5, (0.1 + 0.2 + 0.3 + 0.4 + 0.7) / 5, 0.9])
+    # its neighbours' tokens reach into it, and a dummy leading space is no piece of anything
+    spans = [[0, 0], [0, 2], [2, 2], [2, 4]]
+    found, logprobs = whole_letters(half, np.asarray(spans), np.log([0.9, 0.1, 0.2, 0.6]))
+    assert found.tolist() == [[0, 1], [1, 3], [3, 4]]
+    np.testing.assert_allclose(np.exp(logprobs), [0.1, 0.3, 0.6])
+    # where every piece has a byte nothing moves
+    spans, logprobs = np.asarray([[0, 0], [0, 2], [2, 4]]), np.log([0.9, 0.1, 0.6])
+    found, same = whole_letters(half, spans, logprobs)
+    assert found.tolist() == [[0, 2], [2, 4]]
+    assert same.tolist() == logprobs[1:].tolist()
+    found, logprobs = whole_letters(half, spans[:1], np.asarray([-1.0]))
+    assert found.shape == (0, 2) and logprobs.shape == (0,)
+
+
+def test_a_frontier_that_expands_letters_gives_each_the_mean_of_its_pieces():
+    """Against the means of plain label log-probabilities, piece by piece."""
+    tokenizer = tiny_tokenizers.byte_level_of(normalizer=normalizers.NFKC())
+    rows = [{"example_id": "a", "prompt": "q", "trace": "a½x"}]
+    empty = {"weighting": "none", "frontier_spans": [], "frontier_logprobs": []}
+    blank = Dataset.from_list([row | empty for row in rows], features=TRACE_FEATURES)
+    model = make_model("llama", len(tokenizer), dtype=torch.float64)
+    (row,) = annotate_traces(blank, model, tokenizer)
+    (plain,) = token_logprobs(model, align_traces(blank, tokenizer))
+    p = np.exp(plain["label_logprobs"])
+    assert row["frontier_spans"] == [[0, 1], [1, 3], [3, 4]]
+    expected = [p[0], p[1:6].mean(), p[6]]
+    np.testing.assert_allclose(np.exp(row["frontier_logprobs"]), expected, rtol=1e-12)
 
 
 def test_offsets_without_blanks_mislead_nobody():

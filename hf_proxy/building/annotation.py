@@ -108,15 +108,43 @@ def annotate_traces(
     annotated: dict[str, list] = {name: [] for name in TRACE_FEATURES}
     for token_row in tokens:
         row = text_of[token_row["example_id"]]
-        spans = np.asarray(token_row["label_spans"])
-        covering = spans[:, 1] > spans[:, 0]  # a dummy leading space spells nothing
-        logprob = np.maximum(token_row["label_logprobs"], ZERO_PROBABILITY_LOGPROB)
-        annotated["frontier_spans"].append(spans[covering])
-        annotated["frontier_logprobs"].append(logprob[covering])
+        spans, logprobs = whole_letters(
+            row["trace"].encode(),
+            np.asarray(token_row["label_spans"]),
+            np.maximum(token_row["label_logprobs"], ZERO_PROBABILITY_LOGPROB),
+        )
+        annotated["frontier_spans"].append(spans)
+        annotated["frontier_logprobs"].append(logprobs)
         annotated["weighting"].append("logprob")
         for name in ("example_id", "prompt", "trace"):
             annotated[name].append(row[name])
     return Dataset.from_dict(annotated, features=TRACE_FEATURES)
+
+
+def whole_letters(
+    trace: bytes, spans: np.ndarray, logprobs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Spans `[F, 2]` and log-probabilities `[F]` (nats) of tokens, none of which is empty.
+
+    A normaliser makes more pieces of a letter than it has bytes (NFKC: one half is "1", "/" and
+    "2"), so that some cover none: the letter becomes a span of its own, whose p is the mean of its
+    pieces' p. An empty piece between letters is a dummy leading space, and spells nothing.
+    """
+    empty = spans[:, 0] == spans[:, 1]
+    starts = np.asarray([place for place, byte in enumerate(trace) if byte & 0xC0 != 0x80])
+    borders = np.append(starts, len(trace))
+    inside = np.unique(spans[empty, 0])
+    letters = np.unique(np.searchsorted(borders, inside[~np.isin(inside, borders)]) - 1)
+    found = [(*span, p) for span, p in zip(spans[~empty], logprobs[~empty], strict=True)]
+    for low, high in zip(borders[letters], borders[letters + 1], strict=True):
+        touching = (spans[:, 0] < high) & (spans[:, 1] > low)  # empty pieces inside touch it too
+        mean = np.logaddexp.reduce(logprobs[touching]) - np.log(touching.sum())
+        outside = [(start, min(end, low), p) for start, end, p in found]
+        outside += [(max(start, high), end, p) for start, end, p in found]
+        found = [span for span in outside if span[0] < span[1]]
+        found.append((low, high, max(mean, ZERO_PROBABILITY_LOGPROB)))
+    found.sort()
+    return np.reshape([span[:2] for span in found], (-1, 2)), np.asarray([p for *_, p in found])
 
 
 def _by_server(
