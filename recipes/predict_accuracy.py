@@ -103,9 +103,16 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     if config.horizon is not None:
         from hf_proxy.recipes.library.run_ends import run_ends
 
-        unit, results = config.horizon_in or "step", config.results
-        of_lines = {"trace_set": config.trace_set, "run": config.run, "level": config.level}
-        return run_ends(config.scores, curves, config.horizon, unit, results=results, **of_lines)
+        return run_ends(
+            config.scores,
+            curves,
+            config.horizon,
+            config.horizon_in or "step",
+            results=config.results,
+            trace_set=config.trace_set,
+            run=config.run,
+            level=config.level,
+        )
     scores: list[tuple[str, ProxyScore | float, str | None]] = []
     for text in config.scores:
         try:

@@ -52,15 +52,12 @@ def with_correlated_noise(
     sums_RP = np.array([slope_NP[run].sum(axis=0) for run in runs])
 
     rho_G = CORRELATIONS
-    spread_GPP = sum(_correlated(slope_NP[run], rho_G) for run in runs)  # X'VX
-    product_GQQ, shared, moment = 0.0, [], []
-    for run in runs:
-        white_GMQ = whiten(stacked[run], rho_G)
-        one_GM1 = whiten(np.ones((len(run), 1)), rho_G)
-        product_GQQ = product_GQQ + white_GMQ.mT @ white_GMQ
-        shared.append((one_GM1**2).sum(axis=(1, 2)))
-        moment.append((white_GMQ.mT @ one_GM1)[:, :, 0])
-    shared_RG, moment_RGQ = np.array(shared), np.array(moment)
+    spread_GPP = np.sum([_correlated(slope_NP[run], rho_G) for run in runs], axis=0)  # X'VX
+    whites = [whiten(stacked[run], rho_G) for run in runs]
+    ones = [whiten(np.ones((len(run), 1)), rho_G) for run in runs]
+    product_GQQ = np.sum([white.mT @ white for white in whites], axis=0)
+    shared_RG = np.array([(one**2).sum(axis=(1, 2)) for one in ones])
+    moment_RGQ = np.array([(w.mT @ one)[:, :, 0] for w, one in zip(whites, ones, strict=True)])
     log_det_G = (num_points - len(runs)) * np.log(1 - rho_G**2)
 
     log_weight, within, between, covariance = [], [], [], []  # of each ratio, [G] and [G, P, P]

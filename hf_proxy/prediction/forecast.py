@@ -215,7 +215,8 @@ def _mixture(shape_EN, y, shape_E, level) -> tuple[Extrapolation, int, tuple[flo
     columns_NQ = np.column_stack([(y - y.mean()) / scale, np.ones(num_points), shape_EN.T])
     at_E2 = np.stack([np.ones(num_shapes), shape_E], axis=-1)
     spread_E = np.linalg.norm(shape_EN - shape_EN.mean(axis=1, keepdims=True), axis=1)
-    log_weight, variance, middle, plain = [], [], [], []  # of each correlation, [E]
+    log_weight, variance, middle = [], [], []  # of each correlation, [E]
+    plain: list[np.ndarray] = []
     for rho in CORRELATIONS:
         v_N, one_N, *white_EN = whiten(columns_NQ, np.array([rho]))[0].T
         design_EN2 = np.stack([np.broadcast_to(one_N, shape_EN.shape), white_EN], axis=-1)

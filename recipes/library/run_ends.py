@@ -102,11 +102,13 @@ def read_runs(paths: Sequence[str], unit: str, trace_set: str | None) -> dict[st
     for path in paths:
         for number, line in checkpoint_scores(path, trace_set):
             seen = line.step if unit == "step" else line.tokens
-            place = {"source": path, "row": number}
             if seen is None:
                 other = "tokens" if unit == "step" else "step"
                 raise InputError.at(
-                    f"its {unit} is unknown", remedy=f"name the horizon in {other}", **place
+                    f"its {unit} is unknown",
+                    remedy=f"name the horizon in {other}",
+                    source=path,
+                    row=number,
                 )
             if isinstance(line.numbers, JoinedLine):
                 sets.add(line.numbers.name)
@@ -115,7 +117,8 @@ def read_runs(paths: Sequence[str], unit: str, trace_set: str | None) -> dict[st
                 raise InputError.at(
                     f"{unit} {seen:g} of run {line.run} stands twice",
                     remedy="name each run's file once, and one trace_set",
-                    **place,
+                    source=path,
+                    row=number,
                 )
             if seen > 0:
                 own[float(seen)] = line.numbers
