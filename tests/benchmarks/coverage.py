@@ -65,6 +65,7 @@ def main():
                 jobs["runs", form, runs, run_sd] = (form, 12, 0.5, few, block, changes)
             for key, cover in zip(jobs, each(cell, jobs.values()), strict=True):
                 found[key].append((jobs[key][3], cover))
+            content["settings"]["draws"] = block * BLOCK + draws  # so far
             add(content, tables_of(found), [], args.output)
 
 

@@ -70,7 +70,7 @@ def real(everything):
         for (ahead, what), by_rule in grouped(own).items():
             row = {"as far as": ahead, "what": what, "forecasts": len(by_rule["as it is"])}
             rows.append(row | summary(by_rule))
-        caption = f"forecasts along the ladder's runs, {part}, three tasks; nominal {LEVEL:.2f}"
+        caption = f"forecasts along runs of the ladder, {part}, three tasks; nominal {LEVEL:.2f}"
         tables.append(table(f"{caption}; bits in bits per byte, the others in points", rows))
     return tables
 
