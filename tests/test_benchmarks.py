@@ -30,6 +30,7 @@ def inputs(tmp_path_factory, tokenizer):
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "rows.jsonl").write_text(text)
     (folder / "corpora.csv").write_text("\n".join(corpora_rows()))
+    (folder / "ladder.csv").write_text("\n".join(ladder_rows()))
     return folder
 
 
@@ -46,6 +47,17 @@ def corpora_rows():
         for seed in ("default", "mean of 3"):
             accuracy = 1 - (corpus + rng.gauss(0, 0.1)) / 10
             yield f"c{corpus},1B,1e9,1e11,{seed},{MACRO},accuracy,{accuracy}"
+
+
+def ladder_rows():
+    """The shape of the ladder's table: a small run and a large one, one task."""
+    yield "run,size,tokens,task,bits_per_byte,accuracy"
+    rng = random.Random(0)
+    for name, size in (("1B-1xC", "1B"), ("7B", "7B")):
+        for step in range(1, 81):
+            bits = 0.8 + step**-0.5 + rng.gauss(0, 0.01)
+            accuracy = 0.9 - 0.3 * bits + rng.gauss(0, 0.01)
+            yield f"{name},{size},{1e9 * step},task,{bits},{accuracy}"
 
 
 def run(name, arguments, monkeypatch):
@@ -74,10 +86,11 @@ CASES = {
     "datadecide": "--data {0}/corpora.csv",
     "chance": "--num_models 9 --num_tasks 2 --num_columns 2 --worlds 1",
     "coverage": "--draws 1",
+    "forecasting": "--data {0}/ladder.csv --draws 1",
     "start": "--rounds 1",
 }
 BARS = {"scoring": 1, "callback": 0, "contrast": 4, "foretelling": 1, "coverage": 0, "start": 1}
-BARS |= {"label_statistics": 1, "datadecide": 0, "chance": 0}
+BARS |= {"label_statistics": 1, "datadecide": 0, "chance": 0, "forecasting": 0}
 
 
 @pytest.mark.parametrize("name", CASES)

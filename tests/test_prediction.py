@@ -16,7 +16,7 @@ from helpers.scores import make_score
 from scipy import optimize, stats
 
 from hf_proxy import Curve, InputError, Setting, cross_validate, fit_curve, fit_ladder
-from hf_proxy.prediction import averaging
+from hf_proxy.prediction import averaging, forms
 from hf_proxy.prediction.averaging import fit_forms, predict
 from hf_proxy.prediction.correlation import with_correlated_noise
 from hf_proxy.prediction.forms import NUM_PARAMETERS, Scale, fit_form
@@ -94,6 +94,19 @@ def test_forms_that_the_points_do_not_give_are_left_out_with_a_reason():
     assert "limit" in left_out["exponential"] or "converge" in left_out["exponential"]
     with pytest.raises(ValueError, match="x is constant"):
         fit_form("linear", np.ones(9), line[:9])
+
+
+def test_no_start_finds_a_better_sigmoid_than_three_that_agree(monkeypatch):
+    """Noise, steps and bumps, where starts end in different places, against all six of them."""
+    rng, found = np.random.default_rng(2), []
+    for num in (9, 14):
+        x = np.sort(rng.uniform(0, 1, num))
+        noise = 0.03 * rng.normal(size=num)
+        found += [(x, rng.uniform(0.2, 0.8, num)), (x, np.where(x > 0.4, 0.7, 0.3) + noise)]
+        found.append((x, 0.5 + 0.3 * np.exp(-(((x - 0.5) / 0.1) ** 2)) + noise))
+    few = [fit_form("sigmoid", *points, (0.0, 1.0)).r2 for points in found]
+    monkeypatch.setattr(forms, "_ALIKE", -2.0)  # nothing is alike
+    assert few == pytest.approx([fit_form("sigmoid", *p, (0.0, 1.0)).r2 for p in found], abs=1e-6)
 
 
 # intervals
