@@ -242,6 +242,7 @@ def main(
                 model=dataclasses.asdict(model_config),
                 training=arguments.to_dict(),
                 found=facts,
+                log_history=trainer.state.log_history,
             )
             write_text(folder / "provenance.json", json.dumps(stamp, indent=2, default=str))
             print_loop(facts["rows"])
