@@ -53,6 +53,13 @@ class LoopConfig:
             "eval_loss."
         },
     )
+    per_trace: bool = field(
+        default=False,
+        metadata={
+            "help": "Write each trace's sums with each score too: steps then compare trace by "
+            "trace."
+        },
+    )
     mine_steps: int = field(default=50, metadata={"help": "Optimizer steps between minings."})
     traces: list[str] = field(
         metadata={"help": "Trace sets to score on: path, or name=path for several."}
@@ -221,6 +228,7 @@ def main(
         curves=config.curves,
         context=trace_context,
         chat_template_kwargs=in_traces,
+        per_trace=config.per_trace,
     )
     trainer = SelectiveSFTTrainer(
         model=model,

@@ -129,4 +129,6 @@ def _benchmark_table(table: dict[str, Any]) -> Table:
 
 
 def _rounds_text(value: Any) -> str:
-    return ", ".join(map(cell_text, value)) if isinstance(value, list) else cell_text(value)
+    if isinstance(value, list):
+        return ", ".join(map(_rounds_text, value))
+    return f"{value:.4g}" if isinstance(value, float) else cell_text(value)

@@ -17,6 +17,7 @@ from hf_proxy.report.blocks import number
 from hf_proxy.scoring.comparison import paired_terms
 
 MOST_STEPS = 24  # each takes a bootstrap of 2,000 draws for each metric
+PAIRED = "90 % intervals, paired"
 NOT_KEPT = (
     "Changes stand here without an interval: the sums of single traces were not kept "
     "(per_trace=True keeps them)."
@@ -46,10 +47,7 @@ class Changes(NamedTuple):
         """The change at the last step with its interval."""
         low, high = self.low[metric][-1], self.high[metric][-1]
         words = f"{self.value[metric][-1]:+.4f}"
-        if low is None or high is None:
-            return words
-        paired = f"90 %, paired over {number(self.num_traces)} traces"
-        return f"{words} [{low:+.4f}, {high:+.4f}] ({paired})"
+        return words if low is None or high is None else f"{words} [{low:+.4f}, {high:+.4f}]"
 
 
 def changes_of(lines: Sequence[dict[str, Any]]) -> Changes:
@@ -82,7 +80,8 @@ def change_sentence(changes: Changes) -> str:
     """The change of each metric from the first step to the last."""
     start, end = changes.steps[0], changes.steps[-1]
     each = "; ".join(f"{METRIC_NAMES[m]} {changes.last_in_words(m)}" for m in METRICS)
-    return f"From step {start} to step {end}: {each}."
+    paired = "" if changes.why_not else f" ({PAIRED} over {number(changes.num_traces)} traces)"
+    return f"From step {start} to step {end}: {each}{paired}."
 
 
 def evenly_spaced(num: int, most: int = MOST_STEPS) -> list[int]:

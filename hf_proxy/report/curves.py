@@ -114,7 +114,7 @@ def _show_curve(
     block.figures.append(Figure(caption, alt, draw_fit(curve, x_label=label)))
     ways = {
         "of the fit": (*fit_residuals(curve), label),
-        "held out": (*held_out_residuals(curve), "point, in order of training"),
+        "held out": (*held_out_residuals(curve), "point, run by run in order of training"),
     }
     for way, (place, residuals, x_label) in ways.items():
         if residuals:

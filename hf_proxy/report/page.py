@@ -103,7 +103,9 @@ def _provenance_section(folders: Sequence[RunContents]) -> Section:
             for library in libraries
         ]
         if stamps:
-            block.tables.append(Table("Versions of the libraries", ["what", *stamps], rows))
+            block.tables.append(
+                Table("Versions of the libraries", ["what", *stamps], rows, is_detail=True)
+            )
         for name, stamp in stamps.items():
             rest = {key: value for key, value in stamp.items() if key != "versions"}
             text = json.dumps(rest, indent=2, ensure_ascii=False)

@@ -30,8 +30,11 @@ def step_figure(
         zero: of `draw_steps`.
     """
     has_band = any(end is not None for end in low)
-    if not is_line(steps, values) and not (has_band and len(steps) > 1):
-        return said_instead(caption or label, steps, values, digits=digits)
+    if not any(is_line(steps, line) for line in (values, *([low, high] if has_band else []))):
+        said = said_instead(caption or label, steps, values, digits=digits)
+        if has_band and low[0] is not None and high[0] is not None:
+            said = f"{said[:-1]}; interval {low[0]:.{digits}f} to {high[0]:.{digits}f}."
+        return said
     series = Series(label, steps, values, low, high, hollow) if has_band else None
     drawing = draw_steps([series or Series(label, steps, values)], y_label=label, zero=zero)
     alt = alt_text(label, steps, values, digits=digits, best=best)

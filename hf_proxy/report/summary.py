@@ -25,8 +25,8 @@ from hf_proxy.report.trace_sets import source_of, trace_sentence
 from hf_proxy.report.training import by_setting
 from hf_proxy.report.tuned import kept_accuracy
 
-_MOST_FOUND = 4  # sentences on what came out
-_MOST_NAMED = 8  # models and files on one line
+_MOST_FOUND = 5  # sentences on what came out
+_MOST_NAMED = 7  # models and files on one line
 # of flags: those that name a model or data
 _SUBJECTS = ("model_name_or_path", "expert", "amateur", "train_data", "prompts", "soft_targets")
 _SUBJECTS += ("problems", "traces", "points")
@@ -77,8 +77,7 @@ def head_of(folders: Sequence[RunContents]) -> Head:
 
 
 def _findings(contents: RunContents) -> Iterator[_Finding]:
-    for content in contents.benchmarks.values():
-        yield _of_benchmark(content)
+    yield from _of_benchmarks(list(contents.benchmarks.values()))
     if contents.accuracy:
         settings = _settings(contents, "results.json")
         named = [_name(settings.get("problems"))]
@@ -114,8 +113,14 @@ def _of_commands(contents: RunContents) -> Iterator[_Finding]:
     if contents.mined is not None:
         yield _of_mined(contents)
     if contents.traces is not None:
-        words = f"{trace_sentence(contents.traces)}"
-        yield _Finding(6, "hf-proxy traces", [source_of(contents.traces)], words)
+        asked = contents.traces.parameters
+        command = "build" if "questions" in asked else "annotate" if "frontier" in asked else ""
+        yield _Finding(
+            6,
+            f"hf-proxy traces {command or 'import'}",
+            [source_of(contents.traces), _name(asked.get("frontier"))],
+            trace_sentence(contents.traces),
+        )
 
 
 def _of_training(contents: RunContents) -> _Finding:
@@ -155,13 +160,15 @@ def _score_words(name: str, lines: list[dict[str, Any]]) -> str:
     if len(lines) > 1:
         words += f" at step {first['step']}, {number(last['value'])} at step {last['step']}"
         change = changes_of([first, last])
-        words += f" ({change.last_in_words('value')})" if not change.why_not else ""
+        if not change.why_not:
+            words += f" ({change.last_in_words('value')}, 90 %, paired by trace)"
     for target, found in last["predictions"].items():
         words += f"; accuracy predicted of {target} "
         if len(lines) > 1 and target in first["predictions"]:
             words += f"{percent(first['predictions'][target]['value'])}, then "
         words += percent(found["value"])
-        words += f" [{percent_interval(found['low'], found['high'])}]"
+        words += f" [{percent_interval(found['low'], found['high'])}"
+        words += ", beyond the curve's points]" if found["extrapolated"] else "]"
     return words
 
 
@@ -197,13 +204,15 @@ def _of_mined(contents: RunContents) -> _Finding:
     )
 
 
-def _of_benchmark(content: dict[str, Any]) -> _Finding:
-    met = [bar["met"] for bar in content["bars"]]
-    words = content.get("found", "")
+def _of_benchmarks(contents: Sequence[dict[str, Any]]) -> Iterator[_Finding]:
+    """What each found, and how many of the bars of all are met."""
+    for content in contents:
+        subjects = [short_name(model) for model in content["models"]]
+        words = f"{content['benchmark']}: {content['found']}" if content.get("found") else ""
+        yield _Finding(0, content["benchmark"], subjects, words)
+    met = [bar["met"] for content in contents for bar in content["bars"]]
     if met:
-        words = f"{sum(met)} of {counted(len(met), 'bar')} met. {words}".strip()
-    subjects = [short_name(model) for model in content["models"]]
-    return _Finding(0 if content.get("found") else 1, content["benchmark"], subjects, words)
+        yield _Finding(1, "", [], f"{sum(met)} of {counted(len(met), 'bar')} met.")
 
 
 def _settings(contents: RunContents, file: str) -> Mapping[str, Any]:

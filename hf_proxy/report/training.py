@@ -26,7 +26,7 @@ from hf_proxy.report.contents import RunContents
 from hf_proxy.report.figures.pages import Series
 from hf_proxy.report.forecasts import forecast_parts
 from hf_proxy.report.step_figures import several_lines, step_figure
-from hf_proxy.report.tuned import show_tuned
+from hf_proxy.report.tuned import tuned_block
 
 
 def score_sections(folders: Sequence[RunContents], downloads: list[Download]) -> list[Section]:
@@ -117,7 +117,7 @@ def _score_block(title: str, lines: list[dict[str, Any]]) -> Block:
             if one is None:
                 row += ["-", "-"]
             else:
-                mark = " (beyond the fitted points)" if one["extrapolated"] else ""
+                mark = ", beyond the points" if one["extrapolated"] else ""
                 row += [percent(one["value"]), percent_interval(one["low"], one["high"]) + mark]
     block.tables.append(Table(f"Scores of {title} by step", head, rows))
     for target in dict.fromkeys(target for line in lines for target in line.get("forecasts", {})):
@@ -142,7 +142,7 @@ def _show_changes(lines: list[dict[str, Any]], block: Block) -> None:
             continue
         block.show(
             step_figure(
-                f"{label}{', ' if metric == 'bits_per_byte' else ' '}since step {steps[0]}",
+                f"change, {label.rpartition(', ')[2]}",
                 changes.steps,
                 changes.value[metric],
                 caption=f"{name}: change since step {steps[0]}, 90 % interval paired by trace",
@@ -176,11 +176,10 @@ def _flat_line(line: dict[str, Any]) -> dict[str, Any]:
 
 def training_section(folders: Sequence[RunContents], downloads: list[Download]) -> Section:
     """What was tuned on what, losses and learning rate as Trainer logged them."""
-    blocks = []
+    tuned = {one.name: one.tuned for one in folders if one.tuned is not None}
+    blocks = [tuned_block(tuned)] if tuned else []
     for contents in folders:
         block = Block(contents.name)
-        if contents.tuned is not None:
-            show_tuned(contents.tuned, block)
         rows = [row for row in contents.state.get("log_history", []) if "step" in row]
         keys = list(dict.fromkeys(key for row in rows for key in row))
         losses = [k for k in keys if k == "loss" or (k.startswith("eval_") and k.endswith("_loss"))]
@@ -196,7 +195,7 @@ def training_section(folders: Sequence[RunContents], downloads: list[Download]) 
 
 # what Trainer calls it: how its axis is named, in which unit, and how many digits it has
 _LOGGED: dict[str, tuple[str, float, int]] = {
-    "kept_accuracy": ("model's first token is the target's, % of kept steps", 100, 1),
+    "kept_accuracy": ("kept accuracy, %", 100, 1),
     "learning_rate": ("learning rate", 1, 8),
 }
 

@@ -1,16 +1,47 @@
-"""A folder that `hf-proxy train` tuned a model in: what it learnt from, and how it went."""
+"""Folders that `hf-proxy train` tuned models in: what they learnt from, and how it went."""
 
 import math
+from collections.abc import Mapping
 
 from hf_proxy.report.blocks import Block, Table, number, percent, short_name
 from hf_proxy.report.result_records import TunedRecord
 
+KEPT_ACCURACY = "kept accuracy, first and last logged"
 
-def show_tuned(tuned: TunedRecord, block: Block) -> None:
-    """Base, source of the soft targets, their rules, and what was learnt of them."""
+
+def tuned_block(tuned: Mapping[str, TunedRecord]) -> Block:
+    """Base, source of the soft targets, their rules, and what was learnt of them.
+
+    Args:
+        tuned: folder to what it says; of one the facts stand under each other, of several side by
+            side.
+    """
+    block = Block("" if len(tuned) == 1 else "how they were tuned")
+    facts = {folder: _facts(one) for folder, one in tuned.items()}
+    names = [
+        name
+        for name in dict.fromkeys(name for own in facts.values() for name in own)
+        if any(own[name] != "-" for own in facts.values())
+    ]
+    if len(tuned) == 1:
+        (own,) = facts.values()
+        cells = [[name, own[name]] for name in names]
+        block.tables.append(Table("How it was tuned", ("what", "of this model"), cells))
+    else:
+        cells = [[folder, *(own[name] for name in names)] for folder, own in facts.items()]
+        block.tables.append(Table("How the models were tuned", ("folder", *names), cells))
+    if KEPT_ACCURACY in names:
+        block.sentences.append(
+            "Kept accuracy is the share of the kept steps at which the model's first token is the "
+            "target's; what it reaches on problems is another question."
+        )
+    return block
+
+
+def _facts(tuned: TunedRecord) -> dict[str, str]:
     training, source = tuned.training, tuned.soft_targets.facts
     amateur = training.amateur or source.amateur
-    rows = {
+    return {
         "base, which is the expert": _named(tuned.model.get("model_name_or_path")),
         "amateur": _named(amateur),
         "prompts": _named(source.prompts),
@@ -19,14 +50,8 @@ def show_tuned(tuned: TunedRecord, block: Block) -> None:
         "kept steps learnt": number(training.kept_steps_trained),
         "learning rate": _scientific(tuned.arguments.get("learning_rate")),
         "loss, first and last logged": _ends([loss for loss in training.losses]),
-        "kept accuracy, first and last logged": kept_accuracy(tuned),
+        KEPT_ACCURACY: kept_accuracy(tuned),
     }
-    cells = [[name, text] for name, text in rows.items() if text != "-"]
-    block.tables.append(Table("How it was tuned", ("what", "of this model"), cells))
-    block.sentences.append(
-        "Kept accuracy is the share of the kept steps at which the model's first token is the "
-        "target's; what it reaches on problems is another question."
-    )
 
 
 def kept_accuracy(tuned: TunedRecord) -> str:

@@ -11,7 +11,7 @@ from hf_proxy.report.figures.style import Palette
 
 _HEIGHT = 2.9  # inches; a legend stands below
 _MARKS = ("o", "s", "^", "D", "v", "P")  # series are told apart without colours too
-_DODGE = 0.012  # of the range of x, between series that share an x
+_DODGE = 0.14  # between series that share an x, of the way to the next x
 
 
 class Group(NamedTuple):
@@ -31,13 +31,16 @@ class Pairs(NamedTuple):
 
 
 def draw_groups(groups: Mapping[str, Group], *, x_label: str, y_label: str) -> Drawing:
-    """Points with intervals over x, series side by side, joined in thin lines."""
+    """Points with intervals over x, series side by side, joined in thin lines.
+
+    The values of x stand at equal distances: they are settings, and some lie close together.
+    """
 
     def draw(axes: Axes, palette: Palette) -> None:
-        every = np.array([x for group in groups.values() for x in group.x], float)
-        step = _DODGE * (np.ptp(every) or 1)
+        every = sorted({x for group in groups.values() for x in group.x})
         for number, (name, group) in enumerate(groups.items()):
-            x = np.asarray(group.x, float) + step * (number - (len(groups) - 1) / 2)
+            x = np.array([every.index(x) for x in group.x], float)
+            x += _DODGE * (number - (len(groups) - 1) / 2)
             y = np.asarray(group.y, float)
             error = np.array([y - finite_floats(group.low), finite_floats(group.high) - y])
             axes.errorbar(
@@ -52,7 +55,7 @@ def draw_groups(groups: Mapping[str, Group], *, x_label: str, y_label: str) -> D
                 label=name,
             )
         axes.axhline(0, color=palette.soft, lw=0.8)
-        axes.set_xticks(sorted(set(every.tolist())))
+        axes.set_xticks(np.arange(len(every)), [f"{x:g}" for x in every])
         _finish(axes, x_label, y_label, len(groups))
 
     return draw_twice(draw, _HEIGHT)
