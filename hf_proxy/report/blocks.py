@@ -46,6 +46,7 @@ class Block:
         sentences: as paragraphs.
         texts: title and text that opens when asked for, as it was written.
         views: trajectories with their tokens, numbered through the page.
+        is_detail: it opens only when asked for: one of many alike, of several folders.
     """
 
     title: str = ""
@@ -54,6 +55,7 @@ class Block:
     tables: list[Table] = field(default_factory=list)
     texts: list[tuple[str, str]] = field(default_factory=list)
     views: list[tuple[int, Any]] = field(default_factory=list)
+    is_detail: bool = False
 
     def show(self, figure: "Figure | str") -> None:
         """Add a figure, or the sentence that says all that it would have shown."""

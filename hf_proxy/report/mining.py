@@ -88,7 +88,8 @@ def contrast_section(folders: Sequence[RunContents], downloads: list[Download]) 
             blocks.append(foretold_block(contents))
         if contents.mined is None:
             continue
-        block = Block(heading(contents.name, contents.mined.name))
+        title = heading(contents.name, contents.mined.name)
+        block = Block(title, is_detail=len(folders) > 1)
         rules = contents.mined.rules
         block.sentences.append(rules.describe())
         if contents.mined.shards:

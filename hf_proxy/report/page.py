@@ -50,16 +50,17 @@ def write_report(
     """
     folders = read_run(folder, num_rows=num_rows)
     downloads: list[Download] = []
+    # what came out, then how it came about
     sections = [
+        accuracy_section(folders, downloads, num_answers=num_rows),
+        benchmark_section(folders),
         *score_sections(folders, downloads),
-        training_section(folders, downloads),
         ranking_section(folders, downloads),
         curve_section(folders, downloads),
         trace_section(folders, downloads),
         contrast_section(folders, downloads),
+        training_section(folders, downloads),
         trajectory_section(folders, find_tokenizer, tokenizer_at),
-        accuracy_section(folders, downloads, num_answers=num_rows),
-        benchmark_section(folders),
         _provenance_section(folders),
     ]
     shown = [section for section in sections if section.blocks]

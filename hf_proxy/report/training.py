@@ -188,6 +188,7 @@ def training_section(folders: Sequence[RunContents], downloads: list[Download]) 
             _show_log(contents, rows, losses, block)
             name = download_name(contents.name, "training.csv")
             downloads.append(Download(name, as_csv(rows)))
+        block.is_detail = len(folders) > 1
         if block.sentences or block.tables:
             blocks.append(block)
     return Section("training", "Training", blocks)
