@@ -80,7 +80,7 @@ def fit_residuals(curve: Curve) -> tuple[list[float], list[float]]:
     return x.tolist(), (100 * (y - curve.fits[0](x))).tolist() if len(x) else []
 
 
-def held_out_residuals(curve: Curve) -> tuple[list[int], list[float]]:
+def held_out_residuals(curve: Curve) -> tuple[list[float], list[float]]:
     """Place in the order of training, and observed minus predicted when it was held out."""
     if curve.statistics is None or not curve.points:
         return [], []
@@ -90,7 +90,7 @@ def held_out_residuals(curve: Curve) -> tuple[list[int], list[float]]:
     if max(place, default=-1) >= len(curve.points):
         return [], []  # of points that its record does not hold
     errors = [100 * curve.points[i][1] - p for i, p in zip(place, predicted, strict=True)]
-    return place, errors
+    return [float(i) for i in place], errors
 
 
 def _show_curve(
@@ -112,7 +112,7 @@ def _show_curve(
         f"{row[1]} at {row[0]}, {level} interval {row[2]}" for row in (rows[0], rows[-1])
     )
     block.figures.append(Figure(caption, alt, draw_fit(curve, x_label=label)))
-    ways = {
+    ways: dict[str, tuple[list[float], list[float], str]] = {
         "of the fit": (*fit_residuals(curve), label),
         "held out": (*held_out_residuals(curve), "point, run by run in order of training"),
     }

@@ -91,9 +91,8 @@ def _read_traces(folder: Path, part: RunContents) -> None:
         return
     record = checked(TraceSetRecord, stamp, source=path)
     health = health_of(load_traces(folder))
-    told = stamp.get("health") if isinstance(stamp.get("health"), dict) else {}
     # what was dropped and what servers told is known to the command alone, which counted it
-    known = {name: told[name] for name in _TOLD if name in told}
+    known = {name: record.health[name] for name in _TOLD if name in record.health}
     health = checked(TraceHealth, health.model_dump() | known, source=path, field="health")
     part.traces = TraceSet(health, record.fingerprint, record.parameters, record.counts)
     part.files.append("dataset_info.json")

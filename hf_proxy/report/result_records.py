@@ -235,6 +235,7 @@ class TraceSetRecord(Record):
 
     fingerprint: _Name
     counts: dict[str, Any] = {}
+    health: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
 
 

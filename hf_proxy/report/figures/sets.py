@@ -122,13 +122,13 @@ def contrast_panels(
             "targets of a kept step",
             f"kept steps by number of tokens: {sizes or 'none'}",
             partial(_draw_support, counts),
-            np.count_nonzero(counts.support) < 2,
+            int(np.count_nonzero(counts.support)) < 2,
         ),
         Panel(
             "does the target prefer the expert's first token?",
             f"kept steps by what their target prefers: {outcomes}",
             partial(_draw_outcome, counts),
-            sum(own.any() for own in counts.outcomes.values()) < 2,
+            sum(bool(own.any()) for own in counts.outcomes.values()) < 2,
         ),
     ]
 
