@@ -64,14 +64,18 @@ def accuracy_section(
                 [f"{short[row['b']]} minus {short[row['a']]}", f"{100 * row['difference']:+.1f}"]
                 + [f"{100 * row['low']:+.1f} .. {100 * row['high']:+.1f}"]
                 + [f"{row['only_b']} and {row['only_a']}", p_text(row["p_value"])]
-                + ["none would" if row["detectable"] is None else number(100 * row["detectable"])]
+                + [
+                    "none would"
+                    if row["detectable"] is None
+                    else number(100 * row["detectable"], 1)
+                ]
                 for row in pairs
             ]
             block.tables.append(Table("Pairs of models, problem by problem", head, rows))
             downloads.append(
                 Download(download_name(contents.name, "comparisons.csv"), as_csv(pairs))
             )
-        block.texts += _answer_texts(contents.items, num_answers)
+        block.texts += _answer_texts(contents.items, num_answers, short)
         blocks.append(block)
         downloads.append(Download(download_name(contents.name, "accuracy.csv"), as_csv(models)))
     return Section("accuracy", "Accuracy on problems", blocks)
@@ -125,7 +129,9 @@ def _show_gains(found: dict[str, Any], short: dict[str, str], block: Block) -> N
     block.figures.append(Figure(caption, f"points more than {short[first]}: {alt}", drawing))
 
 
-def _answer_texts(items: list[dict[str, Any]], num_answers: int) -> list[tuple[str, str]]:
+def _answer_texts(
+    items: list[dict[str, Any]], num_answers: int, short: dict[str, str]
+) -> list[tuple[str, str]]:
     """Of the first problems, those first on which the models part."""
     own: dict[str, list[dict[str, Any]]] = {}
     for item in items:
@@ -133,8 +139,9 @@ def _answer_texts(items: list[dict[str, Any]], num_answers: int) -> list[tuple[s
     order = sorted(own, key=lambda name: len({item["correct"] for item in own[name]}) < 2)
     return [
         (
-            f"Problem {name}, {item['model']}: {'right' if item['correct'] else 'wrong'}, "
-            f"{item.get('answer')} where {item['gold']} was due",
+            f"Problem {name}, {short.get(item['model'], item['model'])}: "
+            f"{'right' if item['correct'] else 'wrong'}, {item.get('answer')} where "
+            f"{item['gold']} was due",
             item["text"],
         )
         for name in order[:num_answers]

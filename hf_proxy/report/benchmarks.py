@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hf_proxy.records.errors import InputError
-from hf_proxy.report.blocks import Block, Figure, Section, Table, cell_text, heading
+from hf_proxy.report.blocks import Block, Figure, Section, Table, cell_text, counted, heading
 from hf_proxy.report.contents import RunContents
 from hf_proxy.report.figures.evidence import Group, Pairs, draw_agreement, draw_groups
 from hf_proxy.report.figures.pages import draw_intervals
@@ -17,7 +17,7 @@ def benchmark_section(folders: Sequence[RunContents]) -> Section:
         for content in contents.benchmarks.values():
             block = Block(heading(contents.name, content["benchmark"]))
             where = [*content["models"], content["device"], content["processor"], content["dtype"]]
-            where += [f"{content['threads']} threads", content["date"]]
+            where += [counted(content["threads"], "thread"), content["date"][:10]]
             block.sentences.append(f"{', '.join(map(str, where))}.")
             if content.get("found"):
                 block.sentences.append(content["found"])

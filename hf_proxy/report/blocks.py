@@ -183,9 +183,12 @@ def alt_text(
     )
 
 
-def is_line(steps: Sequence[float], values: Sequence[float | None]) -> bool:
-    """Whether there is anything to see: two points that differ."""
-    return len({value for value, _ in _points(steps, values)}) > 1
+def is_line(steps: Sequence[float], values: Sequence[float | None], *, digits: int = 4) -> bool:
+    """Whether there is anything to see: points that differ, in the digits told or relatively."""
+    seen = [value for value, _ in _points(steps, values)]
+    if len({round(value, digits) for value in seen}) > 1:
+        return True
+    return bool(seen) and max(seen) - min(seen) > 1e-3 * max(map(abs, seen))
 
 
 def said_instead(

@@ -30,7 +30,9 @@ def step_figure(
         zero: of `draw_steps`.
     """
     has_band = any(end is not None for end in low)
-    if not any(is_line(steps, line) for line in (values, *([low, high] if has_band else []))):
+    if not any(
+        is_line(steps, line, digits=digits) for line in (values, *([low, high] if has_band else []))
+    ):
         said = said_instead(caption or label, steps, values, digits=digits)
         if has_band and low[0] is not None and high[0] is not None:
             said = f"{said[:-1]}; interval {low[0]:.{digits}f} to {high[0]:.{digits}f}."
@@ -45,7 +47,7 @@ def step_figure(
 
 def several_lines(label: str, series: Sequence[Series], *, digits: int = 4) -> list[Figure | str]:
     """Those that show something in one figure, of the others what they say."""
-    shown = [own for own in series if is_line(own.step, own.value)]
+    shown = [own for own in series if is_line(own.step, own.value, digits=digits)]
     found: list[Figure | str] = [
         said_instead(own.name, own.step, own.value, digits=digits)
         for own in series

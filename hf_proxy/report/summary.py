@@ -28,7 +28,14 @@ from hf_proxy.report.tuned import kept_accuracy
 _MOST_FOUND = 5  # sentences on what came out
 _MOST_NAMED = 7  # models and files on one line
 # of flags: those that name a model or data
-_SUBJECTS: tuple[str, ...] = ("model_name_or_path", "expert", "amateur", "train_data", "prompts", "soft_targets")
+_SUBJECTS: tuple[str, ...] = (
+    "model_name_or_path",
+    "expert",
+    "amateur",
+    "train_data",
+    "prompts",
+    "soft_targets",
+)
 _SUBJECTS += ("problems", "traces", "points")
 
 

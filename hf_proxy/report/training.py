@@ -112,12 +112,13 @@ def _score_block(title: str, lines: list[dict[str, Any]]) -> Block:
                 best=max,
             )
         )
-        head += [f"{target}, accuracy", f"{level} interval"]
+        what_beyond = "; beyond: the curve's points" if any(beyond) else ""
+        head += [f"{target}, accuracy", f"{level} interval{what_beyond}"]
         for row, one in zip(rows, found, strict=True):
             if one is None:
                 row += ["-", "-"]
             else:
-                mark = ", beyond the points" if one["extrapolated"] else ""
+                mark = ", beyond" if one["extrapolated"] else ""
                 row += [percent(one["value"]), percent_interval(one["low"], one["high"]) + mark]
     block.tables.append(Table(f"Scores of {title} by step", head, rows))
     for target in dict.fromkeys(target for line in lines for target in line.get("forecasts", {})):
