@@ -126,13 +126,16 @@ def test_no_chart_is_empty():
     same = {"low": [0.0, 0.0], "high": [1.0, 1.0], "digits": 1}
     assert step_figure("y", [0, 1], [0.5, 0.5], **same).endswith("; interval 0.0 to 1.0.")
     assert isinstance(step_figure("y", [0, 1], [0.5, 0.5], low=[0, 0.1], high=[1, 1]), Figure)
+    nearly = step_figure("y", [0, 1], [45.71, 45.72], digits=1)
+    assert nearly == "y: 45.7 at each of 2 steps."
+    assert isinstance(step_figure("y", [0, 1], [2e-6, 1e-6], digits=4), Figure)  # small, not flat
     found = several_lines("loss", [Series("loss", [1, 2], [3, 2]), Series("flat", [1, 2], [1, 1])])
     assert [type(one) for one in found] == [str, Figure]
 
 
 def test_the_forecast_is_drawn_as_the_callback_wrote_it():
     steps = np.arange(10, 90, 10)
-    value = 1 + 2.0 * (steps / 80) ** -0.5
+    value = 1 + 2.0 * (steps / 80) ** -0.5 + 0.05 * np.sin(steps)
     x = np.linspace(1, 8, 12)
     curve = fit_curve(x, 0.9 - 0.1 * x + 0.01 * np.sin(5 * x), target="big")
     lines = [
@@ -146,7 +149,7 @@ def test_the_forecast_is_drawn_as_the_callback_wrote_it():
         lines[at]["forecasts"] = {"big": content}
     last = lines[7]["forecasts"]["big"]
     # the law goes through the points and ends at the forecast
-    assert law(last, steps) == pytest.approx(value, abs=0.01)
+    assert law(last, steps) == pytest.approx(value, abs=0.15)
     assert law(last, np.array([160.0]))[0] == pytest.approx(last["proxy"]["value"])
     (said, ahead, course), (table,) = forecast_parts("big", lines)
     assert "from 8 scores up to step 80" in said
@@ -178,7 +181,7 @@ def test_residuals_are_observed_minus_predicted(curve):
     cv = fitted.statistics
     assert held_out == [i for fold in cv.test_points for i in fold]
     predicted = np.concatenate(cv.predicted)
-    assert errors == pytest.approx((y[held_out] - predicted).tolist())
+    assert errors == pytest.approx((y[np.array(held_out, int)] - predicted).tolist())
     by_fold = np.split(np.abs(errors), np.cumsum([len(fold) for fold in cv.test_points])[:-1])
     assert np.mean([fold.mean() for fold in by_fold]) == pytest.approx(cv.test_mae)
 
@@ -208,7 +211,7 @@ def test_a_selection_stands_beside_chance_and_controls(tmp_path):
     }
     accuracies = {m: {t: float(0.5 + skill[m] / 9) for t in tasks} for m in models}
     controls = {"size": {m: float(i) for i, m in enumerate(models)}}
-    chosen = select_proxy(scores, accuracies, controls=controls, num_permutations=30)
+    chosen = select_proxy(scores, accuracies, controls=controls, num_permutations=12)
     assert chosen.correlations["ce"] == pytest.approx(dict.fromkeys(tasks, 1.0))
     assert 0.3 < chosen.column_floor < 1
     found = asdict(chosen)
@@ -263,11 +266,9 @@ def test_the_committed_evidence_is_drawn():
     both = tables["Foretelling judged"]["rows"][-1]
     # rounded to a tenth of a point in the file
     assert np.corrcoef(pairs.x, pairs.y)[0, 1] == pytest.approx(both["Pearson"], abs=1e-4)
-    for table in (gains, told):
-        for asked in table["figures"]:
-            figure = figure_of(table["rows"], asked)
-            assert isinstance(figure, Figure) and figure.caption == asked["caption"]
+    # all of them are drawn in the page of tests/test_benchmarks.py
     assert "+35.3 at 55" in figure_of(gains["rows"], by_share).alt
+    assert "beta 0.1: 40 pairs" in figure_of(told["rows"], agreement).alt
 
 
 def test_the_committed_figures_are_those_that_the_benchmark_asks_for(monkeypatch):

@@ -30,9 +30,8 @@ def step_figure(
         zero: of `draw_steps`.
     """
     has_band = any(end is not None for end in low)
-    if not any(
-        is_line(steps, line, digits=digits) for line in (values, *([low, high] if has_band else []))
-    ):
+    lines = (values, low, high) if has_band else (values,)
+    if not any(is_line(steps, line, digits=digits) for line in lines):
         said = said_instead(caption or label, steps, values, digits=digits)
         if has_band and low[0] is not None and high[0] is not None:
             said = f"{said[:-1]}; interval {low[0]:.{digits}f} to {high[0]:.{digits}f}."
