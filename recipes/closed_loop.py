@@ -55,10 +55,7 @@ class LoopConfig:
     )
     per_trace: bool = field(
         default=False,
-        metadata={
-            "help": "Write each trace's sums with each score too: steps then compare trace by "
-            "trace."
-        },
+        metadata={"help": "Write the sums of each trace too."},
     )
     mine_steps: int = field(default=50, metadata={"help": "Optimizer steps between minings."})
     traces: list[str] = field(

@@ -295,7 +295,7 @@ def test_a_live_run(trained, tmp_path):
     assert "1 of 2 batches are there" in page.sections["contrast"]
     assert "no tokenizer was looked for" in page.sections["trajectories"]
     assert found["absent"] == []  # nothing that is here leads to what is not
-    assert "while this was not finished" in (tmp_path / "page.html").read_text()
+    assert "before the run was finished" in (tmp_path / "page.html").read_text()
     own = tmp_path / "accuracy" / "generations" / "0123"
     (own / "round-000").mkdir(parents=True)
     for path in (own / "settings.json", own / "round-000" / "000000.json"):

@@ -20,6 +20,8 @@ from hf_proxy.report.blocks import (
 from hf_proxy.report.contents import RunContents
 from hf_proxy.report.figures.pages import draw_intervals
 
+_FEW = 5  # pairs; more are opened when asked for, their gains are drawn
+
 
 def accuracy_section(
     folders: Sequence[RunContents], downloads: list[Download], *, num_answers: int
@@ -71,7 +73,11 @@ def accuracy_section(
                 ]
                 for row in pairs
             ]
-            block.tables.append(Table("Pairs of models, problem by problem", head, rows))
+            block.tables.append(
+                Table(
+                    "Pairs of models, problem by problem", head, rows, is_detail=len(pairs) > _FEW
+                )
+            )
             downloads.append(
                 Download(download_name(contents.name, "comparisons.csv"), as_csv(pairs))
             )

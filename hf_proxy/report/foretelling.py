@@ -54,7 +54,7 @@ def foretold_figure(lines: Sequence[dict[str, Any]]) -> Figure | str:
         "gain foretold, points",
         [line["step"] for line in judged],
         gain,
-        caption="gain foretold, points, 95 % interval",
+        note=", 95 % interval",
         low=low,
         high=high,
         digits=1,

@@ -13,6 +13,7 @@ def step_figure(
     values: Sequence[float | None],
     *,
     caption: str | None = None,
+    note: str = "",
     low: Sequence[float | None] = (),
     high: Sequence[float | None] = (),
     hollow: Sequence[bool] = (),
@@ -24,7 +25,8 @@ def step_figure(
 
     Args:
         label: quantity with its unit.
-        caption: above the figure; None: the label.
+        caption: above the figure, and what a sentence in its place begins with; None: the label.
+        note: behind the caption, on what is drawn.
         low, high, hollow: of `Series`.
         digits, best: of `alt_text`.
         zero: of `draw_steps`.
@@ -41,7 +43,7 @@ def step_figure(
     alt = alt_text(label, steps, values, digits=digits, best=best)
     if has_band and low[-1] is not None and high[-1] is not None:
         alt += f", interval {low[-1]:.{digits}f} to {high[-1]:.{digits}f}"
-    return Figure(caption or label, alt, drawing)
+    return Figure(f"{caption or label}{note}", alt, drawing)
 
 
 def several_lines(label: str, series: Sequence[Series], *, digits: int = 4) -> list[Figure | str]:

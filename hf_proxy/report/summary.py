@@ -176,6 +176,11 @@ def _score_words(name: str, lines: list[dict[str, Any]]) -> str:
         words += percent(found["value"])
         words += f" [{percent_interval(found['low'], found['high'])}"
         words += ", beyond the curve's points]" if found["extrapolated"] else "]"
+        ahead = last.get("forecasts", {}).get(target)
+        if ahead and ahead["accuracy"] and ahead["horizon"] > last["step"]:
+            own = ahead["accuracy"]
+            words += f", forecast for step {ahead['horizon']:g} {percent(own['value'])} "
+            words += f"[{percent_interval(own['low'], own['high'])}]"
     return words
 
 

@@ -96,15 +96,16 @@ def _score_block(title: str, lines: list[dict[str, Any]]) -> Block:
             [100 * one[key] for _, one in there] for key in ("value", "low", "high")
         )
         own_steps, beyond = [s for s, _ in there], [one["extrapolated"] for _, one in there]
-        caption = f"{target}: {label}, {level} interval of a new run"
+        note = f", {level} interval of a new run"
         if any(beyond):
-            caption += "; hollow: beyond the fitted points"
+            note += "; hollow: beyond the fitted points"
         block.show(
             step_figure(
                 label,
                 own_steps,
                 values,
-                caption=caption,
+                caption=f"{target}: {label}",
+                note=note,
                 low=low,
                 high=high,
                 hollow=beyond,
@@ -146,7 +147,8 @@ def _show_changes(lines: list[dict[str, Any]], block: Block) -> None:
                 f"change, {label.rpartition(', ')[2]}",
                 changes.steps,
                 changes.value[metric],
-                caption=f"{name}: change since step {steps[0]}, 90 % interval paired by trace",
+                caption=f"{name}: change since step {steps[0]}",
+                note=", 90 % interval paired by trace",
                 low=changes.low[metric],
                 high=changes.high[metric],
                 zero=True,

@@ -192,9 +192,11 @@ def _draw_kl(counts: _Counts, divergence_beta: float | None, axes: Axes, palette
     if divergence_beta is not None:
         axes.axvline(divergence_beta, color=palette.series[1], lw=1)
         axes.annotate(
-            f" kept from {divergence_beta:g}",
+            f"kept from {divergence_beta:g}",
             (divergence_beta, 1),
             xycoords=("data", "axes fraction"),
+            xytext=(4, 0),
+            textcoords="offset points",
             va="top",
             color=palette.series[1],
         )
