@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.report_files import forecast_lines, lines_of, selection_of, tuned_stamp
 from helpers.scores import make_score
 
 from hf_proxy import InputError, fit_curve
 from hf_proxy.cli import main
-from hf_proxy.prediction.forecast import forecast
-from hf_proxy.prediction.selection import select_proxy
 from hf_proxy.report.absences import absences
 from hf_proxy.report.benchmarks import (
     benchmark_section,
@@ -43,16 +42,6 @@ RESULTS = Path(__file__).parent / "benchmarks" / "results"
 TEMPLATE = (
     Path(write_report.__code__.co_filename).parent / "templates" / "trajectory_parts.html.jinja"
 )
-
-
-def lines_of(nlls, *, keep=True, **more):
-    """Lines of predictions.jsonl with a step of ten each."""
-    found = []
-    for number, nll in enumerate(nlls):
-        score = make_score(nll, step=10 * number)
-        line = {"name": "rbridge", "predictions": {}, **score.scalars()} | more
-        found.append(line | ({"rows": score.rows.to_dict()} if keep else {}))
-    return found
 
 
 def test_changes_are_paired_by_trace():
@@ -134,19 +123,8 @@ def test_no_chart_is_empty():
 
 
 def test_the_forecast_is_drawn_as_the_callback_wrote_it():
-    steps = np.arange(10, 90, 10)
-    value = 1 + 2.0 * (steps / 80) ** -0.5 + 0.05 * np.sin(steps)
-    x = np.linspace(1, 8, 12)
-    curve = fit_curve(x, 0.9 - 0.1 * x + 0.01 * np.sin(5 * x), target="big")
-    lines = [
-        {"step": int(step), "value": float(v), "forecasts": {}}
-        for step, v in zip(steps, value, strict=True)
-    ]
-    for at in (6, 7):
-        found = forecast(steps[: at + 1], value[: at + 1], 160, curve=curve)
-        content = {**vars(found), "metric": "value"}
-        content["proxy"], content["accuracy"] = vars(found.proxy), vars(found.accuracy)
-        lines[at]["forecasts"] = {"big": content}
+    lines = forecast_lines()
+    steps, value = (np.array([line[key] for line in lines]) for key in ("step", "value"))
     last = lines[7]["forecasts"]["big"]
     # the law goes through the points and ends at the forecast
     assert law(last, steps) == pytest.approx(value, abs=0.15)
@@ -202,16 +180,7 @@ def test_it_is_said_whether_the_proxy_beats_its_controls(curve):
 
 
 def test_a_selection_stands_beside_chance_and_controls(tmp_path):
-    rng = np.random.default_rng(0)
-    models, tasks = [f"m{i}" for i in range(9)], ["a", "b", "c"]
-    skill = dict(zip(models, rng.normal(size=9), strict=True))
-    scores = {
-        m: {t: {"ce": -skill[m] + 0.01 * k, "x": rng.normal()} for k, t in enumerate(tasks)}
-        for m in models
-    }
-    accuracies = {m: {t: float(0.5 + skill[m] / 9) for t in tasks} for m in models}
-    controls = {"size": {m: float(i) for i, m in enumerate(models)}}
-    chosen = select_proxy(scores, accuracies, controls=controls, num_permutations=12)
+    chosen, tasks = selection_of(), ["a", "b", "c"]
     assert chosen.correlations["ce"] == pytest.approx(dict.fromkeys(tasks, 1.0))
     assert 0.3 < chosen.column_floor < 1
     found = asdict(chosen)
@@ -326,21 +295,6 @@ def test_a_trace_set_with_its_histogram(tmp_path):
     (tmp_path / "set" / "provenance.json").write_text(json.dumps(stamp))
     with pytest.raises(InputError, match="field health"):
         write_report(tmp_path / "set", tmp_path / "page.html")
-
-
-def tuned_stamp(**changes):
-    settings = {"batch_size": 4, "divergence_beta": 0.1, "plausibility_alpha": 0.2}
-    training = {"optimizer_steps": 8, "losses": [0.5, 0.25], "kept_steps_trained": 321}
-    training |= {"amateur": "/somewhere/models/small", "targets": settings}
-    log = [{"step": 4, "loss": 0.5, "kept_accuracy": 0.5}]
-    log += [{"step": 8, "loss": 0.25, "kept_accuracy": 0.875}]
-    return {
-        "training": training,
-        "soft_targets": {"facts": {"prompts": "data/questions.jsonl"}},
-        "model": {"model_name_or_path": "org/base"},
-        "arguments": {"learning_rate": 1e-4},
-        "log_history": log,
-    } | changes
 
 
 def test_a_tuned_folder_with_kept_accuracy_and_source(tmp_path):
