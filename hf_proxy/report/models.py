@@ -114,7 +114,7 @@ def _ranking_block(contents: RunContents, downloads: list[Download]) -> Block:
 
 
 def _show_ranking(found: dict[str, Any], block: Block) -> None:
-    label, names = METRIC_LABELS[found["metric"]], found["order"]
+    label, names = METRIC_LABELS[found["metric"]], short_names(found["order"])
     columns = [found[name] for name in ("value", "low", "high")]
     drawing = draw_intervals(names, *columns, x_label=label)
     alt = f"{label}, best first: " + "; ".join(

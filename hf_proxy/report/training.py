@@ -220,7 +220,8 @@ def _show_log(
         for name in names:
             points = [(row["step"], row[name]) for row in rows if is_number(row.get(name))]
             values = [unit * value for _, value in points]
-            series.append(Series(name, [step for step, _ in points], values))
+            shown = f"{name}, %" if unit == 100 else name
+            series.append(Series(shown, [step for step, _ in points], values))
         for figure in several_lines(label, series, digits=digits):
             block.show(figure)
     head = ["step", *(name for name in losses if name != "loss")]
