@@ -25,7 +25,7 @@ from hf_proxy.report.blocks import Block, Figure, said_instead, short_name, shor
 from hf_proxy.report.changes import MOST_STEPS, change_sentence, changes_of, evenly_spaced
 from hf_proxy.report.contents import RunContents
 from hf_proxy.report.curves import controls_sentence, fit_residuals, held_out_residuals
-from hf_proxy.report.figures.pages import Series
+from hf_proxy.report.figures.pages import Series, darkened, svg_of
 from hf_proxy.report.figures.style import DARK, LIGHT
 from hf_proxy.report.forecasts import forecast_parts, law
 from hf_proxy.report.page import write_report
@@ -418,6 +418,25 @@ def too_pale(scheme, palette, own):
         for name, pair in lines.items()
         if contrast_of(*pair) < least.get(name, 3.0)
     ]
+
+
+def test_dark_figures_are_those_that_would_be_drawn():
+    """All colours of a figure are the palette's, so that none stays light on a dark page."""
+
+    def draw(axes, palette):
+        for colour in palette.series:
+            axes.plot([1, 2], [1, 3], "o-", color=colour, label="#1a202c of 5")
+        axes.fill_between([1, 2], [1, 1], [2, 2], color=palette.soft, alpha=0.2)
+        axes.grid(axis="y")
+        axes.legend()
+
+    def plain(svg):  # ids are hashes of what they name
+        return re.sub(r'(id="|#|url\(#)[mp][0-9a-f]{10}', r"\1", svg)
+
+    light, dark = (svg_of(draw, palette, 2.0) for palette in (LIGHT, DARK))
+    assert plain(darkened(light)) == plain(dark) and "#1a202c of 5" in dark
+    found = set(re.findall(r"#[0-9a-f]{6}\b", re.sub(r">[^<]*<", "><", dark)))
+    assert found <= set(DARK.colours) and len(set(LIGHT.colours) | set(DARK.colours)) == 14
 
 
 def test_text_and_lines_stand_out_in_light_and_dark():

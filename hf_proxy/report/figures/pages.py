@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -184,20 +185,37 @@ def draw_panel(panel: Panel) -> Drawing:
 
 def draw_twice(draw: Callable[[Axes, Palette], None], height: float) -> Drawing:
     """What `draw` puts on axes, for both colour schemes; `height` in inches."""
-    pages = {}
-    for name, palette in {"light": LIGHT, "dark": DARK}.items():
-        # a dollar sign in a name is a dollar sign
-        style: Any = palette.style() | {"text.parse_math": False}
-        with rc_context(style), warnings.catch_warnings():
-            # a reader's own fonts draw the letters, so those that ours lacks do no harm
-            warnings.filterwarnings("ignore", message="Glyph")
-            figure = new_figure(height, 1, 1, width=COLUMN_WIDTH)
-            draw(figure.axes[0], palette)
-            file = io.BytesIO()
-            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-        coded = base64.b64encode(file.getvalue()).decode()
-        pages[name] = f"data:image/svg+xml;base64,{coded}"
-    return Drawing(pages["light"], pages["dark"], round(96 * COLUMN_WIDTH), round(96 * height))
+    light = svg_of(draw, LIGHT, height)
+    pages = [
+        f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+        for svg in (light, darkened(light))
+    ]
+    return Drawing(*pages, round(96 * COLUMN_WIDTH), round(96 * height))
+
+
+def svg_of(draw: Callable[[Axes, Palette], None], palette: Palette, height: float) -> str:
+    """The figure as SVG."""
+    # a dollar sign in a name is a dollar sign
+    style: Any = palette.style() | {"text.parse_math": False}
+    with rc_context(style), warnings.catch_warnings():
+        # a reader's own fonts draw the letters, so those that ours lacks do no harm
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure = new_figure(height, 1, 1, width=COLUMN_WIDTH)
+        draw(figure.axes[0], palette)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue()
+
+
+def darkened(svg: str) -> str:
+    """A figure in the colours of the dark page: layout takes long, and is the same."""
+    dark = dict(zip(LIGHT.colours, DARK.colours, strict=True))
+    in_colours = re.compile("|".join(dark))
+    return re.sub(
+        r'style="[^"]*"',
+        lambda style: in_colours.sub(lambda colour: dark[colour[0]], style[0]),
+        svg,
+    )
 
 
 def finite_floats(values: Sequence[float | None]) -> np.ndarray:

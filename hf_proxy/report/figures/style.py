@@ -28,6 +28,11 @@ class Palette(NamedTuple):
     line: str
     series: tuple[str, ...]
 
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """All of them, in one order."""
+        return (self.ink, self.soft, self.line, *self.series)
+
     def style(self) -> dict[str, Any]:
         """Settings of matplotlib for figures in these colours."""
         return {
