@@ -62,7 +62,8 @@ def read_run(folder: str | Path, *, num_rows: int) -> list[RunContents]:
     if found := [part for part in parts if part.files]:
         return found
     raise InputError.at(
-        "nothing of ours is here: no scores, checkpoints, soft targets, rankings or accuracies",
+        "nothing of ours is here: no scores, checkpoints, traces, soft targets, curves, rankings "
+        "or accuracies",
         remedy="name the output_dir of a run, once it has written its first line or checkpoint",
         source=root,
     )
