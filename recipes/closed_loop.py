@@ -53,6 +53,10 @@ class LoopConfig:
             "eval_loss."
         },
     )
+    per_trace: bool = field(
+        default=False,
+        metadata={"help": "Write the sums of each trace too."},
+    )
     mine_steps: int = field(default=50, metadata={"help": "Optimizer steps between minings."})
     traces: list[str] = field(
         metadata={"help": "Trace sets to score on: path, or name=path for several."}
@@ -221,6 +225,7 @@ def main(
         curves=config.curves,
         context=trace_context,
         chat_template_kwargs=in_traces,
+        per_trace=config.per_trace,
     )
     trainer = SelectiveSFTTrainer(
         model=model,
@@ -245,6 +250,7 @@ def main(
                 model=dataclasses.asdict(model_config),
                 training=arguments.to_dict(),
                 found=facts,
+                log_history=trainer.state.log_history,
             )
             write_text(folder / "provenance.json", json.dumps(stamp, indent=2, default=str))
             print_loop(facts["rows"])
