@@ -471,6 +471,17 @@ def test_forms_left_out_of_a_fold_are_said():
     assert single.low is single.high is None  # one block shows no spread
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_logarithm_is_no_form_of_a_fold_that_holds_out_0():
+    """Its value there would be -inf, in the middle of an average too."""
+    x = np.array([0.0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48])
+    y = 0.3 + 0.1 * np.log(np.maximum(x, 0.3)) + 0.002 * np.cos(7 * x)
+    found = cross_validate(x, y, groups=np.arange(12) // 4)
+    assert any("fold 0: logarithmic left out: a held-out x" in note for note in found.notes)
+    assert found.forms[0] != "logarithmic"
+    assert np.isfinite(np.concatenate(found.predicted)).all() and np.isfinite(found.test_mae)
+
+
 def test_where_a_curve_has_no_value_it_says_so():
     x = np.linspace(0.5, 2, 15)
     y = 0.3 + 0.2 * np.log(x) + 0.001 * np.sin(9 * x)
