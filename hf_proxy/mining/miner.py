@@ -311,11 +311,13 @@ class Miner:
 
             try:
                 read_logit_pairs(expert, amateur, batch, amateur_batch, consume, **devices)
+                whole_N = Contrast.concatenate(parts).on_host()
+                whole_N.require_finite()
             except ValueError as error:
                 names = ", ".join(example_ids[i] for i in group)
                 raise InputError.at(str(error), remedy="see there", row=names) from error
             skip_first = self.settings.parity == "official"  # the published loop starts at step 1
-            steps = steps_by_trajectory(Contrast.concatenate(parts), batch.num_labels, skip_first)
+            steps = steps_by_trajectory(whole_N, batch.num_labels, skip_first)
             for i, own in zip(group, steps, strict=True):
                 found[i] = own
         return [steps for steps in found if steps is not None]

@@ -26,7 +26,7 @@ from hf_proxy.mining.soft_targets import Tally
 from hf_proxy.models.parallel import (
     Processes,
     is_main,
-    num_processes,
+    own_share,
     require_equal,
     stop_together,
     sum_over_ranks,
@@ -192,10 +192,12 @@ def mine_folder(
         what="the set of missing batches",
         remedy="put output_dir on a disk that all ranks share, and start again",
     )
-    rank = 0 if accelerator is None else accelerator.process_index
-    own = missing[rank :: num_processes(accelerator)]
+    lengths = {b: list(map(len, prompts.input_ids[b * size : (b + 1) * size])) for b in batches}
+    sizes = {batch: len(own) for batch, own in lengths.items()}
+    new = miner.settings.max_new_tokens
+    costs = [sizes[batch] * (max(lengths[batch]) + new) for batch in missing]
+    own = own_share(missing, costs, accelerator)
     tally = Tally()
-    sizes = {batch: len(prompts.example_id[batch * size : (batch + 1) * size]) for batch in batches}
     there = len(prompts.example_id) - sum(sizes[batch] for batch in missing)
     progress = Progress(
         # what is here, and this rank's share of what is not

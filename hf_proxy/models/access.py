@@ -1,6 +1,6 @@
 """A model as it is: unwrapped, in eval mode, its head, its weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,6 +55,16 @@ def _angles(module: nn.Module) -> tuple[nn.Module, dict[str, Any], dict[str, Any
     return module, attributes, buffers
 
 
+def input_device(model: Any, processes: Processes = None) -> torch.device:
+    """Where a model takes its input: where a `device_map` put it, else on this process's device."""
+    placed = getattr(model, "hf_device_map", None)
+    if placed:
+        # what is offloaded computes on the first of the others, as accelerate dispatches it
+        devices = [device for device in placed.values() if device not in ("cpu", "disk")]
+        return torch.device(devices[0] if devices else "cpu")
+    return model.device if processes is None else processes.device
+
+
 def output_head(model: Any) -> nn.Module:
     """The module that maps hidden states to the vocabulary.
 
@@ -90,6 +100,19 @@ def prefers_padding_free(model: Any) -> bool:
     return attention.startswith("flash_attention")
 
 
+def to_host(numbers: Sequence[torch.Tensor]) -> list[int]:
+    """The values of scalar tensors; of each device one copy, since the host waits for each."""
+    found = [0] * len(numbers)
+    by_device: dict[torch.device, list[int]] = {}
+    for place, number in enumerate(numbers):
+        by_device.setdefault(number.device, []).append(place)
+    for places in by_device.values():
+        values = torch.stack([numbers[place] for place in places]).tolist()
+        for place, value in zip(places, values, strict=True):
+            found[place] = value
+    return found
+
+
 _INTEGER_OF_SIZE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -122,12 +145,12 @@ def weights_checksum(model: nn.Module, accelerator: Processes = None) -> int:
         accelerator: where ranks hold shards, who they are: the number is then of all of them, and
             the same on every rank.
     """
-    sums = []
+    sums: list[torch.Tensor] = []
     for tensor in (*model.parameters(), *model.buffers()):
         tensor = getattr(tensor, "ds_tensor", tensor).detach()  # ZeRO-3's own shard
         tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # FSDP2's
         bits = _INTEGER_OF_SIZE.get(tensor.element_size())
         if bits is not None and not tensor.is_complex():
-            sums.append(tensor.contiguous().view(bits).sum(dtype=torch.int64).cpu())
-    total = sum((2 * place + 1) * int(value) for place, value in enumerate(sums)) % 2**40
+            sums.append(tensor.contiguous().view(bits).sum(dtype=torch.int64))
+    total = sum((2 * place + 1) * value for place, value in enumerate(to_host(sums))) % 2**40
     return int(sum_over_ranks(np.array([total], dtype=np.float64), accelerator)[0])

@@ -13,6 +13,7 @@ from hf_proxy.models.parallel import (
     Processes,
     is_main,
     num_processes,
+    own_share,
     require_equal,
     stop_together,
 )
@@ -112,12 +113,15 @@ def _rounds(
             what="the set of missing batches",
             remedy="put output_dir on a disk that all ranks share, and start again",
         )
-        rank = 0 if accelerator is None else accelerator.process_index
         length = min(TOKENS_PER_ROUND, max_new_tokens - start)
         new: list[tuple[str, Written]] = []
         told: set[int] = set()
         with stop_together(accelerator):
-            for b in missing[rank :: num_processes(accelerator)]:
+            widths = [max(len(prompts[n]) + len(found[n]) for n in batches[b]) for b in missing]
+            costs = [
+                len(batches[b]) * (width + length) for b, width in zip(missing, widths, strict=True)
+            ]
+            for b in own_share(missing, costs, accelerator):
                 texts = write([prompts[name] + found[name] for name in batches[b]], length)
                 own = list(zip(batches[b], texts, strict=True))
                 advance(_share(texts, start, length, max_new_tokens))

@@ -13,6 +13,7 @@ from torch import nn
 
 from hf_proxy.models.access import (
     head_width,
+    input_device,
     input_rows,
     prefers_padding_free,
     scoring_mode,
@@ -26,10 +27,10 @@ from hf_proxy.models.parallel import (
     Processes,
     balanced_shards,
     is_main,
+    merge_over_ranks,
     num_processes,
     require_equal,
     stop_together,
-    sum_over_ranks,
 )
 from hf_proxy.models.positions import length_kinds, window_of
 from hf_proxy.models.probes import require_causal, why_not_packed
@@ -120,7 +121,7 @@ def read_labels(
             model, aligned, rows, accelerator, tokens_per_batch, padding_free
         ):
             table[:, start[place] : end[place]] = part
-    columns = dict(zip(Labels._fields[:-1], sum_over_ranks(table, accelerator), strict=True))
+    columns = dict(zip(Labels._fields[:-1], merge_over_ranks(table, accelerator), strict=True))
     return Labels(**columns, vocab_size=head_width(unwrapped(model)))
 
 
@@ -145,7 +146,7 @@ def _forwards(
     )
     lengths = rows.length.tolist()
     with scoring_mode(model) as bare:
-        device = bare.device if accelerator is None else accelerator.device
+        device = input_device(bare, accelerator)
         check_adapter(bare)
         transform = measure_logit_transform(bare, device=device)
         require_causal(bare, device=device, processes=accelerator)
@@ -161,7 +162,7 @@ def _forwards(
         kinds = length_kinds(bare, [length - 1 for length in lengths])
         shards = [
             [[shard[i] for i in group] for group in groups]
-            for shard in balanced_shards(lengths, num_processes(accelerator))
+            for shard in balanced_shards(_costs(bare, rows), num_processes(accelerator))
             for groups in [
                 group_by_tokens(
                     [lengths[i] for i in shard],
@@ -202,6 +203,18 @@ def _forwards(
                     given = (column[-batch.num_labels[i] :] for column in content[i])
                     yield place, np.stack([*given, *(part.numpy() for part in parts)])
                 progress.update(sum(lengths[i] for i in group))
+
+
+def _costs(model: Any, rows: Rows) -> list[int]:
+    """What each row is to cost, the same on every rank: multiplications, by the hidden size.
+
+    A layer has about 12 hidden_size^2 weights and attends to all tokens; the head meets labels.
+    """
+    config = model.config.get_text_config()
+    hidden = getattr(config, "hidden_size", None) or 1
+    layers = getattr(config, "num_hidden_layers", None) or 1
+    body_R = layers * (12 * hidden * rows.length + 2 * rows.length**2)
+    return (body_R + head_width(model) * rows.num_labels).tolist()
 
 
 def _arrays(table: pa.Table) -> tuple[np.ndarray, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from hf_proxy.models.access import scoring_mode
+from hf_proxy.models.access import input_device, scoring_mode
 from hf_proxy.models.adapters import (
     active_config,
     check_causal_adapter,
@@ -156,7 +156,7 @@ def check_model(model: Any, args: Any, accelerator: Any) -> None:
     """
     with scoring_mode(model) as bare, accelerator.autocast():
         check_causal_adapter(bare)
-        where = {"device": accelerator.device, "processes": accelerator}
+        where = {"device": input_device(bare, accelerator), "processes": accelerator}
         require_causal(bare, **where)
         why_not = why_not_packed(bare, longest=LONGEST_LINE, **where) if args.padding_free else ""
         if why_not:

@@ -27,6 +27,7 @@ from trl import SFTTrainer
 from hf_proxy.mining.correctness import read_answers
 from hf_proxy.models.access import head_width, input_rows, unwrapped
 from hf_proxy.models.logits import kept_logits
+from hf_proxy.models.parallel import sum_over_ranks
 from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.tokens.tokenizers import tokenizer_of
 from hf_proxy.training.checks import (
@@ -42,7 +43,15 @@ from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, Traje
 from hf_proxy.training.config import SelectiveSFTConfig
 from hf_proxy.training.feeding import Feeding, feeding_for
 from hf_proxy.training.learnt import LearntSteps
-from hf_proxy.training.loss import LossSums, loss_counts, prefers_target_token, selective_loss
+from hf_proxy.training.loss import (
+    LossSums,
+    SeenSteps,
+    by_row,
+    loss_counts,
+    prefers_target_token,
+    selective_loss,
+    total_of,
+)
 from hf_proxy.training.online import OnlineContrast
 from hf_proxy.training.rows import (
     check_trainable,
@@ -160,9 +169,9 @@ class SelectiveSFTTrainer(SFTTrainer):
             check_mining_fields(args, {})
         for name, given in ready.items():
             for_each_set(given, name, self._check)
-        self._train_sums = np.zeros(len(LossSums._fields))
-        # by row, since the loader repeats some to give every rank as many
-        self._eval_sums: dict[str, list[float]] = {}
+        # on the device, until a row is logged: the host would wait for each micro-batch
+        self._train_seen: list[tuple[torch.Tensor, int, int]] = []
+        self._eval_seen: list[tuple[list[str], SeenSteps]] = []
 
     def _read(self, rows: Any, name: str, tokenizer: Any = None) -> Dataset:
         """The rows of a set that its forward passes read."""
@@ -282,31 +291,25 @@ class SelectiveSFTTrainer(SFTTrainer):
         logits_MV = logits_NV if kept is None else logits_NV[kept]
         kl_M = selective_loss(logits_MV, targets["step"], targets["token_id"], targets["prob"])
         sums = [kl_M.sum() if len(kl_M) else logits_NV.sum() * 0.0]
-        with torch.no_grad():
-            shape = (len(example_ids), len(LossSums._fields))
-            table = kl_M.new_zeros(shape, dtype=torch.float64)
-            by_row = LossSums(*table.unbind(1))  # views, by row of the batch
-            correct = prefers_target_token(logits_MV, **targets)
-            whose = row if kept is None else row[kept]
-            by_row.kl_sum.index_add_(0, whose, kl_M.double())
-            by_row.num_correct.index_add_(0, whose, correct.double())
-            by_row.num_kept.index_add_(0, whose, torch.ones_like(whose).double())
+        nll_N = kl_M.new_zeros(0)
         if label is not None:
             nll_N = torch.nn.functional.cross_entropy(
                 logits_NV.to(kl_M.dtype), label, reduction="none"
             )
             sums.append(self._sft_weight * nll_N.sum())
-            by_row.nll_sum.index_add_(0, row, nll_N.detach().double())
-            by_row.num_tokens.index_add_(0, row, torch.ones_like(row).double())
-        if unwrapped(model).training:
-            self._train_sums += table.sum(0).cpu().numpy()
-        else:
-            self._eval_sums.update(zip(example_ids, table.tolist(), strict=True))
+        with torch.no_grad():
+            correct_M = prefers_target_token(logits_MV, **targets)
+            whose_M = row if kept is None else row[kept]
+            seen = SeenSteps(kl_M.detach(), correct_M, whose_M, nll_N.detach(), row)
+            if unwrapped(model).training:
+                self._train_seen.append(seen.summed())
+            else:
+                self._eval_seen.append((example_ids, seen))
         if num_items_in_batch is None:
-            counts, ranks = kl_M.new_tensor([len(kl_M), len(index)]), 1
+            counts, ranks = (max(len(kl_M), 1), max(len(index), 1)), 1
         else:
-            counts, ranks = num_items_in_batch, self.accelerator.num_processes
-        parts = zip(sums, counts.clamp(min=1), strict=False)  # one sum without sft_weight
+            counts, ranks = num_items_in_batch.clamp(min=1), self.accelerator.num_processes
+        parts = zip(sums, counts, strict=False)  # one sum without sft_weight
         return sum(part / count for part, count in parts) * ranks
 
     def _check_model(self, model: Any) -> None:
@@ -317,20 +320,22 @@ class SelectiveSFTTrainer(SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Our figures in the row of the training loss, and the steps learnt in the last row."""
         if "loss" in logs:
-            own = torch.from_numpy(self._train_sums).to(self.accelerator.device)
-            self._train_sums = np.zeros(len(LossSums._fields))
-            logs |= LossSums(*self.accelerator.reduce(own, reduction="sum").tolist()).figures()
+            own = total_of(self._train_seen)
+            self._train_seen = []
+            logs |= LossSums(*sum_over_ranks(own, self.accelerator).tolist()).figures()
         if "train_runtime" in logs and self._learnt.total is not None:
             logs["train_num_kept"] = self._learnt.total
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
         """Evaluation whose loss is the mean over all kept steps, whatever the batches."""
-        self._eval_sums = {}
+        self._eval_seen = []
         kwargs["metric_key_prefix"] = metric_key_prefix
         output = super().evaluation_loop(*args, **kwargs)
         assert output.metrics is not None
-        rows = dict(gather_object(list(self._eval_sums.items())))
+        # by name, since the loader repeats some rows to give every rank as many
+        rows = dict(gather_object([row for seen in self._eval_seen for row in by_row(*seen)]))
+        self._eval_seen = []
         sums = LossSums(*np.array([rows[name] for name in sorted(rows)]).sum(0).tolist())
         sums.put_into(output.metrics, metric_key_prefix, self._sft_weight)
         return output
