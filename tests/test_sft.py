@@ -419,14 +419,12 @@ def test_the_base_stays_and_the_live_expert_moves(tmp_path, tokenizer, online):
     assert kept["live"][0] == kept["base"][0] and len(set(kept["live"])) > 1
 
 
-def test_weights_that_are_sharded_after_the_start_are_refused(
-    tmp_path, tokenizer, online, monkeypatch
-):
+def test_weights_in_shards_are_not_mined_as_they_are(tmp_path, tokenizer, online, monkeypatch):
     expert, amateur, rows = online
     trainer = selective_trainer(tmp_path, tokenizer, rows, model=expert(), amateur=amateur)
-    # as FSDP2 leaves them
-    monkeypatch.setattr("hf_proxy.mining.miner.is_sharded", lambda model: True)
-    with pytest.raises(ValueError, match="weights are sharded"):
+    # as if nobody had gathered them
+    monkeypatch.setattr("hf_proxy.mining.miner.is_in_reach", lambda model: False)
+    with pytest.raises(ValueError, match="weights are sharded: mine inside of weights_in_reach"):
         trainer.train()
 
 

@@ -31,6 +31,7 @@ from hf_proxy.models.parallel import (
     stop_together,
     sum_over_ranks,
 )
+from hf_proxy.models.whole import Gather, check_gather, made_whole, weights_in_reach
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.progress import Progress
@@ -67,6 +68,7 @@ def mine_soft_targets(
     target: str = MiningSettings.target,
     mixture_weight: float | None = MiningSettings.mixture_weight,
     only_correct: bool = MiningSettings.only_correct,
+    gather: Gather = "whole",
     facts: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Soft targets of the steps where the expert and the amateur part ways.
@@ -75,7 +77,8 @@ def mine_soft_targets(
     fewer prompts, where these begin with them.
 
     Args:
-        expert, amateur: causal language models, whole on this process.
+        expert: a causal language model, which may be sharded (FSDP2, ZeRO-3).
+        amateur: another, whole on this process.
         prompts: rows with `prompt` and `example_id`, or texts.
         processing_class: the expert's tokenizer, or a processor that holds it; its template is
             used for both models.
@@ -99,6 +102,9 @@ def mine_soft_targets(
         mixture_weight: of the contrast in the mixture; the rest is the expert's.
         only_correct: leave out trajectories whose answer is wrong, as `hf-proxy accuracy` grades;
             prompts are rows with `answer` then.
+        gather: how ranks reach an expert's weights that are sharded: `"whole"`: for as long each
+            holds all of them; `"shards"`: every forward goes through the shards, slower, where a
+            whole model has no room on one device.
         facts: names of models and data, for `provenance.json`.
 
     Returns:
@@ -122,7 +128,9 @@ def mine_soft_targets(
         mixture_weight=mixture_weight,
         only_correct=only_correct,
     )
+    amateur = made_whole(amateur, accelerator)
     with stop_together(accelerator):
+        check_gather(gather)
         processing_class = tokenizer_of(processing_class)
         read = read_prompts(
             prompts,
@@ -144,11 +152,14 @@ def mine_soft_targets(
             answers=answers,
         )
         miner.check_lengths(read)
-        sizes = [sum(p.numel() for p in model.parameters()) for model in (expert, amateur)]
+        sizes = [
+            sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
+            for model in (expert, amateur)
+        ]
         if sizes[1] > sizes[0]:
             logger.warning("the amateur has %d parameters, the expert only %d", *sizes[::-1])
     folder = Path(output_dir)
-    mine_folder(miner, read, folder, accelerator, facts=facts or {})
+    mine_folder(miner, read, folder, accelerator, gather=gather, facts=facts or {})
     return load_soft_targets(folder)
 
 
@@ -159,19 +170,21 @@ def mine_folder(
     accelerator: Processes,
     *,
     facts: Mapping[str, Any],
+    gather: str = "whole",
     first_batch: int = 0,
 ) -> tuple[Tally, dict[str, Any]]:
     """Write the shards of `folder` that are missing, dealt to the ranks batch by batch.
 
     Args:
         facts: names of models and data, for `provenance.json`.
+        gather: see `mine_soft_targets`.
         first_batch: number of the first batch among all that share the seed.
 
     Returns:
         the tally of the whole folder, the same on every rank, and what `mining.json` says.
     """
     with stop_together(accelerator):
-        content = miner.describe(prompts)
+        content = miner.describe(prompts, accelerator)
     require_equal(
         fingerprint(content),
         accelerator,
@@ -207,7 +220,8 @@ def mine_folder(
         is_shown=is_main(accelerator),
         done=there,
     )
-    with stop_together(accelerator), progress:
+    in_reach = weights_in_reach(miner.expert, gather, accelerator)
+    with stop_together(accelerator), progress, in_reach:
         for batch in own:
             where = slice(batch * size, (batch + 1) * size)
             ids, texts = prompts.example_id[where], prompts.input_ids[where]

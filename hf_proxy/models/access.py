@@ -133,9 +133,13 @@ def adapters_off(model: Any) -> Iterator[None]:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether this process holds only its part (FSDP2 or ZeRO-3)."""
-    return any(
-        hasattr(tensor, "ds_tensor") or hasattr(tensor, "to_local") for tensor in model.parameters()
-    )
+    return any(_is_part(tensor) for tensor in model.parameters())
+
+
+def _is_part(tensor: Any) -> bool:
+    if hasattr(tensor, "ds_tensor"):  # ZeRO-3; gathered, it has all its values
+        return tensor.numel() != tensor.ds_numel
+    return hasattr(tensor, "to_local")
 
 
 def weights_checksum(model: nn.Module, accelerator: Processes = None) -> int:
@@ -147,7 +151,9 @@ def weights_checksum(model: nn.Module, accelerator: Processes = None) -> int:
     """
     sums: list[torch.Tensor] = []
     for tensor in (*model.parameters(), *model.buffers()):
-        tensor = getattr(tensor, "ds_tensor", tensor).detach()  # ZeRO-3's own shard
+        if _is_part(tensor):
+            tensor = getattr(tensor, "ds_tensor", tensor)  # ZeRO-3's own shard
+        tensor = tensor.detach()
         tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor  # FSDP2's
         bits = _INTEGER_OF_SIZE.get(tensor.element_size())
         if bits is not None and not tensor.is_complex():

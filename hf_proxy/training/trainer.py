@@ -28,6 +28,7 @@ from hf_proxy.mining.correctness import read_answers
 from hf_proxy.models.access import head_width, input_rows, unwrapped
 from hf_proxy.models.logits import kept_logits
 from hf_proxy.models.parallel import sum_over_ranks
+from hf_proxy.models.whole import made_whole, moved
 from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.tokens.tokenizers import tokenizer_of
 from hf_proxy.training.checks import (
@@ -160,7 +161,9 @@ class SelectiveSFTTrainer(SFTTrainer):
         if amateur is not None:
             self._online = OnlineContrast(
                 self.model,
-                amateur.to(self.args.device).eval().requires_grad_(False),
+                moved(made_whole(amateur, self.accelerator), self.args.device)
+                .eval()
+                .requires_grad_(False),
                 args,
                 processing_class=processing_class,
                 amateur_processing_class=amateur_processing_class,

@@ -197,7 +197,10 @@ def load_model(
 ) -> PreTrainedModel | PeftModel:
     """The weights in `dtype` ("auto": as they were saved) on `device`, in eval mode."""
     import torch
+    from accelerate import PartialState
     from transformers import AutoModelForCausalLM
+
+    from hf_proxy.models.whole import made_whole
 
     with loading("model", checkpoint.base or checkpoint.folder):
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -206,6 +209,7 @@ def load_model(
             attn_implementation=attn_implementation,
             use_safetensors=True,
         )
+    model = made_whole(model, PartialState())
     if checkpoint.base is not None:
         from peft import PeftModel
 

@@ -1,0 +1,268 @@
+"""Sharded weights (FSDP2, ZeRO-3) within reach of ranks that do unequal work.
+
+Each forward through shards is a collective, and ranks that write texts need unequal numbers of
+them. Either every weight stands whole on each process meanwhile, and no collective runs; or ranks
+that have nothing to do keep step with those that have.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from accelerate.utils import broadcast, reduce
+from torch import nn
+
+from hf_proxy.models.access import is_sharded, scoring_mode, unwrapped
+from hf_proxy.models.adapters import num_virtual_tokens
+from hf_proxy.models.parallel import Processes, num_processes
+from hf_proxy.records.errors import InputError
+
+Gather = Literal["whole", "shards"]
+
+_in_reach: list[nn.Module] = []  # sharded models whose forwards may be unequal now
+
+
+def check_gather(gather: str) -> None:
+    """Refuse what is none of the two ways."""
+    if gather not in get_args(Gather):
+        raise InputError(f"gather must be one of {get_args(Gather)}, not {gather!r}")
+
+
+def is_in_reach(model: Any) -> bool:
+    """Whether this process may run a forward of the model while the others do something else."""
+    bare = unwrapped(model)
+    return not is_sharded(bare) or any(bare is other for other in _in_reach)
+
+
+@contextmanager
+def weights_in_reach(model: Any, gather: str, processes: Processes) -> Iterator[None]:
+    """Inside, each rank runs as many forwards as it likes; nothing else of it may be a collective.
+
+    Every rank must enter and leave; a rank that fails inside lets the others end their work. Where
+    no weights are sharded nothing is done.
+
+    Args:
+        gather: `"whole"`: one whole model on each process meanwhile; `"shards"`: forwards through
+            the shards, of which every rank runs as many as the busiest.
+    """
+    check_gather(gather)
+    bare = unwrapped(model)
+    if not is_sharded(bare):
+        yield
+        return
+    way = whole_weights(bare) if gather == "whole" else in_lockstep(bare, processes)
+    with way:
+        _in_reach.append(bare)
+        try:
+            yield
+        finally:
+            _in_reach.remove(bare)
+
+
+@contextmanager
+def whole_weights(model: nn.Module) -> Iterator[None]:
+    """Every weight whole on this process, and forwards that are no collectives.
+
+    FSDP2: each group is gathered, and told to stay so. ZeRO-3: parameters are gathered, and
+    DeepSpeed's hooks, which would let them go behind each forward, are laid aside.
+
+    Raises:
+        InputError: the weights are sharded in another way (FSDP1, tensor parallel).
+    """
+    with _gathered_groups(model), _gathered_partitions(model):
+        if is_sharded(model):
+            raise InputError.at(
+                f"the weights of {type(model).__name__} are sharded in a way that is not undone "
+                "here (FSDP1, tensor parallel)",
+                remedy="use FSDP2 (fsdp_version: 2), ZeRO-3 or DDP, or mine with one process",
+            )
+        yield
+
+
+@contextmanager
+def _gathered_groups(model: nn.Module) -> Iterator[None]:
+    """FSDP2."""
+    from torch.distributed.fsdp import FSDPModule
+
+    modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    # there is no public way to read what `set_reshard_after_forward` has set
+    groups: list[Any] = [g for m in modules for g in m._get_fsdp_state()._fsdp_param_groups]
+    before = [group.post_forward_mesh_info for group in groups]
+    try:
+        for module in modules:
+            module.set_reshard_after_forward(False, recurse=False)
+            module.unshard()
+        yield
+    finally:
+        for group, info in zip(groups, before, strict=True):
+            group.post_forward_mesh_info = info
+        for module in modules:
+            module.reshard()
+
+
+@contextmanager
+def _gathered_partitions(model: nn.Module) -> Iterator[None]:
+    """ZeRO-3."""
+    partitioned: list[Any] = [p for p in model.parameters() if hasattr(p, "ds_tensor")]
+    if not partitioned:
+        yield
+        return
+    import deepspeed
+
+    for parameter in partitioned:  # of the last forward; DeepSpeed keeps what is active
+        parameter.ds_active_sub_modules.clear()
+    with (
+        deepspeed.zero.GatheredParameters(partitioned, modifier_rank=None),
+        _without_hooks(model, "deepspeed"),
+    ):
+        yield
+
+
+@contextmanager
+def _without_hooks(model: nn.Module, package: str) -> Iterator[None]:
+    """Forward hooks that a package has put on the modules lie aside; theirs come back in order."""
+    kept: list[tuple[dict, dict]] = []
+    try:
+        for module in model.modules():
+            for hooks in (module._forward_pre_hooks, module._forward_hooks):
+                kept.append((hooks, dict(hooks)))
+                for number, hook in list(hooks.items()):
+                    if str(getattr(hook, "__module__", "")).split(".")[0] == package:
+                        del hooks[number]
+        yield
+    finally:
+        for hooks, before in kept:
+            hooks.clear()
+            hooks.update(before)
+
+
+@contextmanager
+def in_lockstep(model: Any, processes: Processes) -> Iterator[None]:
+    """Forwards through the shards, each a collective, of which ranks want unequal numbers.
+
+    Every forward is announced. A rank that is done with its own answers each further one with a
+    forward of one token, until none is announced any more.
+
+    Raises:
+        InputError: an adapter of virtual tokens, whose own weights a forward of the model inside
+            does not touch.
+    """
+    if num_virtual_tokens(model):
+        raise InputError.at(
+            "an adapter of virtual tokens does not write through shards",
+            remedy="set gather='whole', or use an adapter of another type",
+            field="gather",
+        )
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def announce(*_: Any) -> None:
+        _anyone(True, processes)
+
+    with scoring_mode(model) as bare, _gathered_root(bare, inner):
+        handle = inner.register_forward_pre_hook(announce, prepend=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+            one = torch.zeros((1, 1), dtype=torch.int64, device=bare.device)
+            while _anyone(False, processes):
+                inner(input_ids=one, use_cache=False)
+
+
+def _anyone(wants: bool, processes: Processes) -> bool:
+    if num_processes(processes) == 1:
+        return wants
+    assert processes is not None
+    flag = torch.tensor([int(wants)], device=processes.device)
+    return bool(reduce(flag, reduction="sum").item())
+
+
+@contextmanager
+def _gathered_root(model: Any, inner: Any) -> Iterator[None]:
+    """FSDP2 under PEFT: `generate` calls the model inside, past the root that gathers its weights.
+
+    The root's own are gathered for as long, after the first forward through it.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    if inner is model or not isinstance(model, FSDPModule):
+        yield
+        return
+    model(input_ids=torch.zeros((1, 1), dtype=torch.int64, device=model.device), use_cache=False)
+    groups: list[Any] = list(model._get_fsdp_state()._fsdp_param_groups)
+    before = [group.post_forward_mesh_info for group in groups]
+    try:
+        model.set_reshard_after_forward(False, recurse=False)
+        model.unshard()
+        yield
+    finally:
+        for group, info in zip(groups, before, strict=True):
+            group.post_forward_mesh_info = info
+        model.reshard()
+
+
+def made_whole(model: Any, processes: Processes) -> Any:
+    """A model that was loaded in parts, whole from now on; one that is whole stays as it is.
+
+    Once ZeRO-3 has been set up, whatever is loaded is partitioned as it loads; under FSDP with
+    `cpu_ram_efficient_loading` the first process alone reads the weights. What is trained is put
+    together by its engine; an amateur, or an expert that writes before it is trained, has none.
+    Every rank must call.
+    """
+    if num_processes(processes) == 1 and not any(map(_is_partition, model.parameters())):
+        return model
+    with _gathered_partitions(model):
+        _replace(model, _is_partition, lambda tensor: tensor.detach().clone())
+    if _anyone(any(map(_is_missing, model.parameters())), processes):
+        assert processes is not None
+        _replace(model, _is_missing, lambda tensor: torch.empty_like(tensor, device="cpu"))
+        for tensor in {id(t): t for t in (*model.parameters(), *model.buffers())}.values():
+            moved = tensor.detach().to(processes.device)
+            tensor.data.copy_(broadcast(moved, from_process=0))
+    return model
+
+
+def _is_partition(tensor: Any) -> bool:
+    return hasattr(tensor, "ds_tensor")
+
+
+def _is_missing(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "meta"
+
+
+def _replace(
+    model: nn.Module,
+    which: Callable[[torch.Tensor], bool],
+    make: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    """Other parameters and buffers in the place of some; those that are tied stay so."""
+    made: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is None or not (which(tensor) or id(tensor) in made):
+                    continue
+                if id(tensor) not in made:
+                    new = make(tensor)
+                    if isinstance(tensor, nn.Parameter):
+                        new = nn.Parameter(new, requires_grad=tensor.requires_grad)
+                    made[id(tensor)] = new
+                held[name] = made[id(tensor)]
+
+
+@contextmanager
+def on_device(model: Any, device: torch.device, *, offload: bool) -> Iterator[None]:
+    """A model that is needed for a while only, on this device; afterwards on the CPU, if asked."""
+    moved(model, device)
+    try:
+        yield
+    finally:
+        if offload:
+            moved(model, "cpu")
+
+
+def moved(model: Any, device: Any) -> Any:
+    """The model on this device; what a `device_map` has placed, or was quantized, stays."""
+    stays = getattr(model, "hf_device_map", None) or getattr(model, "is_quantized", False)
+    return model if stays else model.to(device)
