@@ -5,7 +5,7 @@ them. Either every weight stands whole on each process meanwhile, and no collect
 that have nothing to do keep step with those that have.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
@@ -85,7 +85,12 @@ def _gathered_groups(model: nn.Module) -> Iterator[None]:
     """FSDP2."""
     from torch.distributed.fsdp import FSDPModule
 
-    modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    with _gathered([module for module in model.modules() if isinstance(module, FSDPModule)]):
+        yield
+
+
+@contextmanager
+def _gathered(modules: list[Any]) -> Iterator[None]:
     # there is no public way to read what `set_reshard_after_forward` has set
     groups: list[Any] = [g for m in modules for g in m._get_fsdp_state()._fsdp_param_groups]
     before = [group.post_forward_mesh_info for group in groups]
@@ -114,21 +119,21 @@ def _gathered_partitions(model: nn.Module) -> Iterator[None]:
         parameter.ds_active_sub_modules.clear()
     with (
         deepspeed.zero.GatheredParameters(partitioned, modifier_rank=None),
-        _without_hooks(model, "deepspeed"),
+        _without_hooks_of_deepspeed(model.modules()),
     ):
         yield
 
 
 @contextmanager
-def _without_hooks(model: nn.Module, package: str) -> Iterator[None]:
-    """Forward hooks that a package has put on the modules lie aside; theirs come back in order."""
+def _without_hooks_of_deepspeed(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """The forward hooks that its engine has put there lie aside, and come back in their order."""
     kept: list[tuple[dict, dict]] = []
     try:
-        for module in model.modules():
+        for module in modules:
             for hooks in (module._forward_pre_hooks, module._forward_hooks):
                 kept.append((hooks, dict(hooks)))
                 for number, hook in list(hooks.items()):
-                    if str(getattr(hook, "__module__", "")).split(".")[0] == package:
+                    if str(getattr(hook, "__module__", "")).startswith("deepspeed."):
                         del hooks[number]
         yield
     finally:
@@ -155,11 +160,19 @@ def in_lockstep(model: Any, processes: Processes) -> Iterator[None]:
             field="gather",
         )
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inside = set(inner.modules())
+    around = [module for module in model.modules() if module not in inside]
 
     def announce(*_: Any) -> None:
         _anyone(True, processes)
 
-    with scoring_mode(model) as bare, _gathered_root(bare, inner):
+    # `generate` calls the model inside, past what PEFT has put around it: ranks of which one writes
+    # and one scores must run the same collectives
+    with (
+        scoring_mode(model) as bare,
+        _gathered_root(bare, inner),
+        _without_hooks_of_deepspeed(around),
+    ):
         handle = inner.register_forward_pre_hook(announce, prepend=True)
         try:
             yield
@@ -180,26 +193,19 @@ def _anyone(wants: bool, processes: Processes) -> bool:
 
 @contextmanager
 def _gathered_root(model: Any, inner: Any) -> Iterator[None]:
-    """FSDP2 under PEFT: `generate` calls the model inside, past the root that gathers its weights.
+    """FSDP2 under PEFT: the weights that the root itself gathers are so for as long.
 
-    The root's own are gathered for as long, after the first forward through it.
+    After a forward through it, since the module that FSDP2 sees first is taken for the root.
     """
     from torch.distributed.fsdp import FSDPModule
 
     if inner is model or not isinstance(model, FSDPModule):
         yield
         return
-    model(input_ids=torch.zeros((1, 1), dtype=torch.int64, device=model.device), use_cache=False)
-    groups: list[Any] = list(model._get_fsdp_state()._fsdp_param_groups)
-    before = [group.post_forward_mesh_info for group in groups]
-    try:
-        model.set_reshard_after_forward(False, recurse=False)
-        model.unshard()
+    whole: Any = model
+    whole(input_ids=torch.zeros((1, 1), dtype=torch.int64, device=whole.device), use_cache=False)
+    with _gathered([model]):
         yield
-    finally:
-        for group, info in zip(groups, before, strict=True):
-            group.post_forward_mesh_info = info
-        model.reshard()
 
 
 def made_whole(model: Any, processes: Processes) -> Any:
@@ -239,7 +245,8 @@ def _replace(
     """Other parameters and buffers in the place of some; those that are tied stay so."""
     made: dict[int, torch.Tensor] = {}
     for module in model.modules():
-        for held in (module._parameters, module._buffers):
+        tensors: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for held in tensors:
             for name, tensor in held.items():
                 if tensor is None or not (which(tensor) or id(tensor) in made):
                     continue
