@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Trainer
 
 from hf_proxy.callbacks.set_folders import tidy_sets
 from hf_proxy.callbacks.watching import WatchingCallback
@@ -28,7 +28,9 @@ from hf_proxy.records.errors import InputError
 from hf_proxy.records.lines import FedLine, read_log
 from hf_proxy.records.record import read_record
 from hf_proxy.tokens.prompts import Prompts, read_prompts
-from hf_proxy.training.feeding import Feeding
+from hf_proxy.tokens.tokenizers import tokenizer_of
+from hf_proxy.training.feeding import ONLY_FED, Feeding, require_same_tokenizer
+from hf_proxy.training.trainer import SelectiveSFTTrainer
 
 # logged key: statistic of the set
 KEYS = {
@@ -171,6 +173,20 @@ class ContrastCallback(WatchingCallback):
                 f"metric_for_best_model={args.metric_for_best_model!r} is no measure of quality, "
                 "so it cannot choose the best model; choose a loss or a proxy score"
             )
+
+    def attach(self, trainer: Trainer) -> Self:
+        """As every callback's; with `feed`, to a trainer that learns what this callback mines.
+
+        Raises:
+            InputError: the trainer does not, or has another tokenizer.
+        """
+        if self.feeding is not None:
+            if not isinstance(trainer, SelectiveSFTTrainer):
+                raise InputError(ONLY_FED)
+            if self.processing_class is not None:
+                theirs = tokenizer_of(trainer.processing_class)
+                require_same_tokenizer(theirs, self.processing_class)
+        return super().attach(trainer)
 
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
         """As every callback's; a resumed run that is fed takes up the rows that it had."""
