@@ -5,24 +5,23 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from accelerate import PartialState
 from datasets import Dataset
+from transformers import Trainer
 
-from hf_proxy.callbacks.set_folders import tidy_sets
+from hf_proxy.callbacks.set_folders import set_folder, tidy_sets
 from hf_proxy.callbacks.watching import WatchingCallback
 from hf_proxy.mining.amateurs import amateur_model, amateur_tokenizer
 from hf_proxy.mining.correctness import read_answers
 from hf_proxy.mining.foretelling import Foreteller, check_foretellable
 from hf_proxy.mining.miner import Miner
-from hf_proxy.mining.mining_record import MiningRecord
 from hf_proxy.mining.sets import mine_folder
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models.access import (
     adapters_off,
     input_device,
-    is_sharded,
     unwrapped,
     weights_checksum,
 )
@@ -31,9 +30,10 @@ from hf_proxy.models.whole import Gather, check_gather, made_whole, on_device
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.lines import FedLine, read_log
-from hf_proxy.records.record import read_record
 from hf_proxy.tokens.prompts import Prompts, read_prompts
-from hf_proxy.training.feeding import Feeding
+from hf_proxy.tokens.tokenizers import tokenizer_of
+from hf_proxy.training.feeding import ONLY_FED, Feeding, require_same_tokenizer
+from hf_proxy.training.trainer import SelectiveSFTTrainer
 
 # logged key: statistic of the set
 KEYS = {
@@ -184,6 +184,20 @@ class ContrastCallback(WatchingCallback):
                 "so it cannot choose the best model; choose a loss or a proxy score"
             )
 
+    def attach(self, trainer: Trainer) -> Self:
+        """As every callback's; with `feed`, to a trainer that learns what this callback mines.
+
+        Raises:
+            InputError: the trainer does not, or has another tokenizer.
+        """
+        if self.feeding is not None:
+            if not isinstance(trainer, SelectiveSFTTrainer):
+                raise InputError(ONLY_FED)
+            if self.processing_class is not None:
+                theirs = tokenizer_of(trainer.processing_class)
+                require_same_tokenizer(theirs, self.processing_class)
+        return super().attach(trainer)
+
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
         """As every callback's; a resumed run that is fed takes up the rows that it had."""
         if self.feeding is not None:
@@ -266,23 +280,10 @@ class ContrastCallback(WatchingCallback):
         return self._open_log(args).path.parent / "soft_targets"
 
     def _step_folder(self, args, state, model) -> Path:
-        """Where the set of these weights goes; other weights at the same step (the best ones, after
-        training) get a folder of their own."""
-        if not self._run_began:  # nothing here says of which step these weights are
-            checksum = weights_checksum(model, PartialState())
-            return self._folder(args) / f"evaluated-{checksum:010x}"
-        folder = self._folder(args) / f"step-{state.global_step:08d}"
-        shared = PartialState() if is_sharded(unwrapped(model)) else None
-        checksum = weights_checksum(model, shared)
-
-        def name() -> str:
-            if (folder / "mining.json").exists():
-                theirs = read_record(folder / "mining.json", MiningRecord).expert[0]
-                if theirs != checksum:
-                    return f"{folder.name}-{checksum:010x}"
-            return folder.name
-
-        return folder.with_name(from_main(PartialState(), name))
+        checksum = weights_checksum(model, PartialState())
+        # before a run begins, nothing here says of which step these weights are
+        step = state.global_step if self._run_began else None
+        return from_main(PartialState(), lambda: set_folder(self._folder(args), step, checksum))
 
     def _measure(self, model, args, state) -> dict[str, float]:
         start, processes = time.perf_counter(), PartialState()

@@ -104,7 +104,7 @@ def test_a_micro_batch_waits_for_nothing(tmp_path, tokenizer, settings):
         assert not recorder.host_copies and not recorder.float64
     with DeviceRecorder() as recorder:
         trainer.log({"loss": 1.0})
-    assert recorder.host_copies == {"loss.py": 1} and not recorder.float64
+    assert recorder.host_copies == {"trainer.py": 1} and not recorder.float64
 
 
 def test_the_recorder_sees_what_it_is_there_for():

@@ -23,6 +23,7 @@ from hf_proxy.mining.set_folders import open_folder
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.mining.shards import read_shard, shard_path
 from hf_proxy.mining.soft_targets import Tally
+from hf_proxy.models.access import num_parameters
 from hf_proxy.models.parallel import (
     Processes,
     is_main,
@@ -152,10 +153,7 @@ def mine_soft_targets(
             answers=answers,
         )
         miner.check_lengths(read)
-        sizes = [
-            sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
-            for model in (expert, amateur)
-        ]
+        sizes = [num_parameters(model) for model in (expert, amateur)]
         if sizes[1] > sizes[0]:
             logger.warning("the amateur has %d parameters, the expert only %d", *sizes[::-1])
     folder = Path(output_dir)

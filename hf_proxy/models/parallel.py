@@ -128,6 +128,23 @@ def stop_together(accelerator: Processes) -> Iterator[None]:
         raise failure
 
 
+class FirstError:
+    """Errors between collectives that every rank has to join: `with later:` as often as needed.
+
+    The first is remembered, to be raised, under `stop_together`, when the last collective is done.
+    """
+
+    error: Exception | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, Exception) and self.error is None:
+            self.error = error
+        return isinstance(error, Exception)
+
+
 def from_main(processes: Processes, work: Callable[[], Found]) -> Found:
     """What `work` gives on the main process, told to all; only that one does it.
 

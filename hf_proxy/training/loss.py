@@ -1,9 +1,8 @@
 """The loss of kept steps, and what is counted and logged of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -41,56 +40,8 @@ def loss_counts(batch: Mapping[str, Any]) -> list[int]:
     return [len(batch["logit_index"]), 0]
 
 
-class SeenSteps(NamedTuple):
-    """What one forward found, on its device.
-
-    Attributes:
-        kl_M: nats, of each kept step.
-        correct_M: whether its first token is the target's, 1 or 0.
-        whose_M: its row in the batch.
-        nll_N: nats, of each completion token that counts; none without `sft_weight`.
-        row_N: its row in the batch.
-    """
-
-    kl_M: Tensor
-    correct_M: Tensor
-    whose_M: Tensor
-    nll_N: Tensor
-    row_N: Tensor
-
-    def summed(self) -> tuple[Tensor, int, int]:
-        """Sums of KL, of correct ones and of NLL, still on the device; how many steps, tokens."""
-        parts = (self.kl_M, self.correct_M.to(self.kl_M.dtype), self.nll_N)
-        sums = torch.stack([part.sum() for part in parts])
-        return sums, len(self.kl_M), len(self.nll_N)
-
-
-def total_of(seen: Sequence[tuple[Tensor, int, int]]) -> np.ndarray:
-    """`LossSums` of micro-batches together, float64; one copy for all of them."""
-    if not seen:
-        return np.zeros(len(LossSums._fields))
-    of_kl, correct, of_nll = torch.stack([sums for sums, _, _ in seen]).cpu().double().sum(0)
-    kept, tokens = (sum(numbers) for numbers in list(zip(*seen, strict=True))[1:])
-    return np.array([float(of_kl), float(correct), kept, float(of_nll), tokens])
-
-
-def by_row(example_ids: Sequence[str], seen: SeenSteps) -> list[tuple[str, list[float]]]:
-    """Names and `LossSums` of the rows of a batch, added in float64 on the host."""
-    kl_M, correct_M, whose_M, nll_N, row_N = (part.cpu().numpy() for part in seen)
-    num_rows = len(example_ids)
-    table = LossSums(
-        kl_sum=np.bincount(whose_M, kl_M, num_rows),
-        num_correct=np.bincount(whose_M, correct_M, num_rows),
-        num_kept=np.bincount(whose_M, minlength=num_rows),
-        nll_sum=np.bincount(row_N[: len(nll_N)], nll_N, num_rows),
-        num_tokens=np.bincount(row_N[: len(nll_N)], minlength=num_rows),
-    )
-    rows = np.stack(table, axis=1).astype(np.float64).tolist()
-    return list(zip(example_ids, rows, strict=True))
-
-
 class LossSums(NamedTuple):
-    """What is summed over steps and tokens, one number each, or one array over rows."""
+    """What is summed over steps and tokens: numbers, or one tensor or array over rows each."""
 
     kl_sum: Any  # nats, over kept steps
     num_correct: Any  # kept steps whose first token is the target's

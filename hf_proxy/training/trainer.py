@@ -42,17 +42,9 @@ from hf_proxy.training.checks import (
 )
 from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, TrajectoryCollator
 from hf_proxy.training.config import SelectiveSFTConfig
-from hf_proxy.training.feeding import Feeding, feeding_for
+from hf_proxy.training.feeding import Feeding, check_feeders, feeding_for
 from hf_proxy.training.learnt import LearntSteps
-from hf_proxy.training.loss import (
-    LossSums,
-    SeenSteps,
-    by_row,
-    loss_counts,
-    prefers_target_token,
-    selective_loss,
-    total_of,
-)
+from hf_proxy.training.loss import LossSums, loss_counts, prefers_target_token, selective_loss
 from hf_proxy.training.online import OnlineContrast
 from hf_proxy.training.rows import (
     check_trainable,
@@ -128,6 +120,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         }
         places: dict[str, Any] = {}
         self._is_fed = train_dataset is None
+        check_feeders(arguments.get("callbacks"), is_fed=self._is_fed, has_amateur=self._is_online)
         self._feeding: Feeding | None = None
         if self._is_fed:
             check_fed(args)
@@ -172,9 +165,10 @@ class SelectiveSFTTrainer(SFTTrainer):
             check_mining_fields(args, {})
         for name, given in ready.items():
             for_each_set(given, name, self._check)
-        # on the device, until a row is logged: the host would wait for each micro-batch
-        self._train_seen: list[tuple[torch.Tensor, int, int]] = []
-        self._eval_seen: list[tuple[list[str], SeenSteps]] = []
+        # of each micro-batch, on its device, until they are logged
+        self._train_sums: list[torch.Tensor] = []
+        # by row, since the loader repeats some to give every rank as many
+        self._eval_sums: list[tuple[list[str], torch.Tensor]] = []
 
     def _read(self, rows: Any, name: str, tokenizer: Any = None) -> Dataset:
         """The rows of a set that its forward passes read."""
@@ -294,20 +288,26 @@ class SelectiveSFTTrainer(SFTTrainer):
         logits_MV = logits_NV if kept is None else logits_NV[kept]
         kl_M = selective_loss(logits_MV, targets["step"], targets["token_id"], targets["prob"])
         sums = [kl_M.sum() if len(kl_M) else logits_NV.sum() * 0.0]
-        nll_N = kl_M.new_zeros(0)
+        with torch.no_grad():
+            # on the device, where not every one has float64, and no copy waits for it
+            table = kl_M.new_zeros(len(example_ids), len(LossSums._fields))
+            by_row = LossSums(*table.unbind(1))  # views, by row of the batch
+            correct = prefers_target_token(logits_MV, **targets)
+            whose = row if kept is None else row[kept]
+            by_row.kl_sum.index_add_(0, whose, kl_M)
+            by_row.num_correct.index_add_(0, whose, correct.to(table.dtype))
+            by_row.num_kept.index_add_(0, whose, torch.ones_like(whose, dtype=table.dtype))
         if label is not None:
             nll_N = torch.nn.functional.cross_entropy(
                 logits_NV.to(kl_M.dtype), label, reduction="none"
             )
             sums.append(self._sft_weight * nll_N.sum())
-        with torch.no_grad():
-            correct_M = prefers_target_token(logits_MV, **targets)
-            whose_M = row if kept is None else row[kept]
-            seen = SeenSteps(kl_M.detach(), correct_M, whose_M, nll_N.detach(), row)
-            if unwrapped(model).training:
-                self._train_seen.append(seen.summed())
-            else:
-                self._eval_seen.append((example_ids, seen))
+            by_row.nll_sum.index_add_(0, row, nll_N.detach())
+            by_row.num_tokens.index_add_(0, row, torch.ones_like(row, dtype=table.dtype))
+        if unwrapped(model).training:
+            self._train_sums.append(table.sum(0))
+        else:
+            self._eval_sums.append((example_ids, table))
         if num_items_in_batch is None:
             counts, ranks = (max(len(kl_M), 1), max(len(index), 1)), 1
         else:
@@ -323,8 +323,10 @@ class SelectiveSFTTrainer(SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Our figures in the row of the training loss, and the steps learnt in the last row."""
         if "loss" in logs:
-            own = total_of(self._train_seen)
-            self._train_seen = []
+            own = np.zeros(len(LossSums._fields))
+            if self._train_sums:
+                own += torch.stack(self._train_sums).cpu().double().sum(0).numpy()
+            self._train_sums = []
             logs |= LossSums(*sum_over_ranks(own, self.accelerator).tolist()).figures()
         if "train_runtime" in logs and self._learnt.total is not None:
             logs["train_num_kept"] = self._learnt.total
@@ -332,13 +334,13 @@ class SelectiveSFTTrainer(SFTTrainer):
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
         """Evaluation whose loss is the mean over all kept steps, whatever the batches."""
-        self._eval_seen = []
+        self._eval_sums = []
         kwargs["metric_key_prefix"] = metric_key_prefix
         output = super().evaluation_loop(*args, **kwargs)
         assert output.metrics is not None
-        # by name, since the loader repeats some rows to give every rank as many
-        rows = dict(gather_object([row for seen in self._eval_seen for row in by_row(*seen)]))
-        self._eval_seen = []
+        tables = [(ids, table.cpu().double().tolist()) for ids, table in self._eval_sums]
+        own = [pair for ids, table in tables for pair in zip(ids, table, strict=True)]
+        rows = dict(gather_object(own))
         sums = LossSums(*np.array([rows[name] for name in sorted(rows)]).sum(0).tolist())
         sums.put_into(output.metrics, metric_key_prefix, self._sft_weight)
         return output
