@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from helpers.sharded import ASSETS, assert_sharded, state_of_rank, whole_state_dict
-from sharded_jobs import lora, prompt_rows, sft_trainer
+from sharded_jobs import lora, sft_trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from hf_proxy import SelectiveSFTConfig, SelectiveSFTTrainer, load_soft_targets, mine_soft_targets
@@ -16,11 +16,12 @@ from hf_proxy.callbacks import ContrastCallback
 from hf_proxy.mining import miner
 from hf_proxy.models.whole import made_whole
 
-# five prompts in batches of two: one rank has two batches, the other one, of other lengths
-SETTINGS = {"num_prompts": 5, "batch_size": 2, "max_new_tokens": 12, "divergence_beta": 0.4}
+# five prompts in batches of two: one rank has two batches, the other one; texts end at 17 or 25
+SETTINGS = {"num_prompts": 5, "batch_size": 2, "max_new_tokens": 32}
 COLUMNS = ("example_id", "input_ids", "position", "kl", "token_id", "prob")
+_LINES = (ASSETS / "problems.jsonl").read_text().splitlines()
 CONTEXT = {"context": "{prompt}\n", "system_prompt": None}
-PROMPTS = [row["prompt"] + " Say it." * (i % 3) for i, row in enumerate(prompt_rows(9))]
+PROMPTS = [json.loads(line)["prompt"] for line in _LINES[:45:5]]
 
 
 def contrast_callback(**changes: Any) -> ContrastCallback:
@@ -138,7 +139,7 @@ def before_training(out: Path, setup: str, **settings: Any) -> dict[str, Any]:
     expert, amateur = (
         AutoModelForCausalLM.from_pretrained(ASSETS / name) for name in ("expert", "amateur")
     )
-    parts = [sum(p.numel() for p in amateur.parameters() if p.device.type != "meta")]
+    values = sum(p.numel() for p in amateur.parameters() if p.device.type != "meta")
     if setup == "fsdp2":  # the first process alone has read it
         made_whole(expert, PartialState())
     own = {name: value for name, value in SETTINGS.items() if name != "num_prompts"} | settings
@@ -152,7 +153,7 @@ def before_training(out: Path, setup: str, **settings: Any) -> dict[str, Any]:
         **CONTEXT,
         **own,
     )
-    return {"sets": sets_of(out / "sets"), "parts": parts}
+    return {"sets": sets_of(out / "sets"), "values": values}
 
 
 def broken(out: Path, setup: str, *, gather: str) -> dict[str, Any]:
@@ -161,7 +162,8 @@ def broken(out: Path, setup: str, *, gather: str) -> dict[str, Any]:
 
     def not_finite(*args: Any) -> Any:
         steps = found(*args)
-        return replace(steps, kl_N=steps.kl_N * float("nan"))
+        bad = float("nan")
+        return replace(steps, kl_N=steps.kl_N * bad, expert_entropy_N=steps.expert_entropy_N * bad)
 
     trainer = sft_trainer(out, callbacks=[contrast_callback(gather=gather)], max_steps=1)
     if PartialState().process_index == 1:

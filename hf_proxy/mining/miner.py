@@ -30,6 +30,7 @@ from hf_proxy.models.access import (
     input_rows,
     is_sharded,
     scoring_mode,
+    trained_dtype,
     unwrapped,
     weights_checksum,
 )
@@ -189,7 +190,7 @@ class Miner:
             "end_ids": self.end_ids,
             **self._describe_answers(prompts),
             **{
-                name: [checksums[name], str(unwrapped(model).dtype)]
+                name: [checksums[name], str(trained_dtype(unwrapped(model)))]
                 for name, model in models.items()
             },
             **(given if prompts.chat_template_kwargs else {}),

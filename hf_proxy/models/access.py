@@ -191,6 +191,13 @@ def is_sharded(model: nn.Module) -> bool:
     )
 
 
+def trained_dtype(model: Any) -> torch.dtype:
+    """Precision of the weights as they are trained: FSDP2 may gather them in another."""
+    shards = _fsdp2_shards(model)
+    dtypes = [shards[id(p)].dtype for p in model.parameters() if id(p) in shards]
+    return next((dtype for dtype in dtypes if dtype.is_floating_point), model.dtype)
+
+
 def num_parameters(model: nn.Module) -> int:
     """Of the whole model, whatever part of it this process holds."""
     flat = _fsdp1_units(model)
