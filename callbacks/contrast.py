@@ -252,7 +252,7 @@ class ContrastCallback(WatchingCallback):
                 )
             if self.expert == "base" and not hasattr(unwrapped(model), "disable_adapter"):
                 raise InputError("expert='base' needs a model with adapters (PEFT)")
-            self.amateur = made_whole(self.amateur, PartialState())
+            self.amateur = made_whole(self.amateur)
             prompts = read_prompts(self.prompts, self.processing_class, **self._context)
             answers = None
             if self.settings.only_correct:

@@ -131,7 +131,6 @@ def main(
     from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
     from hf_proxy.mining.sets import mine_soft_targets
     from hf_proxy.models.parallel import stop_together
-    from hf_proxy.models.whole import made_whole
     from hf_proxy.recipes.library.loop_tables import facts_of_loop, print_loop
     from hf_proxy.recipes.library.rows import check_answer_flags, load_prompts
     from hf_proxy.recipes.library.run_records import RunFolder, train_to_the_end
@@ -176,7 +175,7 @@ def main(
             model_config, trust_remote_code=arguments.trust_remote_code
         )
         if not is_quantized(model_config):  # those lie where they were rounded
-            made_whole(model, processes).to(arguments.device)
+            model.to(arguments.device)
         amateur, amateur_tokenizer = load_amateur(
             config.amateur, model.dtype, trust_remote_code=arguments.trust_remote_code
         )

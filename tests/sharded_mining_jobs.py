@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from hf_proxy import SelectiveSFTConfig, SelectiveSFTTrainer, load_soft_targets, mine_soft_targets
 from hf_proxy.callbacks import ContrastCallback
 from hf_proxy.mining import miner
-from hf_proxy.models.whole import made_whole
 
 # five prompts in batches of two: one rank has two batches, the other one; texts end at 17 or 25
 SETTINGS = {"num_prompts": 5, "batch_size": 2, "max_new_tokens": 32}
@@ -134,14 +133,13 @@ def before_training(out: Path, setup: str, **settings: Any) -> dict[str, Any]:
     """An expert that was loaded for a sharded training, and is mined before it has an engine."""
     from trl import SFTConfig
 
-    SFTConfig(output_dir=str(out / "run"), report_to="none", bf16=False)
+    # held: of DeepSpeed only a weak reference says that it is on
+    arguments = SFTConfig(output_dir=str(out / "run"), report_to="none", bf16=False)
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "expert")
     expert, amateur = (
         AutoModelForCausalLM.from_pretrained(ASSETS / name) for name in ("expert", "amateur")
     )
-    values = sum(p.numel() for p in amateur.parameters() if p.device.type != "meta")
-    if setup == "fsdp2":  # the first process alone has read it
-        made_whole(expert, PartialState())
+    values = sum(p.numel() for p in amateur.parameters())
     own = {name: value for name, value in SETTINGS.items() if name != "num_prompts"} | settings
     mine_soft_targets(
         expert.eval(),
@@ -153,6 +151,7 @@ def before_training(out: Path, setup: str, **settings: Any) -> dict[str, Any]:
         **CONTEXT,
         **own,
     )
+    assert arguments.output_dir
     return {"sets": sets_of(out / "sets"), "values": values}
 
 

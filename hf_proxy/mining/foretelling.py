@@ -106,7 +106,7 @@ def foretell_gain(
         raise InputError.at(
             "there is no setting", remedy="give at least one", field="divergence_beta"
         )
-    amateur = made_whole(amateur, accelerator)
+    amateur = made_whole(amateur)
     with stop_together(accelerator):
         processing_class = tokenizer_of(processing_class)
         miner = Miner(

@@ -129,7 +129,7 @@ def mine_soft_targets(
         mixture_weight=mixture_weight,
         only_correct=only_correct,
     )
-    amateur = made_whole(amateur, accelerator)
+    amateur = made_whole(amateur)
     with stop_together(accelerator):
         check_gather(gather)
         processing_class = tokenizer_of(processing_class)

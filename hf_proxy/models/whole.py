@@ -5,12 +5,12 @@ them. Either every weight stands whole on each process meanwhile, and no collect
 that have nothing to do keep step with those that have.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
-from accelerate.utils import broadcast, reduce
+from accelerate.utils import reduce
 from torch import nn
 
 from hf_proxy.models.access import is_sharded, scoring_mode, unwrapped
@@ -208,54 +208,22 @@ def _gathered_root(model: Any, inner: Any) -> Iterator[None]:
         yield
 
 
-def made_whole(model: Any, processes: Processes) -> Any:
+def made_whole(model: Any) -> Any:
     """A model that was loaded in parts, whole from now on; one that is whole stays as it is.
 
-    Once ZeRO-3 has been set up, whatever is loaded is partitioned as it loads; under FSDP with
-    `cpu_ram_efficient_loading` the first process alone reads the weights. What is trained is put
-    together by its engine; an amateur, or an expert that writes before it is trained, has none.
-    Every rank must call.
+    Once ZeRO-3 has been set up, whatever is loaded is partitioned as it loads. What is trained is
+    put together by its engine; an amateur has none. Every rank must call.
     """
-    if num_processes(processes) == 1 and not any(map(_is_partition, model.parameters())):
-        return model
+    whole: dict[int, nn.Parameter] = {}  # tied weights stay tied
     with _gathered_partitions(model):
-        _replace(model, _is_partition, lambda tensor: tensor.detach().clone())
-    if _anyone(any(map(_is_missing, model.parameters())), processes):
-        assert processes is not None
-        _replace(model, _is_missing, lambda tensor: torch.empty_like(tensor, device="cpu"))
-        for tensor in {id(t): t for t in (*model.parameters(), *model.buffers())}.values():
-            moved = tensor.detach().to(processes.device)
-            tensor.data.copy_(broadcast(moved, from_process=0))
-    return model
-
-
-def _is_partition(tensor: Any) -> bool:
-    return hasattr(tensor, "ds_tensor")
-
-
-def _is_missing(tensor: torch.Tensor) -> bool:
-    return tensor.device.type == "meta"
-
-
-def _replace(
-    model: nn.Module,
-    which: Callable[[torch.Tensor], bool],
-    make: Callable[[torch.Tensor], torch.Tensor],
-) -> None:
-    """Other parameters and buffers in the place of some; those that are tied stay so."""
-    made: dict[int, torch.Tensor] = {}
+        for parameter in model.parameters():
+            if hasattr(parameter, "ds_tensor"):
+                content = parameter.detach().clone()
+                whole[id(parameter)] = nn.Parameter(content, parameter.requires_grad)
     for module in model.modules():
-        tensors: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-        for held in tensors:
-            for name, tensor in held.items():
-                if tensor is None or not (which(tensor) or id(tensor) in made):
-                    continue
-                if id(tensor) not in made:
-                    new = make(tensor)
-                    if isinstance(tensor, nn.Parameter):
-                        new = nn.Parameter(new, requires_grad=tensor.requires_grad)
-                    made[id(tensor)] = new
-                held[name] = made[id(tensor)]
+        own = module._parameters
+        own.update({name: whole.get(id(held), held) for name, held in own.items()})  # type: ignore[arg-type]
+    return model
 
 
 @contextmanager

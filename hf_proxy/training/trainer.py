@@ -154,9 +154,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         if amateur is not None:
             self._online = OnlineContrast(
                 self.model,
-                moved(made_whole(amateur, self.accelerator), self.args.device)
-                .eval()
-                .requires_grad_(False),
+                moved(made_whole(amateur), self.args.device).eval().requires_grad_(False),
                 args,
                 processing_class=processing_class,
                 amateur_processing_class=amateur_processing_class,

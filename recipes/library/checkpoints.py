@@ -197,7 +197,6 @@ def load_model(
 ) -> PreTrainedModel | PeftModel:
     """The weights in `dtype` ("auto": as they were saved) on `device`, in eval mode."""
     import torch
-    from accelerate import PartialState
     from transformers import AutoModelForCausalLM
 
     from hf_proxy.models.whole import made_whole
@@ -209,7 +208,7 @@ def load_model(
             attn_implementation=attn_implementation,
             use_safetensors=True,
         )
-    model = made_whole(model, PartialState())
+    model = made_whole(model)
     if checkpoint.base is not None:
         from peft import PeftModel
 

@@ -146,7 +146,7 @@ def load_amateur(name: str, dtype: Any, *, trust_remote_code: bool = False) -> t
         model = AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
         )
-    return made_whole(model, PartialState()), tokenizer
+    return made_whole(model), tokenizer
 
 
 def adapter_config(model_config: ModelConfig) -> Any:
