@@ -21,6 +21,8 @@ from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.mining.verdicts import ENOUGH_PROBLEMS, Foretold, Graded, foretold
 from hf_proxy.models import rounds
+from hf_proxy.models.access import unwrapped
+from hf_proxy.models.meshes import refuse_same_rows
 from hf_proxy.models.parallel import Processes, from_main, is_main, require_equal, stop_together
 from hf_proxy.models.rounds import Written, write_in_rounds
 from hf_proxy.records.defaults import MAX_ANSWER_TOKENS, SYSTEM_PROMPT
@@ -183,6 +185,8 @@ class Foreteller:
 
         The greedy answers are written once, whatever the number of settings.
         """
+        for model in (self.miner.expert, self.miner.amateur):
+            refuse_same_rows(unwrapped(model), accelerator, "foretelling")
         with stop_together(accelerator):
             # to judge by; where there are several settings, as many to choose by
             least = LEAST_FOR_INTERVAL * (1 if len(settings) == 1 else 2)

@@ -146,8 +146,8 @@ class Miner:
         for name, model in (("expert", self.expert), ("amateur", self.amateur)):
             if is_sharded(unwrapped(model)):
                 raise ValueError(
-                    f"the {name}'s weights are sharded (FSDP2 or ZeRO-3); mining needs them whole "
-                    "on each process: mine with DDP or one process"
+                    f"the {name}'s weights are sharded (FSDP, ZeRO-3 or tensor parallel); mining "
+                    "needs them whole on each process: mine with DDP or one process"
                 )
 
     def over_same_tokens(self, expert_CV: Tensor, amateur_CV: Tensor) -> tuple[Tensor, Tensor]:
