@@ -10,7 +10,7 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from helpers.selective import make_rows
 from helpers.sharded import ASSETS, assert_sharded, state_of_rank, whole_state_dict
-from helpers.trainers import Careless
+from helpers.trainers import Careless, lines_of
 from safetensors.torch import save_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor.parallel import (
@@ -92,32 +92,42 @@ def sft(
     watch: str = "",
     num_traces: int = 5,
     resume: str | None = None,
+    resume_step: int = 0,
     **arguments: Any,
 ) -> dict[str, Any]:
     """One training.
 
     Args:
         watch: "score", with ProxyScoreCallback; "careless", with a callback that draws a number.
-        resume: a checkpoint's folder, beside `out`.
+        resume, resume_step: name of the job that is gone on with, in its folder, and from where.
         arguments: of `sft_trainer`.
 
     Returns:
-        `state_of_rank`, what `assert_sharded` gives, and the `scores` that were logged.
+        `state_of_rank`, what `assert_sharded` gives, the `scores` that were logged, and step and
+        value of each line of `predictions.jsonl`; with a best model `after`, the score of what was
+        loaded at the end.
     """
+    if resume is not None:
+        out = out.with_name(resume)
     callbacks = [Careless()] if watch == "careless" else []
     trainer = sft_trainer(out, callbacks=callbacks, **arguments)
+    traces = load_traces(str(ASSETS / "traces.parquet")).select(range(num_traces))
     if watch == "score":
-        traces = load_traces(str(ASSETS / "traces.parquet")).select(range(num_traces))
         ProxyScoreCallback(traces, tokens_per_batch=256).attach(trainer)
     set_seed(11)
-    trainer.train(resume_from_checkpoint=str(out.parent / resume) if resume else None)
-    scores = [
-        row["eval_rbridge_nll"] for row in trainer.state.log_history if "eval_rbridge_nll" in row
-    ]
+    last = f"{out}/run/checkpoint-{resume_step}"
+    trainer.train(resume_from_checkpoint=last if resume is not None else None)
+    found = assert_sharded(trainer, setup) | state_of_rank(trainer)
+    key, rows = "eval_rbridge_nll", trainer.state.log_history
     best = trainer.state.best_model_checkpoint
-    return (
-        assert_sharded(trainer, setup) | state_of_rank(trainer) | {"scores": scores, "best": best}
-    )
+    found |= {"scores": [row[key] for row in rows if key in row], "best": best and Path(best).name}
+    if watch == "score":
+        found["lines"] = [[line["step"], line["value"]] for line in lines_of(out)]
+    if trainer.args.load_best_model_at_end:
+        aligned = align_traces(traces, trainer.processing_class)
+        state, size = PartialState(), {"tokens_per_batch": 256}
+        found["after"] = score_traces(trainer.model, aligned, accelerator=state, **size).value
+    return found
 
 
 def selective(

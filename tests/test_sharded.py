@@ -43,7 +43,7 @@ def test_a_sharded_training_is_left_as_it_was_and_its_checkpoint_scores_alike(qu
     scored = results(quick, f"{case.key}-scored", 2)
     assert [rank["share"] for rank in scored] == pytest.approx([0.5, 0.5], abs=0.01)
     assert scored[0]["scores"] == scored[1]["scores"] and len(scored[0]["scores"]) == 2
-    assert matrix.score_gap(quick, case) < 1e-6
+    assert matrix.score_gap(quick, case) < 1e-5
 
 
 def test_under_fsdp1_the_wrapper_gathers_what_is_scored(quick):
@@ -139,9 +139,18 @@ def folders(tmp_path_factory):
 @pytest.mark.parametrize("case", matrix.CASES, ids=lambda case: case.key)
 def test_every_set_up_is_left_as_it_was(folders, case):
     folder = folders[case.ranks, case.setup]
-    assert matrix.neutral(folder, case) == []
-    # bf16: whole weights are rounded alike, and kernels add up other shapes
-    assert matrix.score_gap(folder, case) < (1e-3 if "bf16" in case.options else 1e-6)
+    if not case.decides:
+        assert matrix.neutral(folder, case) == []
+    # the world's sure models have logits of 40, whose spacing is 1e-5 of such a score
+    assert matrix.score_gap(folder, case) < 1e-5
+    for rank in results(folder, f"{case.key}-scored", case.ranks):
+        assert rank["share"] == pytest.approx(1 / (2 if case.setup == "hsdp" else case.ranks), 0.02)
+        steps = [step for step, _ in rank["lines"]]
+        assert steps == [0, 2, 4]
+        if case.decides:
+            _, second, fourth = rank["scores"]
+            assert rank["best"] == f"checkpoint-{2 if second < fourth else 4}"
+            assert rank["after"] == pytest.approx(min(second, fourth), rel=1e-12)  # loaded again
 
 
 @pytest.mark.long

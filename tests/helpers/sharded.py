@@ -1,8 +1,9 @@
 """Sharded training without a GPU: FSDP1, FSDP2, HSDP, ZeRO-2 and ZeRO-3 on gloo.
 
-DeepSpeed runs on CPUs as it is. FSDP does not: on CPUs accelerate ignores its plugin without a
-word, and trains as DDP. `gpus_on_cpu` replaces the one function that maps hardware to a backend; it
-answers ("gloo", MULTI_GPU). All else, plugins, prepare, state dicts, is accelerate's own code.
+DeepSpeed runs on CPUs as it is (but for one operation that only CPUs have, which is left out). FSDP
+does not: on CPUs accelerate ignores its plugin without a word, and trains as DDP. `gpus_on_cpu`
+replaces the one function that maps hardware to a backend; it answers ("gloo", MULTI_GPU). All else,
+plugins, prepare, state dicts, is accelerate's own code.
 
     in a test       run_jobs(shared, folder, 2, [job("a", "fsdp2", "my_jobs:train", lora=True)])
                     a = results(folder, "a", 2)             # one dict for each rank
@@ -103,7 +104,11 @@ def gpus_on_cpu() -> None:
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     os.environ["DS_ACCELERATOR"] = "cpu"
     os.environ.pop("ACCELERATE_USE_CPU", None)
+    import deepspeed.ops
     import transformers.training_args
+
+    # an all-reduce of CPUs alone, which would be compiled at first use, a minute long
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
     def prepare_backend(*_: Any, **__: Any) -> tuple[str, DistributedType]:
         sharded = {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & set(os.environ)

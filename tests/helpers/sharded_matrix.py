@@ -36,14 +36,20 @@ class Case:
         """Name of its folders."""
         return self.name.replace(" ", "-").replace(",", "")
 
+    @property
+    def decides(self) -> bool:
+        """Whether our number chooses the best model: there is no such run without it."""
+        return "metric_for_best_model" in self.options
+
     def jobs(self) -> list[dict[str, Any]]:
         """For `launch`."""
         own = {"num_traces": NUM_TRACES} | self.options
         work = (self.setup, "sharded_jobs:sft")
-        found = [job(f"{self.key}-plain", *work, **own)]
-        found.append(job(f"{self.key}-scored", *work, watch="score", **own))
+        found = [job(f"{self.key}-scored", *work, watch="score", **own)]
+        if not self.decides:
+            found.append(job(f"{self.key}-plain", *work, **own))
         if self.resumes:
-            more = {"watch": "score", "resume": f"{self.key}-scored/run/checkpoint-2"}
+            more = {"watch": "score", "resume": f"{self.key}-scored", "resume_step": 2}
             found.append(job(f"{self.key}-resumed", *work, **own | more))
         return found
 
@@ -59,7 +65,9 @@ CASES = (
     Case("FSDP2, bf16", "fsdp2", options={"bf16": True}),
     Case("FSDP2, checkpointing", "fsdp2", options={"activation_checkpointing": True}),
     Case("FSDP2, accumulation", "fsdp2", options={"gradient_accumulation_steps": 2}),
-    Case("FSDP1", "fsdp1", resumes=True),
+    Case("FSDP2, best model", "fsdp2", options=BEST),
+    # torch's own optimizer state does not come back here, with the callback or without
+    Case("FSDP1", "fsdp1"),
     Case("ZeRO-2", "zero2", resumes=True),
     Case("ZeRO-3", "zero3", resumes=True),
     Case("ZeRO-3, LoRA", "zero3", options={"with_lora": True}),
@@ -116,10 +124,14 @@ def neutral(folder: Path, case: Case) -> list[str]:
 def resumed(folder: Path, case: Case) -> list[str]:
     """What differs between the training that was gone on with and the one that was not stopped."""
     whole, later = (results(folder, f"{case.key}-{n}", case.ranks) for n in ("scored", "resumed"))
-    # the log of a resumed run holds that of the first part; the last row is of the whole run
     for rank in (*whole, *later):
-        rank["log"] = rank["log"][:-1]
-    return differences(whole, later)
+        # the last row is of the run's own steps; TRL counts tokens from 0 again
+        rank["log"] = [
+            {key: value for key, value in row.items() if "num_tokens" not in key}
+            for row in rank["log"][:-1]
+        ]
+    found = differences(whole, later)
+    return found + [name for name in ("scores", "lines") if whole[0][name] != later[0][name]]
 
 
 def score_gap(folder: Path, case: Case) -> float:
@@ -131,13 +143,14 @@ def score_gap(folder: Path, case: Case) -> float:
     gaps = []
     for step, logged in zip(range(0, 2 * len(scores), 2), scores, strict=True):
         path = folder / f"{case.key}-scored" / "run" / f"checkpoint-{step}"
-        model = _load(ASSETS / "expert" if step == 0 else path)
-        with torch.autocast("cpu", torch.bfloat16, enabled=case.options.get("bf16", False)):
-            gaps.append(abs(score_traces(model, aligned).value / logged - 1))
+        # FSDP2 gathers in the precision in which it computes
+        dtype = torch.bfloat16 if case.options.get("bf16") else torch.float32
+        model = _load(ASSETS / "expert" if step == 0 else path, dtype)
+        gaps.append(abs(score_traces(model, aligned).value / logged - 1))
     return max(gaps)
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, dtype: torch.dtype) -> Any:
     """The model of a folder; shards of FSDP are merged first, as `hf-proxy score` says."""
     if (shards := path / "pytorch_model_fsdp_0").is_dir():
         merge_fsdp_weights(str(shards), str(path))
@@ -145,7 +158,7 @@ def _load(path: Path) -> Any:
     kind = AutoModelForCausalLM
     if (path / "adapter_config.json").exists():
         kind = AutoPeftModelForCausalLM
-    return kind.from_pretrained(path, dtype=torch.float32)
+    return kind.from_pretrained(path, dtype=dtype)
 
 
 def one_process(out: Path, update: Update) -> None:
