@@ -1,7 +1,7 @@
 """Jobs of helpers/sharded.py, in turn, on every rank of one start.
 
 accelerate launch --config_file FOLDER/fsdp2-2.yaml tests/gpus_on_cpu.py tests/sharded_worker.py \
-    FOLDER/plan.json --launched
+    FOLDER/plan.json --launched fsdp2
 """
 
 import faulthandler
@@ -19,18 +19,18 @@ from helpers import sharded
 from hf_proxy.models.parallel import end_together
 
 
-def main(plan: Path, launched: bool) -> None:
+def main(plan: Path, launched: str | None) -> None:
     """Write what each job returned on this rank to NAME-rankR.json beside the plan."""
     faulthandler.enable()
     torch.set_num_threads(1)
     rank, num_processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     for job in json.loads(plan.read_text()):
         config = plan.parent / f"{job['setup']}-{num_processes}.yaml"
-        environment = {} if launched else sharded.launch_environment(config)
+        is_set_up = job["setup"] == launched
         module, function = job["work"].split(":")
         faulthandler.dump_traceback_later(sharded.TIMEOUT_S, exit=True)
         begin = time.monotonic()
-        with nullcontext() if launched else sharded.set_up(environment):
+        with nullcontext() if is_set_up else sharded.set_up(config):
             assert PartialState().num_processes == num_processes
             work = getattr(import_module(module), function)
             found = work(plan.parent / job["name"], job["setup"], **job["options"])

@@ -21,6 +21,8 @@ from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.mining.verdicts import ENOUGH_PROBLEMS, Foretold, Graded, foretold
 from hf_proxy.models import rounds
+from hf_proxy.models.access import unwrapped
+from hf_proxy.models.meshes import refuse_same_rows
 from hf_proxy.models.parallel import Processes, from_main, is_main, require_equal, stop_together
 from hf_proxy.models.rounds import Written, write_in_rounds
 from hf_proxy.models.whole import made_whole, weights_in_reach
@@ -187,6 +189,8 @@ class Foreteller:
         The greedy answers are written once, whatever the number of settings. An expert whose
         weights are sharded stands whole on each process meanwhile.
         """
+        for model in (self.miner.expert, self.miner.amateur):
+            refuse_same_rows(unwrapped(model), accelerator, "foretelling")
         with weights_in_reach(self.miner.expert, "whole", accelerator):
             return self._foretell(settings, accelerator, folder, facts or {})
 

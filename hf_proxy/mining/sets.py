@@ -23,7 +23,8 @@ from hf_proxy.mining.set_folders import open_folder
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.mining.shards import read_shard, shard_path
 from hf_proxy.mining.soft_targets import Tally
-from hf_proxy.models.access import num_parameters
+from hf_proxy.models.access import num_parameters, unwrapped
+from hf_proxy.models.meshes import refuse_same_rows
 from hf_proxy.models.parallel import (
     Processes,
     is_main,
@@ -181,6 +182,8 @@ def mine_folder(
     Returns:
         the tally of the whole folder, the same on every rank, and what `mining.json` says.
     """
+    for model in (miner.expert, miner.amateur):
+        refuse_same_rows(unwrapped(model), accelerator, "mining")
     with stop_together(accelerator):
         content = miner.describe(prompts, accelerator)
     require_equal(

@@ -232,7 +232,8 @@ def _own_parts(model: nn.Module, accelerator: Processes) -> Iterator[Tensor]:
     """Of each parameter and buffer what is counted on this rank, possibly nothing of it."""
     flat = _fsdp1_units(model)
     managed = {id(tensor) for unit in flat for tensor in (unit, *(unit._params or ()))}
-    yield from (unit._local_shard.detach() for unit in flat)
+    # kept beside what is gathered, from the first forward on
+    yield from (getattr(unit, "_local_shard", unit).detach() for unit in flat)
     sharded = _fsdp2_shards(model)
     for tensor in (*model.parameters(), *model.buffers()):
         if id(tensor) in managed:

@@ -1,12 +1,13 @@
 """Sharded training without a GPU: FSDP1, FSDP2, HSDP, ZeRO-2 and ZeRO-3 on gloo.
 
-DeepSpeed runs on CPUs as it is. FSDP does not: on CPUs accelerate ignores its plugin without a
-word, and trains as DDP. `gpus_on_cpu` replaces the one function that maps hardware to a backend; it
-answers ("gloo", MULTI_GPU). All else, plugins, prepare, state dicts, is accelerate's own code.
+DeepSpeed runs on CPUs as it is (but for one operation that only CPUs have, which is left out). FSDP
+does not: on CPUs accelerate ignores its plugin without a word, and trains as DDP. `gpus_on_cpu`
+replaces the one function that maps hardware to a backend; it answers ("gloo", MULTI_GPU). All else,
+plugins, prepare, state dicts, is accelerate's own code.
 
     in a test       run_jobs(shared, folder, 2, [job("a", "fsdp2", "my_jobs:train", lora=True)])
                     a = results(folder, "a", 2)             # one dict for each rank
-    as users start  launch(folder, 2, [...])                # accelerate launch --config_file
+    as users start  launch(folder, "fsdp2", 2, [...])       # accelerate launch --config_file
     any script      launched(config, script, *arguments)          # through tests/gpus_on_cpu.py
     in a job        assert_sharded(trainer, setup); state_of_rank(trainer)
 
@@ -103,7 +104,11 @@ def gpus_on_cpu() -> None:
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     os.environ["DS_ACCELERATOR"] = "cpu"
     os.environ.pop("ACCELERATE_USE_CPU", None)
+    import deepspeed.ops
     import transformers.training_args
+
+    # an all-reduce of CPUs alone, which would be compiled at first use, a minute long
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
     def prepare_backend(*_: Any, **__: Any) -> tuple[str, DistributedType]:
         sharded = {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & set(os.environ)
@@ -153,22 +158,32 @@ def launch_environment(config: Path) -> dict[str, str]:
 
 
 @contextmanager
-def set_up(environment: dict[str, str]) -> Iterator[None]:
-    """In a rank: as if launched with this environment; afterwards as if it had not been."""
+def set_up(config: Path) -> Iterator[None]:
+    """In a rank: as if launched with this file; afterwards as if it had not been."""
     before = dict(os.environ)
-    os.environ.update(environment)
+    for name in before:
+        # of the set-up that the start itself has
+        if name.startswith(("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_")):
+            del os.environ[name]
+    os.environ.update(launch_environment(config), ACCELERATE_TORCH_DEVICE="cpu")
+    _forget_set_up()
     try:
         yield
     finally:
         os.environ.clear()
         os.environ.update(before)
-        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-        unset_hf_deepspeed_config()
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
-        PartialState()
+        _forget_set_up()
         gc.collect()
+
+
+def _forget_set_up() -> None:
+    """What accelerate and transformers keep of it; the group of processes stays."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    PartialState()
 
 
 def job(name: str, setup: str, work: str, **options: Any) -> dict[str, Any]:
@@ -202,12 +217,16 @@ def run_jobs(base: Path, folder: Path, num_processes: int, jobs: list[dict]) -> 
     assert done.returncode == 0, (done.stdout[-2000:] + done.stderr)[-8000:]
 
 
-def launch(folder: Path, num_processes: int, jobs: list[dict], timeout: float = 600) -> None:
-    """The jobs of one set-up by `accelerate launch`, as users start them."""
-    (setup,) = {job["setup"] for job in jobs}
+def launch(
+    folder: Path, setup: str, num_processes: int, jobs: list[dict], timeout: float = 600
+) -> None:
+    """All jobs in one start by `accelerate launch`, with the file of `setup`.
+
+    Jobs of that set-up run as users start them; those of others as `run_jobs` does it.
+    """
     plan = _plan(folder, num_processes, jobs)
     config = folder / f"{setup}-{num_processes}.yaml"
-    done = launched(config, WORKER, plan, "--launched", timeout=timeout)
+    done = launched(config, WORKER, plan, "--launched", setup, timeout=timeout)
     assert done.returncode == 0, (done.stdout[-2000:] + done.stderr)[-8000:]
 
 
@@ -334,12 +353,13 @@ def whole_state_dict(trainer: Any) -> dict[str, torch.Tensor]:
     wrapped = trainer.model_wrapped
     model = wrapped if accelerator.distributed_type == DistributedType.DEEPSPEED else trainer.model
     found = accelerator.get_state_dict(model)
-    return {name: value.float().cpu() for name, value in found.items()} if found else {}
+    # copies: tied weights would share their memory
+    return {name: value.float().cpu().clone() for name, value in (found or {}).items()}
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Arguments of sharded_worker.py."""
     parser = argparse.ArgumentParser()
     parser.add_argument("plan", type=Path)
-    parser.add_argument("--launched", action="store_true", help="by accelerate, with its set-up")
+    parser.add_argument("--launched", help="the set-up of the file that accelerate was given")
     return parser.parse_args(argv)
