@@ -155,6 +155,16 @@ def before_training(out: Path, setup: str, **settings: Any) -> dict[str, Any]:
     return {"sets": sets_of(out / "sets"), "values": values}
 
 
+def failing(out: Path, setup: str, *, mining: Any = ()) -> dict[str, Any]:
+    """What a training with the callback stops with on each rank."""
+    trainer = sft_trainer(out, callbacks=[contrast_callback(**dict(mining))], max_steps=1)
+    try:
+        trainer.train()
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"error": ""}
+
+
 def broken(out: Path, setup: str, *, gather: str) -> dict[str, Any]:
     """One rank alone meets a logit that is not finite, while the other has more to do."""
     found = miner.contrast_steps
@@ -164,13 +174,9 @@ def broken(out: Path, setup: str, *, gather: str) -> dict[str, Any]:
         bad = float("nan")
         return replace(steps, kl_N=steps.kl_N * bad, expert_entropy_N=steps.expert_entropy_N * bad)
 
-    trainer = sft_trainer(out, callbacks=[contrast_callback(gather=gather)], max_steps=1)
     if PartialState().process_index == 1:
         miner.contrast_steps = not_finite
     try:
-        trainer.train()
-    except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"}
+        return failing(out, setup, mining={"gather": gather})
     finally:
         miner.contrast_steps = found
-    return {"error": ""}

@@ -209,7 +209,7 @@ class Foreteller:
                     f"{len(self.gold)} problems give no verdict on {len(settings)} settings",
                     remedy=f"give at least {least}, better {ENOUGH_PROBLEMS}",
                 )
-            stamp = self._stamp()
+            stamp = self._stamp(accelerator)
         require_equal(
             fingerprint(stamp),
             accelerator,
@@ -261,9 +261,9 @@ class Foreteller:
 
         return from_main(accelerator, judge)
 
-    def _stamp(self) -> dict[str, Any]:
+    def _stamp(self, accelerator: Processes) -> dict[str, Any]:
         """What decides the answers beside the setting, by value or by hash."""
-        about = self.miner.describe(self.prompts)
+        about = self.miner.describe(self.prompts, accelerator)
         decisive = ("prompts", "template_hash", "tokenizer", "end_ids", "expert", "amateur")
         return {name: about[name] for name in decisive} | {
             "writable": fingerprint(sorted(self.miner.writable)),

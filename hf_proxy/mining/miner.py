@@ -26,6 +26,7 @@ from hf_proxy.mining.trajectory_steps import (
     steps_by_trajectory,
 )
 from hf_proxy.models.access import (
+    has_shards,
     head_width,
     input_rows,
     is_sharded,
@@ -172,7 +173,7 @@ class Miner:
             processes: who holds the expert's weights where they are sharded.
         """
         models = {"expert": self.expert, "amateur": self.amateur}
-        shared = processes if is_sharded(unwrapped(self.expert)) else None
+        shared = processes if has_shards(unwrapped(self.expert)) else None
         checksums = {
             "expert": weights_checksum(self.expert, shared),
             "amateur": weights_checksum(self.amateur),

@@ -191,6 +191,14 @@ def is_sharded(model: nn.Module) -> bool:
     )
 
 
+def has_shards(model: nn.Module) -> bool:
+    """Whether this process holds only its part, though the whole may be gathered now."""
+    gathered = _fsdp2_shards(model)
+    return is_sharded(model) or any(
+        id(tensor) in gathered or hasattr(tensor, "ds_tensor") for tensor in model.parameters()
+    )
+
+
 def trained_dtype(model: Any) -> torch.dtype:
     """Precision of the weights as they are trained: FSDP2 may gather them in another."""
     shards = _fsdp2_shards(model)
