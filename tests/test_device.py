@@ -15,10 +15,11 @@ from hf_proxy import align_traces, contrast, score_traces
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.models import logits
-from hf_proxy.models.access import input_device, weights_checksum
+from hf_proxy.models.access import input_device, is_sharded, weights_checksum
 from hf_proxy.models.batching import token_batch
 from hf_proxy.models.labels import label_logprobs
 from hf_proxy.models.parallel import balanced_shards, merge_over_ranks, sum_over_ranks
+from hf_proxy.models.whole import is_in_reach, on_device
 from hf_proxy.scoring import forwards
 
 
@@ -170,6 +171,28 @@ def test_any_number_of_ranks_gives_the_same_score_dealt_by_cost(tokenizer, monke
             np.testing.assert_allclose(found, column, rtol=1e-12, atol=1e-12)
         loads = [costs[shard].sum() for shard in balanced_shards(costs.tolist(), size)]
         assert max(loads) <= np.mean(loads) + costs.max() * 0.5
+
+
+def test_an_amateur_is_on_the_device_while_it_measures(tokenizer, monkeypatch):
+    placed = []
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: placed.append(str(device)))
+    model = make_model("llama", len(tokenizer))
+    for offload in (True, False):
+        with on_device(model, META, offload=offload):
+            placed.append("measures")
+    model.hf_device_map = {"": "cpu"}  # it was placed by its owner
+    with on_device(model, META, offload=True):
+        pass
+    assert placed == ["meta", "measures", "cpu", "meta", "measures"]
+
+
+def test_weights_that_are_gathered_just_now_are_in_shards_all_the_same(tokenizer):
+    """As ZeRO-3 leaves them behind a forward where it has room: the next one lets them go."""
+    model = make_model("llama", len(tokenizer))
+    assert is_in_reach(model)
+    weight = model.lm_head.weight
+    weight.ds_tensor, weight.ds_shape = torch.zeros(1), weight.shape
+    assert not is_sharded(model) and not is_in_reach(model)
 
 
 def test_bits_travel_as_integers():

@@ -110,6 +110,8 @@ def matrix(shared, tmp_path_factory, alone):
                 jobs.append(
                     mining(f"{name}-{expert}", setup, "watched", with_lora=True, mining=changes)
                 )
+    for gather in GATHERS:
+        jobs.append(mining(f"fsdp1-{gather}", "fsdp1", "failing", mining={"gather": gather}))
     for one in jobs:
         if one["work"].endswith("watched"):
             one["options"].setdefault("max_steps", 2)
@@ -180,6 +182,13 @@ def test_what_was_loaded_in_parts_is_mined_whole(matrix, alone):
     ranks = results(matrix, "zero3-before", 2)
     assert [rank["values"] for rank in ranks] == [0, 0]  # else nothing was in parts
     same_rows(ranks[0]["sets"]["mined"], alone)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("gather", GATHERS)
+def test_fsdp1_is_refused_by_name(matrix, gather):
+    for rank in results(matrix, f"fsdp1-{gather}", 2):
+        assert rank["error"].startswith("InputError: FSDP1 runs no forward")
 
 
 @pytest.mark.long

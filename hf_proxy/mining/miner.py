@@ -29,7 +29,6 @@ from hf_proxy.models.access import (
     has_shards,
     head_width,
     input_rows,
-    is_sharded,
     scoring_mode,
     trained_dtype,
     unwrapped,
@@ -86,7 +85,7 @@ class Miner:
         self.processing_class = processing_class
         self.amateur_processing_class = amateur_tokenizer(amateur, amateur_processing_class)
         bare, bare_amateur = unwrapped(expert), unwrapped(amateur)
-        if is_sharded(bare_amateur):
+        if has_shards(bare_amateur):
             raise InputError.at(
                 "the amateur's weights are sharded", remedy="load a whole one on each process"
             )

@@ -12,8 +12,9 @@ from typing import Any, Literal, get_args
 import torch
 from accelerate.utils import reduce
 from torch import nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 
-from hf_proxy.models.access import is_sharded, scoring_mode, unwrapped
+from hf_proxy.models.access import has_shards, is_sharded, scoring_mode, unwrapped
 from hf_proxy.models.adapters import num_virtual_tokens
 from hf_proxy.models.parallel import Processes, num_processes
 from hf_proxy.records.errors import InputError
@@ -32,7 +33,7 @@ def check_gather(gather: str) -> None:
 def is_in_reach(model: Any) -> bool:
     """Whether this process may run a forward of the model while the others do something else."""
     bare = unwrapped(model)
-    return not is_sharded(bare) or any(bare is other for other in _in_reach)
+    return not has_shards(bare) or any(bare is other for other in _in_reach)
 
 
 @contextmanager
@@ -45,12 +46,20 @@ def weights_in_reach(model: Any, gather: str, processes: Processes) -> Iterator[
     Args:
         gather: `"whole"`: one whole model on each process meanwhile; `"shards"`: forwards through
             the shards, of which every rank runs as many as the busiest.
+
+    Raises:
+        InputError: FSDP1; `in_lockstep` names more.
     """
     check_gather(gather)
     bare = unwrapped(model)
-    if not is_sharded(bare):
+    if not has_shards(bare):  # those of a forward just before may be gathered still
         yield
         return
+    if any(isinstance(module, FullyShardedDataParallel) for module in bare.modules()):
+        raise InputError.at(
+            "FSDP1 runs no forward of a model whose weights it has gathered",
+            remedy="use FSDP2 (fsdp_version: 2), ZeRO-3 or DDP, or mine with one process",
+        )
     way = whole_weights(bare) if gather == "whole" else in_lockstep(bare, processes)
     with way:
         _in_reach.append(bare)
@@ -67,24 +76,15 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
     FSDP2: each group is gathered, and told to stay so. ZeRO-3: parameters are gathered, and
     DeepSpeed's hooks, which would let them go behind each forward, are laid aside.
 
-    Raises:
-        InputError: the weights are sharded in another way (FSDP1, tensor parallel).
     """
     with _gathered_groups(model), _gathered_partitions(model):
-        if is_sharded(model):
-            raise InputError.at(
-                f"the weights of {type(model).__name__} are sharded in a way that is not undone "
-                "here (FSDP1, tensor parallel)",
-                remedy="use FSDP2 (fsdp_version: 2), ZeRO-3 or DDP, or mine with one process",
-            )
+        assert not is_sharded(model)
         yield
 
 
 @contextmanager
 def _gathered_groups(model: nn.Module) -> Iterator[None]:
     """FSDP2."""
-    from torch.distributed.fsdp import FSDPModule
-
     with _gathered([module for module in model.modules() if isinstance(module, FSDPModule)]):
         yield
 
@@ -197,8 +197,6 @@ def _gathered_root(model: Any, inner: Any) -> Iterator[None]:
 
     After a forward through it, since the module that FSDP2 sees first is taken for the root.
     """
-    from torch.distributed.fsdp import FSDPModule
-
     if inner is model or not isinstance(model, FSDPModule):
         yield
         return
