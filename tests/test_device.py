@@ -175,8 +175,8 @@ def test_any_number_of_ranks_gives_the_same_score_dealt_by_cost(tokenizer, monke
 
 def test_an_amateur_is_on_the_device_while_it_measures(tokenizer, monkeypatch):
     placed = []
-    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: placed.append(str(device)))
     model = make_model("llama", len(tokenizer))
+    monkeypatch.setattr(model, "to", lambda device: placed.append(str(device)))
     for offload in (True, False):
         with on_device(model, META, offload=offload):
             placed.append("measures")
