@@ -1,5 +1,6 @@
 """Trainings and scores for the jobs of helpers/sharded.py, on the assets of the recipes."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch.distributed.tensor.parallel import (
     RowwiseParallel,
     parallelize_module,
 )
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
 from transformers.distributed import DistributedConfig
 from trl import SFTConfig, SFTTrainer
 
@@ -292,3 +293,32 @@ def context_parallel(out: Path, setup: str) -> dict[str, Any]:
         who: raised(lambda state=state: score_traces(model, aligned, accelerator=state))
         for who, state in (("accelerator", accelerator), ("state", PartialState()))
     }
+
+
+class Lost(TrainerCallback):
+    """Rank 1 raises: after a step, or in a forward of scoring, where memory may run out."""
+
+    def __init__(self, where: str, file: Path):
+        self.where, self.file = where, file
+
+    def fail(self, *_: Any) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_text(repr(time.time()))
+        raise KeyError("lost here")
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if PartialState().process_index != 1:
+            return
+        if self.where == "step":
+            self.fail()
+        unwrapped(model).model.layers[1].register_forward_pre_hook(self.fail)
+
+
+def failing(out: Path, setup: str, *, where: str) -> dict[str, Any]:
+    """A training whose rank 1 stops; when, stands in `out`/raised."""
+    options = {"max_steps": 2, "eval_steps": 1, "save_strategy": "no"}
+    trainer = sft_trainer(out, callbacks=[Lost(where, out / "raised")], **options)
+    traces = load_traces(str(ASSETS / "traces.parquet")).select(range(5))
+    ProxyScoreCallback(traces, tokens_per_batch=64).attach(trainer)
+    trainer.train()
+    return {}

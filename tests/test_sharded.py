@@ -3,10 +3,16 @@
 The whole of it as a table: tests/long/sharded.py.
 """
 
+import json
+import time
+
 import pytest
 import torch
+import yaml
+from accelerate.utils import merge_fsdp_weights
 from helpers import sharded_matrix as matrix
-from helpers.sharded import ASSETS, job, launch, results, run_jobs
+from helpers.processes import ROOT, command
+from helpers.sharded import ASSETS, forked_script, job, results, run_jobs
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -108,31 +114,102 @@ def test_a_head_whose_rows_are_elsewhere_has_its_width_all_the_same():
     assert head_width(Model()) == 11
 
 
+# recipes
+
+
+def finetune(shared, config, folder, **flags):
+    """The recipe on two processes under a file for `accelerate launch`; the model that it leaves."""
+    rows = [{"prompt": f"How much is {i} and 2?", "completion": f" {i + 2}."} for i in range(12)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {
+        "model_name_or_path": ASSETS / "expert",
+        "train_data": folder / "rows.jsonl",
+        "traces": ASSETS / "traces.parquet",
+        "output_dir": folder / "run",
+        "num_eval": 4,
+        "max_steps": 2,
+        "save_steps": 2,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "per_device_train_batch_size": 1,
+        "world_size": 2,
+        "bf16": "true",
+    } | flags
+    arguments = [part for name, value in given.items() for part in (f"--{name}", value)]
+    recipe = ROOT / "recipes" / "finetune_with_proxy.py"
+    done = forked_script(shared, config, 2, recipe, *arguments, "--json")
+    assert done.returncode == 0, done.stderr[-6000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    return json.loads(line)
+
+
+def scored(folder, capsys, dtype="float32"):
+    """`hf-proxy score` of a folder: exit code, last line, value."""
+    given = ("--models", folder, "--traces", ASSETS / "traces.parquet", "--dtype", dtype)
+    code, said, found = command(capsys, "score", *given, "--json")
+    return code, said.err, found and found["scores"][0]["value"]
+
+
+def test_a_run_that_keeps_shards_ends_with_a_model_all_the_same(shared, tmp_path, capsys):
+    config = yaml.safe_load((ROOT / "recipes" / "accelerate_fsdp2.yaml").read_text())
+    config["fsdp_config"]["fsdp_state_dict_type"] = "SHARDED_STATE_DICT"
+    (tmp_path / "shards.yaml").write_text(yaml.safe_dump(config))
+    found = finetune(shared, tmp_path / "shards.yaml", tmp_path)
+    run = tmp_path / "run"
+    code, said, value = scored(run, capsys, "bfloat16")
+    assert code == 0, said
+    assert value == pytest.approx(found["scores"][-1]["value"], rel=1e-6)
+    # its checkpoints are shards, and the way to a model is said
+    checkpoint = run / "checkpoint-2"
+    code, said, _ = scored(checkpoint, capsys)
+    assert code == 2 and f"accelerate merge-weights {checkpoint}/pytorch_model_fsdp_0" in said
+    merge_fsdp_weights(str(checkpoint / "pytorch_model_fsdp_0"), str(checkpoint))
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (checkpoint / name).write_bytes((run / name).read_bytes())
+    code, said, merged = scored(checkpoint, capsys, "bfloat16")
+    assert code == 0 and merged == value
+
+
+def test_shards_of_deepspeed_name_the_way_to_a_model(tmp_path, capsys):
+    (tmp_path / "global_step2").mkdir()
+    (tmp_path / "global_step2" / "zero_pp_rank_0_mp_rank_00_model_states.pt").write_bytes(b"")
+    code, said, _ = scored(tmp_path, capsys)
+    assert code == 2 and "zero_to_fp32.py" in said and "zero3_save_16bit_model: true" in said
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero3"])
+def test_the_files_that_are_shipped_start_as_they_stand(name, shared, tmp_path, capsys):
+    config = ROOT / "recipes" / f"accelerate_{name}.yaml"
+    found = finetune(shared, config, tmp_path)
+    code, said, value = scored(tmp_path / "run", capsys, "bfloat16" if name != "ddp" else "float32")
+    assert code == 0, said
+    # under autocast the norms stay in float32
+    assert value == pytest.approx(found["scores"][-1]["value"], rel=0.02)
+
+
+# ends
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("where", ["step", "forward"])
+@pytest.mark.parametrize("setup", ["fsdp2", "zero3"])
+def test_a_rank_that_is_lost_ends_all_with_its_message(setup, where, shared, tmp_path):
+    with pytest.raises(AssertionError, match="KeyError: 'lost here'"):
+        run_jobs(shared, tmp_path, 2, [job("a", setup, "sharded_jobs:failing", where=where)])
+    raised = float((tmp_path / "a" / "raised").read_text())
+    assert time.time() - raised < 90  # it waits half a minute for the other
+
+
 # the matrix
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Folder of what each number of processes does, under `accelerate launch`."""
-    found = {}
-    # as many starts as there are launchers and numbers of processes
-    for name, ranks, own in (
-        ("fsdp2", 2, ("fsdp2", "fsdp1")),
-        ("zero3", 2, ("zero3", "zero2")),
-        ("hsdp", 4, ("hsdp", "fsdp2")),
-    ):
-        folder = tmp_path_factory.mktemp(f"{name}-{ranks}")
-        cases = [
-            c
-            for c in (*matrix.CASES, *matrix.UPDATES)
-            if (c.ranks, c.setup) in {(ranks, setup) for setup in own}
-        ]
-        jobs = [own_job for case in cases for own_job in case.jobs()]
-        if ranks == 4:
-            jobs.append(job("parallel", "ddp", "sharded_jobs:tensor_parallel"))
-        launch(folder, name, ranks, jobs)
-        found |= {(ranks, setup): folder for setup in own}
-    return found
+    """Folder of what each set-up does on so many processes, under `accelerate launch`."""
+    more = {4: [job("parallel", "ddp", "sharded_jobs:tensor_parallel")]}
+    return matrix.launch_all(tmp_path_factory.mktemp("matrix"), more)
 
 
 @pytest.mark.long

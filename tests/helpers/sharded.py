@@ -8,7 +8,7 @@ plugins, prepare, state dicts, is accelerate's own code.
     in a test       run_jobs(shared, folder, 2, [job("a", "fsdp2", "my_jobs:train", lora=True)])
                     a = results(folder, "a", 2)             # one dict for each rank
     as users start  launch(folder, "fsdp2", 2, [...])       # accelerate launch --config_file
-    any script      launched(config, script, *arguments)          # through tests/gpus_on_cpu.py
+    any script      launched(config, script, *arguments), forked_script(shared, config, 2, script)
     in a job        assert_sharded(trainer, setup); state_of_rank(trainer)
 
 A job is `work(out, setup, **options) -> dict` in a module of tests/; it runs on every rank, between
@@ -32,7 +32,7 @@ import yaml
 from accelerate import PartialState
 from accelerate.commands import launch as accelerate_launch
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import DistributedType, gather_object, patch_environment
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 from helpers.processes import ROOT, TESTS, forked, python
@@ -239,6 +239,13 @@ def launched(config: Path, script: Path, *arguments: Any, timeout: float = 600, 
     launcher = ["-m", "accelerate.commands.launch", "--config_file", config]
     launcher += ["--main_process_port", 0, *flags, TESTS / "gpus_on_cpu.py"]
     return python(*launcher, script, *arguments, timeout=timeout)
+
+
+def forked_script(base: Path, config: Path, num_processes: int, script: Path, *arguments: Any):
+    """The same by the fork server of the session, which has imported; how it ended."""
+    with patch_environment(**launch_environment(config)):
+        script_on_cpu = (TESTS / "gpus_on_cpu.py", script, *arguments)
+        return forked(base, *script_on_cpu, world_size=num_processes)
 
 
 def results(folder: Path, name: str, num_processes: int) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The matrix of sharded set-ups: what is trained in each, and what is said of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from helpers.sharded import ASSETS, differences, job, results
+from helpers.sharded import ASSETS, differences, job, launch, results
 from hf_proxy import align_traces, load_traces, score_traces
 
 NUM_TRACES = 5
@@ -113,6 +114,34 @@ UPDATES = (
     Update("zero3", {"sft_weight": 0.3, "gradient_accumulation_steps": 2}),
     Update("hsdp", ranks=4),
 )
+
+
+# what is started: the file that `accelerate launch` is given, and the set-ups of its jobs
+STARTS = (
+    ("fsdp2", 2, ("fsdp2", "fsdp1")),
+    ("zero3", 2, ("zero3", "zero2")),
+    ("hsdp", 4, ("hsdp", "fsdp2")),
+)
+
+
+def launch_all(
+    folder: Path, more: Mapping[int, list[dict[str, Any]]]
+) -> dict[tuple[int, str], Path]:
+    """Run the matrix; the folder of each number of processes and set-up.
+
+    Args:
+        more: jobs beside it, by number of processes.
+    """
+    found = {}
+    for name, ranks, setups in STARTS:
+        own = folder / f"{name}-{ranks}"
+        every = (*CASES, *UPDATES)
+        chosen = [case for case in every if case.ranks == ranks and case.setup in setups]
+        jobs = [job for case in chosen for job in case.jobs()] + more.get(ranks, [])
+        if not (own / "plan.json").exists():
+            launch(own, name, ranks, jobs)
+        found |= {(ranks, setup): own for setup in setups}
+    return found
 
 
 def neutral(folder: Path, case: Case) -> list[str]:
