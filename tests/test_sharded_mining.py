@@ -4,11 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.mining import make_callback
+from helpers.models import make_model
 from helpers.sharded import ASSETS, differences, job, results, run_jobs
+from peft import PromptTuningConfig, get_peft_model
 from sharded_mining_jobs import CONTEXT, PROMPTS, SETTINGS, sets_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_proxy import mine_soft_targets
+from hf_proxy.models.whole import in_lockstep
 from hf_proxy.records.errors import InputError
 
 pytestmark = pytest.mark.distributed
@@ -76,6 +80,22 @@ def test_an_expert_in_shards_is_mined_as_a_whole_one(watched, alone, setup):
     same_rows(sets["step-00000000"], alone)
     assert sets["step-00000000"]["models"] == alone["models"]  # gone on with on one process
     assert sets["step-00000001"]["models"] != alone["models"]
+
+
+def test_what_does_not_go_through_shards_is_named(tokenizer):
+    plain = make_model("llama", len(tokenizer))
+    prompt = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    adapted = get_peft_model(make_model("llama", len(tokenizer)), prompt)
+    plain.lm_head.weight.ds_tensor = torch.zeros(1)  # as ZeRO-3 loads it
+    for model, message in (
+        (adapted, "an adapter of virtual tokens does not write through shards"),
+        (plain, "no engine gathers them before the training begins; set gather='whole'"),
+    ):
+        with pytest.raises(InputError, match=message), in_lockstep(model, None):
+            pass
+    problems = [{"prompt": "1 + 1", "answer": "2"}]
+    with pytest.raises(InputError, match="foretelling needs whole weights on each process"):
+        make_callback(tokenizer, foretell=problems, temperature=0.0, gather="shards")
 
 
 # the long form: each way of sharding, gathering, adapting and training

@@ -7,7 +7,7 @@ that have nothing to do keep step with those that have.
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from accelerate.utils import reduce
@@ -60,6 +60,7 @@ def weights_in_reach(model: Any, gather: str, processes: Processes) -> Iterator[
             "FSDP1 runs no forward of a model whose weights it has gathered",
             remedy="use FSDP2 (fsdp_version: 2), ZeRO-3 or DDP, or mine with one process",
         )
+    _find_root(bare)
     way = whole_weights(bare) if gather == "whole" else in_lockstep(bare, processes)
     with way:
         _in_reach.append(bare)
@@ -69,13 +70,28 @@ def weights_in_reach(model: Any, gather: str, processes: Processes) -> Iterator[
             _in_reach.remove(bare)
 
 
+def _find_root(model: Any) -> None:
+    """Under PEFT `generate` calls the model inside; FSDP2 takes what it sees first for the root."""
+    inner = _inside(model)
+    if inner is not model and isinstance(model, FSDPModule):
+        with scoring_mode(cast(nn.Module, model)) as bare:
+            bare(input_ids=_one_token(bare), use_cache=False)
+
+
+def _inside(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _one_token(model: Any) -> torch.Tensor:
+    return torch.zeros((1, 1), dtype=torch.int64, device=model.device)
+
+
 @contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
     """Every weight whole on this process, and forwards that are no collectives.
 
     FSDP2: each group is gathered, and told to stay so. ZeRO-3: parameters are gathered, and
     DeepSpeed's hooks, which would let them go behind each forward, are laid aside.
-
     """
     with _gathered_groups(model), _gathered_partitions(model):
         assert not is_sharded(model)
@@ -132,14 +148,23 @@ def _without_hooks_of_deepspeed(modules: Iterable[nn.Module]) -> Iterator[None]:
         for module in modules:
             for hooks in (module._forward_pre_hooks, module._forward_hooks):
                 kept.append((hooks, dict(hooks)))
-                for number, hook in list(hooks.items()):
-                    if str(getattr(hook, "__module__", "")).startswith("deepspeed."):
-                        del hooks[number]
+            for hooks, number in _hooks_of_deepspeed(module):
+                del hooks[number]
         yield
     finally:
         for hooks, before in kept:
             hooks.clear()
             hooks.update(before)
+
+
+def _hooks_of_deepspeed(module: nn.Module) -> list[tuple[dict, int]]:
+    """Where they are kept, and under which number."""
+    return [
+        (hooks, number)
+        for hooks in (module._forward_pre_hooks, module._forward_hooks)
+        for number, hook in hooks.items()
+        if str(getattr(hook, "__module__", "")).startswith("deepspeed.")
+    ]
 
 
 @contextmanager
@@ -151,7 +176,7 @@ def in_lockstep(model: Any, processes: Processes) -> Iterator[None]:
 
     Raises:
         InputError: an adapter of virtual tokens, whose own weights a forward of the model inside
-            does not touch.
+            does not touch; weights that ZeRO-3 has partitioned without an engine.
     """
     if num_virtual_tokens(model):
         raise InputError.at(
@@ -159,7 +184,14 @@ def in_lockstep(model: Any, processes: Processes) -> Iterator[None]:
             remedy="set gather='whole', or use an adapter of another type",
             field="gather",
         )
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    partitioned = any(hasattr(parameter, "ds_tensor") for parameter in model.parameters())
+    if partitioned and not any(map(_hooks_of_deepspeed, model.modules())):
+        raise InputError.at(
+            "the weights are in parts, and no engine gathers them before the training begins",
+            remedy="set gather='whole'",
+            field="gather",
+        )
+    inner = _inside(model)
     inside = set(inner.modules())
     around = [module for module in model.modules() if module not in inside]
 
@@ -170,7 +202,7 @@ def in_lockstep(model: Any, processes: Processes) -> Iterator[None]:
     # and one scores must run the same collectives
     with (
         scoring_mode(model) as bare,
-        _gathered_root(bare, inner),
+        _gathered([bare] if isinstance(bare, FSDPModule) and inner is not bare else []),
         _without_hooks_of_deepspeed(around),
     ):
         handle = inner.register_forward_pre_hook(announce, prepend=True)
@@ -178,9 +210,8 @@ def in_lockstep(model: Any, processes: Processes) -> Iterator[None]:
             yield
         finally:
             handle.remove()
-            one = torch.zeros((1, 1), dtype=torch.int64, device=bare.device)
             while _anyone(False, processes):
-                inner(input_ids=one, use_cache=False)
+                inner(input_ids=_one_token(bare), use_cache=False)
 
 
 def _anyone(wants: bool, processes: Processes) -> bool:
@@ -189,21 +220,6 @@ def _anyone(wants: bool, processes: Processes) -> bool:
     assert processes is not None
     flag = torch.tensor([int(wants)], device=processes.device)
     return bool(reduce(flag, reduction="sum").item())
-
-
-@contextmanager
-def _gathered_root(model: Any, inner: Any) -> Iterator[None]:
-    """FSDP2 under PEFT: the weights that the root itself gathers are so for as long.
-
-    After a forward through it, since the module that FSDP2 sees first is taken for the root.
-    """
-    if inner is model or not isinstance(model, FSDPModule):
-        yield
-        return
-    whole: Any = model
-    whole(input_ids=torch.zeros((1, 1), dtype=torch.int64, device=whole.device), use_cache=False)
-    with _gathered([model]):
-        yield
 
 
 def made_whole(model: Any) -> Any:

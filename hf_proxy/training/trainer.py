@@ -76,7 +76,8 @@ class SelectiveSFTTrainer(SFTTrainer):
             completions, for all micro-batches of an optimizer step before its first forward; rows
             need `example_id`, `input_ids` and `prompt_length` only, and `answer` under
             `only_correct`. What `select` keeps, it keeps of all micro-batches and processes of a
-            step; in evaluation of each trajectory alone.
+            step; in evaluation of each trajectory alone. Under FSDP2 and ZeRO-3 each process holds
+            the model whole while it makes them.
         amateur_processing_class: its tokenizer, checked token by token; None: read from the folder
             or hub id that the amateur was loaded from.
         other arguments: of `SFTTrainer`.
