@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator, ParallelismConfig, PartialState
 from accelerate.utils import DistributedType
 from datasets import Dataset
+from helpers.models import make_model
 from helpers.selective import make_rows
 from helpers.sharded import ASSETS, assert_sharded, state_of_rank, whole_state_dict
 from helpers.trainers import Careless, lines_of
@@ -322,3 +323,22 @@ def failing(out: Path, setup: str, *, where: str) -> dict[str, Any]:
     ProxyScoreCallback(traces, tokens_per_batch=64).attach(trainer)
     trainer.train()
     return {}
+
+
+def peak(out: Path, setup: str) -> dict[str, Any]:
+    """Device memory that scoring adds, for a model of 24 layers; only where there is a device."""
+    accelerator = Accelerator()
+    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "expert")
+    changes = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 24}
+    bare = make_model("llama", len(tokenizer), **changes)
+    whole = sum(p.numel() * p.element_size() for p in bare.parameters())
+    model, _ = accelerator.prepare(bare, torch.optim.SGD(bare.parameters(), lr=0.1))
+    traces = load_traces(str(ASSETS / "traces.parquet")).select(range(9))
+    aligned = align_traces(traces, tokenizer)
+    device = torch.get_device_module(accelerator.device)
+    device.empty_cache()
+    device.reset_peak_memory_stats()
+    before = device.memory_allocated()
+    score_traces(model, aligned, accelerator=accelerator, tokens_per_batch=256)
+    found = device.max_memory_allocated() - before
+    return {"peak_bytes": found, "whole_bytes": whole}

@@ -118,7 +118,7 @@ def test_a_head_whose_rows_are_elsewhere_has_its_width_all_the_same():
 
 
 def finetune(shared, config, folder, **flags):
-    """The recipe on two processes under a file for `accelerate launch`; the model that it leaves."""
+    """The recipe on two processes under a file for `accelerate launch`; its last line."""
     rows = [{"prompt": f"How much is {i} and 2?", "completion": f" {i + 2}."} for i in range(12)]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -140,7 +140,7 @@ def finetune(shared, config, folder, **flags):
     recipe = ROOT / "recipes" / "finetune_with_proxy.py"
     done = forked_script(shared, config, 2, recipe, *arguments, "--json")
     assert done.returncode == 0, done.stderr[-6000:]
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith('{"')]
     return json.loads(line)
 
 

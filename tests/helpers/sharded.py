@@ -218,7 +218,13 @@ def run_jobs(base: Path, folder: Path, num_processes: int, jobs: list[dict]) -> 
 
 
 def launch(
-    folder: Path, setup: str, num_processes: int, jobs: list[dict], timeout: float = 600
+    folder: Path,
+    setup: str,
+    num_processes: int,
+    jobs: list[dict],
+    *,
+    timeout: float = 600,
+    on_gpus: bool = False,
 ) -> None:
     """All jobs in one start by `accelerate launch`, with the file of `setup`.
 
@@ -226,19 +232,29 @@ def launch(
     """
     plan = _plan(folder, num_processes, jobs)
     config = folder / f"{setup}-{num_processes}.yaml"
-    done = launched(config, WORKER, plan, "--launched", setup, timeout=timeout)
+    arguments = (WORKER, plan, "--launched", setup)
+    done = launched(config, *arguments, timeout=timeout, on_gpus=on_gpus)
     assert done.returncode == 0, (done.stdout[-2000:] + done.stderr)[-8000:]
 
 
-def launched(config: Path, script: Path, *arguments: Any, timeout: float = 600, flags: Any = ()):
+def launched(
+    config: Path,
+    script: Path,
+    *arguments: Any,
+    timeout: float = 600,
+    flags: Any = (),
+    on_gpus: bool = False,
+):
     """Any script by `accelerate launch`, on CPUs that stand for GPUs; how it ended.
 
     Args:
         flags: of the launcher, such as `("--num_processes", 2)`.
+        on_gpus: on GPUs themselves.
     """
     launcher = ["-m", "accelerate.commands.launch", "--config_file", config]
-    launcher += ["--main_process_port", 0, *flags, TESTS / "gpus_on_cpu.py"]
-    return python(*launcher, script, *arguments, timeout=timeout)
+    launcher += ["--main_process_port", 0, *flags]
+    launcher += [] if on_gpus else [TESTS / "gpus_on_cpu.py"]
+    return python(*launcher, script, *arguments, timeout=timeout, use_cpu=not on_gpus)
 
 
 def forked_script(base: Path, config: Path, num_processes: int, script: Path, *arguments: Any):
