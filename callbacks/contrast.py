@@ -78,8 +78,8 @@ class ContrastCallback(WatchingCallback):
         max_new_tokens, temperature, batch_size, seed, divergence_beta, plausibility_alpha,
             contrast_temperature, parity, select, target, mixture_weight, only_correct, gather: of
             `mine_soft_targets`.
-        amateur_offload: keep the amateur in the host's memory between measurements; False: on the
-            model's device for good.
+        amateur_offload: between measurements the amateur is where it was given or loaded, in the
+            host's memory; False: on the model's device for good.
     """
 
     def __init__(

@@ -242,13 +242,18 @@ def made_whole(model: Any) -> Any:
 
 @contextmanager
 def on_device(model: Any, device: torch.device, *, offload: bool) -> Iterator[None]:
-    """A model that is needed for a while only, on this device; afterwards on the CPU, if asked."""
+    """A model that is needed for a while only, on this device.
+
+    Args:
+        offload: whether it goes back to where it was.
+    """
+    before = model.device
     moved(model, device)
     try:
         yield
     finally:
         if offload:
-            moved(model, "cpu")
+            moved(model, before)
 
 
 def moved(model: Any, device: Any) -> Any:
