@@ -27,13 +27,14 @@ def unwrapped(model: nn.Module) -> Any:
     # not imported here: whoever holds an engine has done so
     if (deepspeed := sys.modules.get("deepspeed")) is not None:
         wrappers += (deepspeed.DeepSpeedEngine,)
+    bare: Any = model
     while True:
-        if is_compiled_module(model) or "_orig_mod" in vars(model):  # whole, or layer by layer
-            model = model._orig_mod
-        elif isinstance(model, wrappers):
-            model = model.module
+        if is_compiled_module(bare) or "_orig_mod" in vars(bare):  # whole, or layer by layer
+            bare = bare._orig_mod
+        elif isinstance(bare, wrappers):
+            bare = bare.module
         else:
-            return model
+            return bare
 
 
 @contextmanager
@@ -243,10 +244,10 @@ def _own_parts(model: nn.Module, accelerator: Processes) -> Iterator[Tensor]:
     # kept beside what is gathered, from the first forward on
     yield from (getattr(unit, "_local_shard", unit).detach() for unit in flat)
     sharded = _fsdp2_shards(model)
-    for tensor in (*model.parameters(), *model.buffers()):
-        if id(tensor) in managed:
+    for gathered in (*model.parameters(), *model.buffers()):
+        if id(gathered) in managed:
             continue
-        tensor = sharded.get(id(tensor), tensor)
+        tensor: Any = sharded.get(id(gathered), gathered)
         if hasattr(tensor, "ds_tensor"):  # ZeRO-3 keeps it beside the gathered weight
             yield _zero_shard(tensor).detach()
         elif isinstance(tensor, DTensor):
@@ -255,6 +256,6 @@ def _own_parts(model: nn.Module, accelerator: Processes) -> Iterator[Tensor]:
             copies = zip(mesh.get_coordinate() or (), tensor.placements, strict=False)
             counts = all(at == 0 for at, how in copies if isinstance(how, Replicate))
             counts = counts and bool((mesh.mesh == 0).any())
-            yield tensor.detach().to_local().reshape(-1)[: None if counts else 0]
+            yield tensor.to_local().detach().reshape(-1)[: None if counts else 0]
         else:
             yield tensor.detach().reshape(-1)[: None if is_main(accelerator) else 0]

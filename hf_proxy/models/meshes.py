@@ -29,12 +29,12 @@ class Readers(NamedTuple):
 
     Attributes:
         number: of groups whose ranks read the same rows; without such groups, of ranks.
-        index: of this rank's group.
+        place: of this rank's group among them.
         counts: whether this rank's results are its group's; of the others they are copies.
     """
 
     number: int
-    index: int
+    place: int
     counts: bool
 
 

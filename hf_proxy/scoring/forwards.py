@@ -177,7 +177,7 @@ def _forwards(
             ]
         ]
         num_forwards = max(map(len, shards))
-        shard = shards[own.index]
+        shard = shards[own.place]
         progress = Progress(
             sum(lengths[i] for group in shard for i in group),
             "Scoring",
