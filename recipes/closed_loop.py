@@ -135,6 +135,7 @@ def main(
     from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
     from hf_proxy.mining.sets import mine_soft_targets
     from hf_proxy.models.parallel import from_main, stop_together
+    from hf_proxy.models.whole import on_device
     from hf_proxy.recipes.library.loop_tables import facts_of_loop, print_loop
     from hf_proxy.recipes.library.rows import check_answer_flags, load_prompts
     from hf_proxy.recipes.library.run_records import RunFolder, train_to_the_end
@@ -183,7 +184,6 @@ def main(
         amateur, amateur_tokenizer = load_amateur(
             config.amateur, model.dtype, trust_remote_code=arguments.trust_remote_code
         )
-        amateur.to(arguments.device)
     trace_context = newlines(config.trace_context)
     in_traces, in_prompts = kwargs_of_chats(
         config.chat_template_kwargs, trace_context, config.prompt_context
@@ -197,17 +197,18 @@ def main(
         "batch_size": config.mine_batch_size,
         **arguments.contrast_settings,
     }
-    eval_rows = mine_soft_targets(
-        model,
-        amateur,
-        eval_prompts,
-        processing_class=tokenizer,
-        amateur_processing_class=amateur_tokenizer,
-        output_dir=folder / "hf_proxy" / "eval_soft_targets",
-        accelerator=processes,
-        facts={"what": "held-out questions, by the model before its first step"},
-        **mining,
-    )
+    with on_device(amateur, arguments.device, offload=True):
+        eval_rows = mine_soft_targets(
+            model,
+            amateur,
+            eval_prompts,
+            processing_class=tokenizer,
+            amateur_processing_class=amateur_tokenizer,
+            output_dir=folder / "hf_proxy" / "eval_soft_targets",
+            accelerator=processes,
+            facts={"what": "held-out questions, by the model before its first step"},
+            **mining,
+        )
     contrast = ContrastCallback(
         amateur,
         train_prompts,

@@ -283,7 +283,7 @@ def test_a_model_that_is_there_takes_no_settings_of_loading(tmp_path, tokenizer)
 
 @pytest.mark.parametrize("name", ["cp", "sp"])
 def test_rows_are_not_cut_between_processes(name):
-    on = {"cp_enabled": False, "sp_enabled": False} | {f"{name}_enabled": True}
+    on = {"cp_size": 1, "sp_size": 1, "tp_size": 1} | {f"{name}_size": 2}
     with pytest.raises(InputError, match=f"parallelism_config {name}_size: it would cut rows"):
         check_parallelism(SimpleNamespace(**on))
 

@@ -62,9 +62,9 @@ def label_logprobs(
             parts.append(_read_block(logit_V, label_1, other_V))
 
     read_logits(model, batch, consume, device=device)
-    own, other, greater, equal, highest_prob, mean_logit = (
-        torch.cat(part).cpu().double() for part in zip(*parts, strict=True)
-    )
+    # one copy, and float64 on the host only: there are accelerators without
+    columns = torch.stack([torch.cat(part) for part in zip(*parts, strict=True)])
+    own, other, greater, equal, highest_prob, mean_logit = columns.cpu().double()
     highest = torch.maximum(own, other)
     log_sum = -highest_prob.log()  # of exp(logit - highest), whose largest is 1
     return LabelLogprobs(
