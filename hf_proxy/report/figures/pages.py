@@ -190,7 +190,7 @@ def draw_twice(draw: Callable[[Axes, Palette], None], height: float) -> Drawing:
         f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
         for svg in (light, darkened(light))
     ]
-    return Drawing(*pages, round(96 * COLUMN_WIDTH), round(96 * height))
+    return Drawing(pages[0], pages[1], round(96 * COLUMN_WIDTH), round(96 * height))
 
 
 def svg_of(draw: Callable[[Axes, Palette], None], palette: Palette, height: float) -> str:
