@@ -193,8 +193,7 @@ def test_the_files_that_are_shipped_start_as_they_stand(name, shared, tmp_path, 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("where", ["step", "forward"])
-@pytest.mark.parametrize("setup", ["fsdp2", "zero3"])
+@pytest.mark.parametrize("setup, where", [("fsdp2", "forward"), ("zero3", "step")])
 def test_a_rank_that_is_lost_ends_all_with_its_message(setup, where, shared, tmp_path):
     with pytest.raises(AssertionError, match="KeyError: 'lost here'"):
         run_jobs(shared, tmp_path, 2, [job("a", setup, "sharded_jobs:failing", where=where)])
