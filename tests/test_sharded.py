@@ -4,7 +4,9 @@ The whole of it as a table: tests/long/sharded.py.
 """
 
 import json
+import sys
 import time
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +19,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from hf_proxy.models.access import head_width, weights_checksum
+from hf_proxy.models.meshes import readers
+from hf_proxy.records.errors import InputError
 
 pytestmark = pytest.mark.distributed
 QUICK = (
@@ -100,6 +104,15 @@ def test_ranks_that_cut_a_row_are_refused_by_name(quick):
 def test_an_update_under_zero3_is_that_of_one_process(quick, tmp_path):
     matrix.one_process(tmp_path, QUICK_UPDATE)
     assert matrix.update_gap(quick, QUICK_UPDATE, tmp_path) < 1e-5
+
+
+def test_layers_that_deepspeed_cuts_are_refused_by_name(monkeypatch):
+    monkeypatch.setitem(sys.modules, "deepspeed", sys.modules.get("deepspeed", ModuleType("ds")))
+    config = {"tensor_parallel": {"autotp_size": 2}}
+    monkeypatch.setattr("transformers.integrations.deepspeed.deepspeed_config", lambda: config)
+    processes = SimpleNamespace(num_processes=2, process_index=0)
+    with pytest.raises(InputError, match="^field tensor_parallel autotp_size: DeepSpeed's ranks"):
+        readers(nn.Linear(2, 2), processes)
 
 
 def test_a_head_whose_rows_are_elsewhere_has_its_width_all_the_same():
@@ -193,8 +206,7 @@ def test_the_files_that_are_shipped_start_as_they_stand(name, shared, tmp_path, 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("where", ["step", "forward"])
-@pytest.mark.parametrize("setup", ["fsdp2", "zero3"])
+@pytest.mark.parametrize("setup, where", [("fsdp2", "forward"), ("zero3", "step")])
 def test_a_rank_that_is_lost_ends_all_with_its_message(setup, where, shared, tmp_path):
     with pytest.raises(AssertionError, match="KeyError: 'lost here'"):
         run_jobs(shared, tmp_path, 2, [job("a", setup, "sharded_jobs:failing", where=where)])
