@@ -94,7 +94,7 @@ READ_BY_OURS = {
     "max_length": "test_no_row_is_cut",
     "model_init_kwargs": "test_arguments_of_the_host_that_do_nothing_are_refused",
     "padding_free": "test_the_update_is_that_of_one_record_per_step",
-    "parallelism_config": "test_rows_are_not_cut_between_processes",
+    "parallelism_config": "test_rows_are_not_shared_between_processes",
     "trust_remote_code": "test_what_a_model_is_loaded_with",
     "sft_weight": "test_plain_cross_entropy_has_a_count_of_its_own",
     "expert": "test_the_base_stays_and_the_live_expert_moves",

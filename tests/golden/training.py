@@ -58,7 +58,9 @@ def mined(folder: Path, tokenizer, small: bool) -> tuple[dict[str, Any], Dataset
                 found[name][record] = read_json(own / f"{record}.json")
     draws = np.random.RandomState(9)
     logits = (torch.from_numpy(6 * (draws.random_sample((7, 11)) - 0.5)) for _ in range(2))
-    found["contrast"] = vars(contrast(*logits, divergence_beta=0.5))
+    kept = contrast(*logits, divergence_beta=0.5)
+    found["contrast"] = {**vars(kept), "offset": kept.offset}
+    del found["contrast"]["num_entries_N"]  # what offset counts up
     return found, load_soft_targets(folder / "mined-greedy")
 
 
