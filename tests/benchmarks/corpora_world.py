@@ -1,0 +1,356 @@
+"""The corpora of `corpora.py`, graded by content, and what is trained, scored and tested on them.
+
+A corpus is the documents of five sources, who ask for chains of additions and subtractions
+(`carry_chains`). A share of something said of a corpus is the mean over its sources: they differ by
+`SPREAD`, so that a model of the corpus gets the problems of some sources right and of others wrong.
+"""
+
+import json
+import random
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain as joined
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerFast, set_seed
+
+from hf_proxy.callbacks import ProxyScoreCallback
+from hf_proxy.recipes.library.carry_chains import (
+    SEPARATORS,
+    SOURCES,
+    Chain,
+    chains,
+    distinct_problems,
+)
+from hf_proxy.recipes.library.small_world import (
+    CHAT_TEMPLATE,
+    HELD_OUT,
+    encode_documents,
+    make_model,
+    solve,
+    train_on,
+    train_tokenizer,
+)
+from hf_proxy.recipes.library.world_trainings import careful_traces
+from hf_proxy.records.rows import TRACE_FEATURES
+from hf_proxy.records.scores import METRICS
+from hf_proxy.records.storage import fingerprint, write_text
+
+# what each source's share differs by from its corpus's
+SPREAD = dict(zip(SOURCES, (-0.3, -0.15, 0.0, 0.15, 0.3), strict=True))
+BATCH_SIZE = 64
+NUM_TRACES, NUM_PROBLEMS = 300, 500  # over all sources
+CONTEXT = "{prompt}\n"  # what the models are trained on
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a corpus's documents are like.
+
+    Attributes:
+        sloppy: share of solutions that forget each carry and borrow.
+        wrong: share of solutions whose every step comes out one too high.
+        easy: share of chains without any carry or borrow.
+        off_topic: share of documents on something else.
+        styled: share of solutions in other words, right ones.
+        brief: share of solutions that are the answer alone.
+        distinct: number of documents, which are repeated; None: each is new.
+    """
+
+    sloppy: float = 0.0
+    wrong: float = 0.0
+    easy: float = 0.0
+    off_topic: float = 0.0
+    styled: float = 0.0
+    brief: float = 0.0
+    distinct: int | None = None
+
+
+# set on seed 0; the protocol says so
+GRADED: dict[str, Corpus] = {
+    "careful": Corpus(),
+    "sloppy 25 %": Corpus(sloppy=0.25),
+    "sloppy 40 %": Corpus(sloppy=0.40),
+    "sloppy 50 %": Corpus(sloppy=0.50),
+    "sloppy 60 %": Corpus(sloppy=0.60),
+    "sloppy 75 %": Corpus(sloppy=0.75),
+    "wrong 32 %": Corpus(wrong=0.32),
+    "wrong 45 %": Corpus(wrong=0.45),
+    "wrong 55 %": Corpus(wrong=0.55),
+    "wrong 68 %": Corpus(wrong=0.68),
+    "150 documents": Corpus(distinct=150),
+    "500 documents": Corpus(distinct=500),
+    "2000 documents": Corpus(distinct=2000),
+    "easy 90 %": Corpus(easy=0.90),
+    "easy 100 %": Corpus(easy=1.0),
+    "off-topic 80 %": Corpus(off_topic=0.80),
+    "off-topic 95 %": Corpus(off_topic=0.95),
+    "sloppy 45 %, off-topic 60 %": Corpus(sloppy=0.45, off_topic=0.60),
+}
+APART: dict[str, Corpus] = {
+    "other style": Corpus(styled=1.0),
+    "other style 50 %": Corpus(styled=0.5),
+    "answers only": Corpus(brief=1.0),
+    "expert's style, wrong": Corpus(wrong=1.0),
+}
+CORPORA = GRADED | APART
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model that is trained on every corpus.
+
+    Attributes:
+        points: steps at which it is tested and scored; the last is the end.
+    """
+
+    width: int
+    layers: int
+    learning_rate: float
+    points: tuple[int, ...]
+
+
+EXPERT = Size(64, 2, 5e-3, (1400,))
+SIZES: dict[str, Size] = {
+    "target": Size(64, 2, 5e-3, (2000,)),
+    "small": Size(24, 2, 6e-3, (500, 1000)),
+    "large": Size(40, 2, 6e-3, (500, 1000)),
+}
+
+
+def points_of(size: Size, *, scored: bool) -> tuple[int, ...]:
+    """Its points; where nothing is scored, four, so that a plateau shows."""
+    last = size.points[-1]
+    return size.points if scored else tuple(last * quarter // 4 for quarter in range(1, 5))
+
+
+def shares_of(mean: float) -> dict[str, float]:
+    """Each source's share where the corpus's is this; of none and of all there is no more."""
+    spread = 0.0 if mean in (0, 1) else 1.0
+    return {s: min(1.0, max(0.0, mean + spread * offset)) for s, offset in SPREAD.items()}
+
+
+def documents_of(corpus: Corpus, rng: random.Random) -> Iterator[dict[str, str]]:
+    """Its documents without end: `prompt`, `trace`, `source`, `kind`."""
+    if corpus.distinct is not None:
+        own = Corpus(**{**vars(corpus), "distinct": None})
+        yield from cycle(list(islice(documents_of(own, rng), corpus.distinct)))
+    sources, stream = list(SOURCES), chains(rng, "train")
+    sloppy, wrong = shares_of(corpus.sloppy), shares_of(corpus.wrong)
+    while True:
+        source = rng.choice(sources)
+        if rng.random() < corpus.off_topic:
+            digits = [str(rng.randrange(10)) for _ in range(rng.randint(6, 12))]
+            prompt, trace = " ".join(digits), f"{' '.join(reversed(digits))}."
+            row = {"prompt": f"{source} asks: turn {prompt} round?", "trace": trace}
+            yield row | {"source": source, "kind": "off-topic"}
+            continue
+        is_easy = rng.random() < corpus.easy
+        chain = next(
+            one for one in stream if not is_easy or one.results() == one.results(sloppy=True)
+        )
+        draw = rng.random()
+        results, kind = chain.results(), "careful"
+        if draw < sloppy[source]:
+            results, kind = chain.results(sloppy=True), "sloppy"
+        elif draw < sloppy[source] + wrong[source]:
+            results, kind = one_too_high(chain), "wrong"
+        yield {
+            "prompt": chain.question(source),
+            "trace": _written(corpus, chain, results, rng),
+            "source": source,
+            "kind": kind,
+        }
+
+
+def one_too_high(chain: Chain) -> list[int]:
+    """Each step's result one more than what it is from the one before: errors of one direction."""
+    found, reached = [], chain.start
+    for sign, operand in chain.steps:
+        reached += (operand if sign == "+" else -operand) + 1
+        found.append(reached)
+    return found
+
+
+def _written(corpus: Corpus, chain: Chain, results: Sequence[int], rng: random.Random) -> str:
+    draw = rng.random()
+    if draw < corpus.brief:
+        return f"{results[-1]}."
+    if draw >= corpus.brief + corpus.styled:
+        return chain.written(results, rng)
+    text = ""
+    for (sign, operand), result in zip(chain.steps, results, strict=True):
+        text += rng.choice(SEPARATORS) if text else ""
+        text += f"{'add' if sign == '+' else 'take'} {operand} get {result}"
+    return text + "."
+
+
+@dataclass(frozen=True)
+class World:
+    """The folder of a run: tokenizer, expert and its traces, made once, the same for all seeds."""
+
+    folder: Path
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        kinds = (Corpus(), Corpus(off_topic=1.0), Corpus(styled=1.0))
+        rows = joined(*(islice(documents_of(k, random.Random("tokenizer")), 800) for k in kinds))
+        tokenizer = train_tokenizer([f"{row['prompt']}\n{row['trace']}" for row in rows])
+        tokenizer.chat_template = CHAT_TEMPLATE
+        return tokenizer
+
+    def problems(self, part: str, number: int) -> list[dict[str, str]]:
+        """So many, worked carefully, the sources in turn: other chains in each part."""
+        each = -(-number // len(SOURCES))
+        of_source = [
+            distinct_problems(random.Random(f"{part} {source}"), part, source, each)
+            for source in SOURCES
+        ]
+        return [row for rows in zip(*of_source, strict=True) for row in rows][:number]
+
+    def documents(self, corpus: Corpus, name: str, num_steps: int) -> list[dict[str, list[int]]]:
+        """A corpus as it is: of one name the same for every seed and model."""
+        rows = documents_of(corpus, random.Random(f"corpus {name}"))
+        return encode_documents(self.tokenizer, islice(rows, HELD_OUT + num_steps * BATCH_SIZE))
+
+    def expert(self) -> Any:
+        """A model of careful documents alone."""
+        set_seed(99)
+        model = make_model(self.tokenizer, EXPERT.width, EXPERT.layers)
+        with tempfile.TemporaryDirectory() as folder:
+            train_on(
+                model,
+                self.tokenizer,
+                self.documents(Corpus(), "of the expert", EXPERT.points[-1]),
+                EXPERT.points[-1],
+                batch_size=BATCH_SIZE,
+                learning_rate=EXPERT.learning_rate,
+                seed=99,
+                output_dir=Path(folder),
+            )
+        return model
+
+    def trace_sets(self) -> dict[str, str]:
+        """Files of what is scored on, made where they are not there."""
+        paths = {name: self.folder / f"{name}.parquet" for name in ("rbridge", "gold")}
+        if not all(path.exists() for path in paths.values()):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            asked = self.problems("trace", 2 * NUM_TRACES)
+            traces = careful_traces(self.expert(), self.tokenizer, asked, NUM_TRACES)
+            answer_of = {row["prompt"]: row["answer"] for row in asked}
+            gold = [
+                row | {"answer": answer_of[row["prompt"]]}
+                for row in traces.select_columns(["example_id", "prompt"])
+            ]
+            plain_traces(gold, "{answer}.").to_parquet(paths["gold"])
+            traces.to_parquet(paths["rbridge"])
+        return {name: str(path) for name, path in paths.items()}
+
+
+def plain_traces(rows: Sequence[dict[str, str]], text: str = "{trace}") -> Dataset:
+    """Traces of which every token weighs the same."""
+    blank = {"weighting": "none", "frontier_spans": [], "frontier_logprobs": []}
+    found = [
+        {"example_id": row["example_id"], "prompt": row["prompt"], "trace": text.format(**row)}
+        for row in rows
+    ]
+    return Dataset.from_list([row | blank for row in found], features=TRACE_FEATURES)
+
+
+def measure(folder: Path, corpus: str, seed: int, scored: bool) -> list[Path]:
+    """Train, test and score on a corpus what is not yet; on one thread, in any process.
+
+    Args:
+        folder: of the run; a file for each model appears whole or not at all in `rows/`.
+        scored: score too; else accuracies alone, at more steps.
+
+    Returns:
+        the files.
+    """
+    torch.set_num_threads(1)
+    world, documents = World(folder), None
+    paths = {model: row_path(folder, corpus, seed, model) for model in SIZES}
+    for model, path in paths.items():
+        if path.exists():
+            continue
+        start = time.process_time()
+        if documents is None:
+            steps = max(size.points[-1] for size in SIZES.values())
+            documents = world.documents(CORPORA[corpus], corpus, steps)
+        row = {"corpus": corpus, "seed": seed, "model": model}
+        row |= train_and_test(world, documents, model, seed, scored)
+        row["cpu_seconds"] = round(time.process_time() - start, 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(row))
+    return list(paths.values())
+
+
+def row_path(folder: Path, corpus: str, seed: int, model: str) -> Path:
+    """Where what was measured is kept: elsewhere once the corpus or the size is another."""
+    counted = {"traces": NUM_TRACES, "problems": NUM_PROBLEMS, "batch": BATCH_SIZE}
+    of = counted | {"corpus": vars(CORPORA[corpus]), "size": vars(SIZES[model])}
+    return folder / "rows" / f"{seed}" / f"{corpus} {model} {fingerprint(of)[:8]}.json"
+
+
+def train_and_test(
+    world: World, documents: Sequence[dict], model: str, seed: int, scored: bool
+) -> dict[str, Any]:
+    """One training: accuracy and scores at its points."""
+    size = SIZES[model]
+    # so that no problem makes a proxy and the target look alike
+    tests = world.problems("test" if model == "target" else "foretell", NUM_PROBLEMS)
+    right: dict[int, str] = {}
+
+    with tempfile.TemporaryDirectory() as folder:
+        set_seed(seed)
+        own = make_model(world.tokenizer, size.width, size.layers)
+
+        def test(step: int) -> None:
+            if step:
+                marks = solve(own, world.tokenizer, tests)[1]
+                right[step] = "".join("01"[correct] for correct in marks)
+
+        loss = train_on(
+            own,
+            world.tokenizer,
+            documents,
+            size.points[-1],
+            batch_size=BATCH_SIZE,
+            learning_rate=size.learning_rate,
+            seed=seed,
+            output_dir=Path(folder),
+            save_steps=points_of(size, scored=scored)[0],
+            attach=[ProxyScoreCallback(world.trace_sets(), context=CONTEXT)] if scored else [],
+            measure=test,
+        )
+        scores = _scores(Path(folder) / "hf_proxy" / "predictions.jsonl") if scored else {}
+    number = own.num_parameters()
+    points = []
+    for step, marks in right.items():
+        point = {"step": step, "accuracy": marks.count("1") / len(marks), "right": marks}
+        if scored:
+            tokens, columns = scores[step]
+            point |= {"tokens": tokens, "flops": 6 * number * tokens, "scores": columns}
+        points.append(point)
+    return {"num_parameters": number, "loss": loss, "points": points}
+
+
+def _scores(path: Path) -> dict[int, tuple[int, dict[str, float]]]:
+    """Of each step the tokens seen and every number that a corpus may be chosen by."""
+    found: dict[int, tuple[int, dict[str, float]]] = {}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    gold = {line["step"]: line["trace_nll"] for line in lines if line["name"] == "gold"}
+    for line in lines:
+        if line["name"] == "rbridge":
+            columns = {name: line[name] for name in METRICS} | line["statistics"]
+            columns |= {"gold_nll": gold[line["step"]]}
+            rounded = {name: float(f"{value:.7g}") for name, value in columns.items()}
+            found[line["step"]] = line["tokens_seen"], rounded
+    return found
