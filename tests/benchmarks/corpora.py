@@ -23,8 +23,10 @@ from typing import Any
 import results
 import torch
 from corpora_cost import measured_cost, overhead_table, projected
+from corpora_documents import CORPORA, GRADED
+from corpora_ngrams import ngrams_of
 from corpora_tables import tables_of
-from corpora_world import CORPORA, GRADED, SIZES, World, measure, row_path
+from corpora_world import SIZES, World, measure, row_path
 
 from hf_proxy.records.storage import write_text
 
@@ -78,7 +80,8 @@ def main() -> None:
     if is_explored:
         print_accuracies(rows)
         return
-    tables = [*tables_of(rows, GRADED), overhead_table(read_cost(folder))]
+    ngrams = ngrams_of(World(folder), list(dict.fromkeys(row["corpus"] for row in rows)))
+    tables = [*tables_of(rows, GRADED, ngrams), overhead_table(read_cost(folder))]
     results.add(content, tables, [], args.output or folder / "corpora.json")
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import corpora_world as setup
 import results
 import torch
-from corpora_world import BATCH_SIZE, CONTEXT, CORPORA, Size, World, plain_traces
+from corpora_documents import CORPORA
+from corpora_world import BATCH_SIZE, CONTEXT, Size, World, plain_traces
 from transformers import get_linear_schedule_with_warmup, set_seed
 
 from hf_proxy import align_traces, score_traces
