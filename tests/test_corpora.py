@@ -1,9 +1,7 @@
-"""Which corpus a proxy chooses: documents as they are said to be, tables of known answers, the run."""
+"""Which corpus a proxy chooses: its documents, tables of known answers, a miniature of the run."""
 
-import json
 import random
 import re
-import sys
 from itertools import islice
 from math import log
 from pathlib import Path
@@ -89,6 +87,19 @@ def rows_of(corpora, *, noise=0.0, own=0.5, informative="inv_freq_top1", seed=0)
     return rows
 
 
+@pytest.fixture
+def _few_draws(monkeypatch):
+    """As many draws and forms as tell the tables right from wrong."""
+    import corpora_decisions
+    import corpora_tables
+
+    monkeypatch.setattr(corpora_decisions, "NUM_DRAWS", 200)
+    monkeypatch.setattr(corpora_decisions, "NUM_PERMUTATIONS", 100)
+    monkeypatch.setattr(corpora_tables, "NUM_SELECTIONS", 2)
+    monkeypatch.setattr(corpora_tables, "FORMS", ("linear",))
+
+
+@pytest.mark.usefixtures("_few_draws")
 def test_tables_of_known_answers():
     from corpora_tables import BET, OWN, tables_of
 
@@ -118,14 +129,16 @@ def test_tables_of_known_answers():
     choice = tables[f"Chosen among 80, {about}"][0]
     assert choice["nested"] == choice["best of all, one seed"] == 1
     assert set(choice["best by seed"]) == {BET}
-    assert 0.6 < choice["floor, mean"] < choice["floor, 95 %"] < 1 and choice["p"] < 0.01
+    assert 0.6 < choice["floor, mean"] < choice["floor, 95 %"] < 1 and choice["p"] < 0.02
     statistics = {row["statistic"]: row for row in tables[f"The statistics one by one, {about}"]}
     assert len(statistics) == 80 and statistics[BET]["small 5"] == 1
     told = {row["from"]: row for row in tables[f"Accuracy foretold, {about}"]}
     assert told["rBridge"]["error, points"] < 0.5 < told["mean of the others"]["error, points"]
     assert told["rBridge"]["predictions"] == 27
     # own accuracy is as good at 5 steps: the same compute; rBridge saves nothing and costs nothing
-    saved = {row["predictor"]: row for row in tables[f"Compute saved against own accuracy, {about}"]}
+    saved = {
+        row["predictor"]: row for row in tables[f"Compute saved against own accuracy, {about}"]
+    }
     assert saved["rBridge"]["times less compute"] == pytest.approx(1)
     assert "Decision accuracy, 10 all corpora, 3 seeds" in tables
     assert set(tables["Accuracy, mean over seeds"][0]) >= {"corpus", "small 5", "target 20"}
@@ -146,12 +159,13 @@ def test_differences_are_drawn_as_the_package_draws_its_interval():
     assert np.ptp(drawn_RF[:, 0] - drawn_RF[:, 1]) == 0  # one draw for all: paired
 
 
+@pytest.mark.usefixtures("_few_draws")
 def test_a_choice_among_noise_is_worth_nothing():
     from corpora_decisions import choose
 
     rng = np.random.default_rng(2)
     value, target = rng.normal(size=(80, 13, 2)), rng.random((13, 2))
-    found = choose(value, target, rng, num_permutations=200)
+    found = choose(value, target, rng)
     assert found.best > 0.6  # the best of 80, looked for where it is judged
     assert found.best < found.floor_high + 0.1 and found.floor_mean > 0.6
     assert found.p_value > 0.05 and found.nested < found.nested_floor_high
@@ -168,3 +182,48 @@ def test_seeds_that_are_not_whole_are_left_out():
     assert studies_of(few, corpora)[0].seeds == (1, 3)
     with pytest.raises(ValueError, match="no seed is whole"):
         studies_of([row for row in rows if row["model"] != "small" or row["seed"] > 9], ["nowhere"])
+
+
+ASSETS = Path(__file__).parents[1] / "recipes" / "assets"
+
+
+def run(arguments, monkeypatch):
+    import corpora
+
+    monkeypatch.setattr("sys.argv", ["corpora", *map(str, arguments)])
+    corpora.main()
+
+
+@pytest.mark.usefixtures("_few_draws")
+def test_a_miniature_of_the_run_goes_on_where_it_was_killed(tmp_path, monkeypatch, capsys):
+    import corpora
+    import corpora_cost
+    import corpora_documents
+    import corpora_ngrams
+    import corpora_world
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    names = [*corpora_documents.GRADED][:9]
+    few = {name: corpora_documents.CORPORA[name] for name in [*names, "other style"]}
+    for module in (corpora, corpora_documents, corpora_world, corpora_ngrams):
+        monkeypatch.setattr(module, "CORPORA", few)
+    sizes = {
+        "target": corpora_world.Size(8, 1, 5e-3, (2,)),
+        "small": corpora_world.Size(4, 1, 5e-3, (1, 2)),
+    }
+    for module in (corpora, corpora_world):
+        monkeypatch.setattr(module, "SIZES", sizes)
+    for name, value in {"NUM_TRACES": 4, "NUM_PROBLEMS": 3, "BATCH_SIZE": 2}.items():
+        monkeypatch.setattr(corpora_world, name, value)
+    monkeypatch.setattr(corpora_cost, "BATCH_SIZE", 2)
+    monkeypatch.setattr(corpora_ngrams, "NUM_STEPS", 2)
+    # the expert is not trained: the bundled one can do the task
+    load = AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(corpora_world.World, "expert", lambda world: load(ASSETS / "expert"))
+    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "expert")
+    monkeypatch.setattr(corpora_world.World, "tokenizer", tokenizer)
+    # what cannot be foreseen is which of two steps' untrained models is right: any may be
+    marks = random.Random(0)
+    monkeypatch.setattr(
+        corpora_world, "solve", lambda *_: ([], [marks.random() < 0.5 for _ in range(20)])
+    )

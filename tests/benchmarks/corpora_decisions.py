@@ -12,6 +12,7 @@ import numpy as np
 from hf_proxy.intervals import LEVEL, NUM_RESAMPLES
 
 EDGES = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+NUM_DRAWS = NUM_RESAMPLES
 NUM_PERMUTATIONS = 1000
 
 
@@ -24,10 +25,7 @@ def right_of(value_FC: np.ndarray, target_C: np.ndarray) -> tuple[np.ndarray, np
 
 
 def share_drawn(
-    value_FCS: np.ndarray,
-    target_CS: np.ndarray,
-    rng: np.random.Generator,
-    num_draws: int = NUM_RESAMPLES,
+    value_FCS: np.ndarray, target_CS: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """`[R, F]`: decision accuracy of one attempt, on corpora and seeds drawn anew.
 
@@ -37,7 +35,7 @@ def share_drawn(
     _, num, proxy_seeds = value_FCS.shape
     first, second = np.triu_indices(num, 1)
     shares = []
-    for _ in range(num_draws):
+    for _ in range(NUM_DRAWS):
         corpus_C = rng.integers(num, size=num)
         seed_C = rng.integers(proxy_seeds, size=num)[corpus_C]
         seed_CS = rng.integers(target_CS.shape[1], size=target_CS.shape)
@@ -74,12 +72,7 @@ class Choice(NamedTuple):
     p_value: float
 
 
-def choose(
-    value_FCS: np.ndarray,
-    target_CS: np.ndarray,
-    rng: np.random.Generator,
-    num_permutations: int = NUM_PERMUTATIONS,
-) -> Choice:
+def choose(value_FCS: np.ndarray, target_CS: np.ndarray, rng: np.random.Generator) -> Choice:
     """Choose among predictors, and what of it is chance."""
     target_C = target_CS.mean(axis=1)
     attempts = np.moveaxis(value_FCS, -1, 0)
@@ -93,7 +86,7 @@ def choose(
         nested.append(own_P[decided_P].mean())
         nested_P.append(own_P)
     floor, nested_floor = [], []
-    for _ in range(num_permutations):
+    for _ in range(NUM_PERMUTATIONS):
         other_C = rng.permutation(target_C)
         found = [right_of(value_FC, other_C) for value_FC in attempts]
         floor.append(np.mean([r[:, d].mean(axis=1).max() for r, d in found]))
@@ -110,7 +103,7 @@ def choose(
         low=float(low),
         high=float(high),
         nested_floor_high=float(np.quantile(nested_floor, 0.95)),
-        p_value=float((1 + np.sum(np.array(nested_floor) >= value)) / (1 + num_permutations)),
+        p_value=float((1 + np.sum(np.array(nested_floor) >= value)) / (1 + NUM_PERMUTATIONS)),
     )
 
 
@@ -134,7 +127,7 @@ def _pairs_drawn(
     right_CC[first, second], weight_CC[first, second] = right_P * decided_P, decided_P
     right_CC, weight_CC = right_CC + right_CC.T, weight_CC + weight_CC.T
     # of a corpus drawn twice, the pair with itself weighs nothing
-    count_RC = rng.multinomial(num, np.full(num, 1 / num), size=NUM_RESAMPLES).astype(float)
+    count_RC = rng.multinomial(num, np.full(num, 1 / num), size=NUM_DRAWS).astype(float)
     weight_R = np.einsum("ra,ab,rb->r", count_RC, weight_CC, count_RC)
     right_R = np.einsum("ra,ab,rb->r", count_RC, right_CC, count_RC)
     return right_R[weight_R > 0] / weight_R[weight_R > 0]
