@@ -1,5 +1,6 @@
 """Which corpus a proxy chooses: its documents, tables of known answers, a miniature of the run."""
 
+import json
 import random
 import re
 from itertools import islice
@@ -203,13 +204,13 @@ def test_a_miniature_of_the_run_goes_on_where_it_was_killed(tmp_path, monkeypatc
     import corpora_world
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    names = [*corpora_documents.GRADED][:9]
-    few = {name: corpora_documents.CORPORA[name] for name in [*names, "other style"]}
+    names = [*corpora_documents.GRADED][:5]
+    few = {name: corpora_documents.CORPORA[name] for name in names}
     for module in (corpora, corpora_documents, corpora_world, corpora_ngrams):
         monkeypatch.setattr(module, "CORPORA", few)
     sizes = {
         "target": corpora_world.Size(8, 1, 5e-3, (2,)),
-        "small": corpora_world.Size(4, 1, 5e-3, (1, 2)),
+        "small": corpora_world.Size(8, 1, 5e-3, (1,)),
     }
     for module in (corpora, corpora_world):
         monkeypatch.setattr(module, "SIZES", sizes)
@@ -227,3 +228,53 @@ def test_a_miniature_of_the_run_goes_on_where_it_was_killed(tmp_path, monkeypatc
     monkeypatch.setattr(
         corpora_world, "solve", lambda *_: ([], [marks.random() < 0.5 for _ in range(20)])
     )
+    own, done = corpora.measure, []
+
+    def killed(*arguments):
+        if done:
+            raise KeyboardInterrupt
+        done.append(own(*arguments))
+        return done[-1]
+
+    base = ["--output_dir", tmp_path, "--num_processes", 1, "--corpora", *names[:2], "--seeds"]
+    with pytest.raises(SystemExit):  # the seed that is looked at is looked at alone
+        run([*base, 0, 1], monkeypatch)
+    with pytest.raises(SystemExit, match="more than --budget 0"):
+        run([*base, 1, "--budget", 0], monkeypatch)
+    monkeypatch.setattr(corpora, "measure", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run([*base, 1], monkeypatch)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("rows/*/*.json")}
+    assert len(before) == 2  # both models of the first corpus
+    capsys.readouterr()
+    monkeypatch.setattr(corpora, "measure", own)
+    run([*base, 1], monkeypatch)
+    said = capsys.readouterr().out
+    assert said.startswith("1 corpora and seeds to go: ") and "What Trainer, scores" in said
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    row = json.loads(next(iter(before)).read_text())
+    (point,) = row["points"]
+    assert len(point["scores"]) == 3 + 88 + 1 and point["flops"] > 0
+    # seed 0 is never scored
+    run([*base[:-2], "--seeds", 0], monkeypatch)
+    assert "Accuracies of seed 0" in capsys.readouterr().out
+    (path,) = (tmp_path / "rows" / "0").glob("*target*")
+    assert "scores" not in json.loads(path.read_text())["points"][-1]
+    # the rest as if it had been trained
+    for corpus in names:
+        for seed in SEEDS[:2]:
+            for model in sizes:
+                good = names.index(corpus) / 5 + marks.random() / 10
+                scores = {name: value + marks.random() for name, value in point["scores"].items()}
+                own_point = point | {"accuracy": good, "scores": scores}
+                own_row = {"corpus": corpus, "seed": seed, "model": model, "points": [own_point]}
+                place = corpora_world.row_path(tmp_path, corpus, seed, model)
+                place.parent.mkdir(exist_ok=True)
+                place.write_text(json.dumps(own_row))
+    run(["--output_dir", tmp_path, "--seeds", 1, 2, "--analyse"], monkeypatch)
+    content = json.loads((tmp_path / "corpora.json").read_text())
+    captions = [table["caption"] for table in content["tables"]]
+    assert captions[1] == "Decision accuracy, 5 graded corpora, 2 seeds"
+    predictors = {row["predictor"] for row in content["tables"][1]["rows"]}
+    assert {"2-gram NLL", "5-gram NLL", "gold-answer NLL"} <= predictors
+    assert str(tmp_path) not in json.dumps(content)
