@@ -195,14 +195,33 @@ def run(arguments, monkeypatch):
     corpora.main()
 
 
-@pytest.mark.usefixtures("_few_draws")
+@pytest.fixture
+def _tiny(monkeypatch):
+    """A world whose expert, the bundled one, can do the task; of others, any answer is right."""
+    import corpora_world
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    for name, value in {"NUM_TRACES": 4, "NUM_PROBLEMS": 20, "BATCH_SIZE": 2}.items():
+        monkeypatch.setattr(corpora_world, name, value)
+    load = AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(corpora_world.World, "expert", lambda world: load(ASSETS / "expert"))
+    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "expert")
+    monkeypatch.setattr(corpora_world.World, "tokenizer", tokenizer)
+    marks = random.Random(0)
+
+    def solve(model, tokenizer, tests):
+        return [], [marks.random() < 0.5 for _ in tests]
+
+    monkeypatch.setattr(corpora_world, "solve", solve)
+
+
+@pytest.mark.usefixtures("_few_draws", "_tiny")
 def test_a_miniature_of_the_run_goes_on_where_it_was_killed(tmp_path, monkeypatch, capsys):
     import corpora
     import corpora_cost
     import corpora_documents
     import corpora_ngrams
     import corpora_world
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     names = [*corpora_documents.GRADED][:5]
     few = {name: corpora_documents.CORPORA[name] for name in names}
@@ -214,20 +233,9 @@ def test_a_miniature_of_the_run_goes_on_where_it_was_killed(tmp_path, monkeypatc
     }
     for module in (corpora, corpora_world):
         monkeypatch.setattr(module, "SIZES", sizes)
-    for name, value in {"NUM_TRACES": 4, "NUM_PROBLEMS": 3, "BATCH_SIZE": 2}.items():
-        monkeypatch.setattr(corpora_world, name, value)
     monkeypatch.setattr(corpora_cost, "BATCH_SIZE", 2)
     monkeypatch.setattr(corpora_ngrams, "NUM_STEPS", 2)
-    # the expert is not trained: the bundled one can do the task
-    load = AutoModelForCausalLM.from_pretrained
-    monkeypatch.setattr(corpora_world.World, "expert", lambda world: load(ASSETS / "expert"))
-    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "expert")
-    monkeypatch.setattr(corpora_world.World, "tokenizer", tokenizer)
-    # what cannot be foreseen is which of two steps' untrained models is right: any may be
     marks = random.Random(0)
-    monkeypatch.setattr(
-        corpora_world, "solve", lambda *_: ([], [marks.random() < 0.5 for _ in range(20)])
-    )
     own, done = corpora.measure, []
 
     def killed(*arguments):
@@ -278,3 +286,36 @@ def test_a_miniature_of_the_run_goes_on_where_it_was_killed(tmp_path, monkeypatc
     predictors = {row["predictor"] for row in content["tables"][1]["rows"]}
     assert {"2-gram NLL", "5-gram NLL", "gold-answer NLL"} <= predictors
     assert str(tmp_path) not in json.dumps(content)
+
+
+@pytest.mark.usefixtures("_few_draws", "_tiny")
+def test_a_miniature_of_fine_tuning_mixtures(tmp_path, monkeypatch, capsys):
+    import corpora_world
+    import finetuning_data as bench
+
+    tiny = bench.Tuned(corpora_world.Size(8, 1, 5e-3, (1,)), 2, 1e-3)
+    monkeypatch.setattr(bench, "MODELS", {"target": tiny, "small": tiny})
+    few = {name: bench.MIXTURES[name] for name in ("careful", "answers only")}
+    monkeypatch.setattr(bench, "MIXTURES", few)
+    monkeypatch.setattr(bench, "NUM_ROWS", 8)
+    monkeypatch.setattr(bench, "BATCH_SIZE", 2)
+    monkeypatch.setattr(bench, "solve", corpora_world.solve)
+    for more in ([], ["--analyse"]):
+        argv = ["finetuning_data", "--output_dir", str(tmp_path), "--seeds", "1", *more]
+        monkeypatch.setattr("sys.argv", argv)
+        bench.main()
+        said = capsys.readouterr().out
+        assert ("4/4" in said) == (not more)
+    content = json.loads((tmp_path / "finetuning_data.json").read_text())
+    tables = {table["caption"]: table["rows"] for table in content["tables"]}
+    chosen = {row["predictor"]: row for row in tables["The mixture that is chosen"]}
+    first, second = (
+        row["target 2"] for row in tables["Accuracy after fine-tuning, mean over seeds"]
+    )
+    by_lot = chosen["by lot"]["accuracy lost, points"]
+    assert by_lot == pytest.approx(50 * abs(first - second)) and by_lot > 0
+    for name in ("rBridge", "inv_freq_top1"):
+        lost = chosen[name]["accuracy lost, points"]
+        assert lost in (pytest.approx(0), pytest.approx(by_lot), pytest.approx(2 * by_lot))
+    row = json.loads(next(iter((tmp_path / "rows" / "1").glob("careful small*"))).read_text())
+    assert row["points"][0]["tokens"] > 0 and row["points"][0]["step"] == 2

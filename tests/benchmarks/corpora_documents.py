@@ -75,12 +75,14 @@ def shares_of(mean: float) -> dict[str, float]:
     return {s: min(1.0, max(0.0, mean + spread * offset)) for s, offset in SPREAD.items()}
 
 
-def documents_of(corpus: Corpus, rng: random.Random) -> Iterator[dict[str, str]]:
-    """Its documents without end: `prompt`, `trace`, `source`, `kind`."""
+def documents_of(
+    corpus: Corpus, rng: random.Random, part: str = "train"
+) -> Iterator[dict[str, str]]:
+    """Its documents without end: `prompt`, `trace`, `source`, `kind`; chains of one part."""
     if corpus.distinct is not None:
         own = Corpus(**{**vars(corpus), "distinct": None})
-        yield from cycle(list(islice(documents_of(own, rng), corpus.distinct)))
-    sources, stream = list(SOURCES), chains(rng, "train")
+        yield from cycle(list(islice(documents_of(own, rng, part), corpus.distinct)))
+    sources, stream = list(SOURCES), chains(rng, part)
     sloppy, wrong = shares_of(corpus.sloppy), shares_of(corpus.wrong)
     while True:
         source = rng.choice(sources)

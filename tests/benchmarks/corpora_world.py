@@ -98,17 +98,21 @@ class World:
 
     def expert(self) -> Any:
         """A model of careful documents alone."""
-        set_seed(99)
-        model = make_model(self.tokenizer, EXPERT.width, EXPERT.layers)
+        return self.pretrained(Corpus(), EXPERT, seed=99)
+
+    def pretrained(self, corpus: Corpus, size: Size, seed: int) -> Any:
+        """A model of a corpus, as `size` says."""
+        set_seed(seed)
+        model = make_model(self.tokenizer, size.width, size.layers)
         with tempfile.TemporaryDirectory() as folder:
             train_on(
                 model,
                 self.tokenizer,
-                self.documents(Corpus(), "of the expert", EXPERT.points[-1]),
-                EXPERT.points[-1],
+                self.documents(corpus, f"{seed} before", size.points[-1]),
+                size.points[-1],
                 batch_size=BATCH_SIZE,
-                learning_rate=EXPERT.learning_rate,
-                seed=99,
+                learning_rate=size.learning_rate,
+                seed=seed,
                 output_dir=Path(folder),
             )
         return model
@@ -206,7 +210,7 @@ def train_and_test(
             attach=[ProxyScoreCallback(world.trace_sets(), context=CONTEXT)] if scored else [],
             measure=test,
         )
-        scores = _scores(Path(folder) / "hf_proxy" / "predictions.jsonl") if scored else {}
+        scores = scores_of(Path(folder)) if scored else {}
     number = own.num_parameters()
     points = []
     for step, marks in right.items():
@@ -218,8 +222,13 @@ def train_and_test(
     return {"num_parameters": number, "loss": loss, "points": points}
 
 
-def _scores(path: Path) -> dict[int, tuple[int, dict[str, float]]]:
-    """Of each step the tokens seen and every number that a corpus may be chosen by."""
+def scores_of(folder: Path) -> dict[int, tuple[int, dict[str, float]]]:
+    """Of each step the tokens seen and every number that a corpus may be chosen by.
+
+    Args:
+        folder: of a training, whose callback scored the sets rbridge and gold.
+    """
+    path = folder / "hf_proxy" / "predictions.jsonl"
     found: dict[int, tuple[int, dict[str, float]]] = {}
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     gold = {line["step"]: line["trace_nll"] for line in lines if line["name"] == "gold"}
