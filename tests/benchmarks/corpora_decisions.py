@@ -25,7 +25,10 @@ def right_of(value_FC: np.ndarray, target_C: np.ndarray) -> tuple[np.ndarray, np
 
 
 def share_drawn(
-    value_FCS: np.ndarray, target_CS: np.ndarray, rng: np.random.Generator
+    value_FCS: np.ndarray,
+    target_CS: np.ndarray,
+    rng: np.random.Generator,
+    num_draws: int | None = None,
 ) -> np.ndarray:
     """`[R, F]`: decision accuracy of one attempt, on corpora and seeds drawn anew.
 
@@ -35,7 +38,7 @@ def share_drawn(
     _, num, proxy_seeds = value_FCS.shape
     first, second = np.triu_indices(num, 1)
     shares = []
-    for _ in range(NUM_DRAWS):
+    for _ in range(num_draws or NUM_DRAWS):
         corpus_C = rng.integers(num, size=num)
         seed_C = rng.integers(proxy_seeds, size=num)[corpus_C]
         seed_CS = rng.integers(target_CS.shape[1], size=target_CS.shape)

@@ -12,7 +12,6 @@ bootstrap over corpora and seeds, 90 % interval of the difference without 0.
 import argparse
 from pathlib import Path
 
-import corpora_decisions
 import numpy as np
 import results
 from corpora_decisions import EDGES, share_drawn
@@ -62,7 +61,7 @@ def _errors(num, rng):
     return own + np.sqrt(SEED_SHARE) * rng.normal(size=(num, NUM_SEEDS))
 
 
-def power_rows(num_worlds, rng):
+def power_rows(num_worlds, num_draws, rng):
     """Of each number of corpora and difference, how often it is told, and how wide the interval."""
     rows = []
     for num in NUM_CORPORA:
@@ -72,7 +71,7 @@ def power_rows(num_worlds, rng):
                 found = []
                 for _ in range(num_worlds):
                     value, target = world(num, WORSE + difference, WORSE, shared, rng)
-                    drawn = share_drawn(value, target, rng)
+                    drawn = share_drawn(value, target, rng, num_draws)
                     low, high = np.quantile(drawn[:, 0] - drawn[:, 1], EDGES)
                     found.append((low > 0, high < 0))
                     wide.append(high - low)
@@ -95,9 +94,8 @@ def main():
         "--output", type=Path, default=Path("outputs/benchmarks/corpora_power.json")
     )
     args = parser.parse_args()
-    corpora_decisions.NUM_DRAWS = args.num_draws
     content = results.begin("corpora_power", args, dtype="float64")
-    rows = power_rows(args.num_worlds, np.random.default_rng(args.seed))
+    rows = power_rows(args.num_worlds, args.num_draws, np.random.default_rng(args.seed))
     caption = f"Share of {args.num_worlds} simulated runs in which a difference from "
     caption += f"{WORSE} is told, {NUM_SEEDS} seeds, noise floor {FLOOR}"
     results.add(content, [results.table(caption, rows)], [], args.output)
