@@ -114,9 +114,9 @@ def _nested(right_FP: np.ndarray, decided_P: np.ndarray, num: int) -> np.ndarray
     """`[P]`: each pair by the predictor that is best on pairs of other corpora."""
     first, second = np.triu_indices(num, 1)
     right_FP = right_FP * decided_P
-    of_FC = np.zeros((len(right_FP), num))
-    for place in range(num):
-        of_FC[:, place] = right_FP[:, (first == place) | (second == place)].sum(axis=1)
+    has_PC = np.arange(num) == first[:, None]
+    has_PC |= np.arange(num) == second[:, None]
+    of_FC = right_FP @ has_PC
     elsewhere_FP = right_FP.sum(axis=1)[:, None] - of_FC[:, first] - of_FC[:, second] + right_FP
     return right_FP[elsewhere_FP.argmax(axis=0), np.arange(len(first))]
 

@@ -39,7 +39,7 @@ class Corpus:
     distinct: int | None = None
 
 
-# set on seed 0; the protocol says so
+# grades to be set on seed 0 before the run, see the protocol
 GRADED: dict[str, Corpus] = {
     "careful": Corpus(),
     "sloppy 25 %": Corpus(sloppy=0.25),
