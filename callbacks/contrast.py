@@ -5,31 +5,31 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
+from transformers import Trainer
 
-from hf_proxy.callbacks.set_folders import tidy_sets
+from hf_proxy.callbacks.set_folders import set_folder, tidy_sets
 from hf_proxy.callbacks.watching import WatchingCallback
-from hf_proxy.mining.amateurs import amateur_tokenizer
+from hf_proxy.mining.amateurs import amateur_model, amateur_tokenizer
 from hf_proxy.mining.correctness import read_answers
 from hf_proxy.mining.foretelling import Foreteller, check_foretellable
 from hf_proxy.mining.miner import Miner
-from hf_proxy.mining.mining_record import MiningRecord
 from hf_proxy.mining.sets import mine_folder
 from hf_proxy.mining.settings import MiningSettings
-from hf_proxy.models.access import adapters_off, unwrapped, weights_checksum
+from hf_proxy.models.access import adapters_off, input_device, unwrapped, weights_checksum
 from hf_proxy.models.disks import require_shared
 from hf_proxy.models.parallel import from_main, is_main, stop_together
+from hf_proxy.models.whole import Gather, check_gather, made_whole, on_device
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.lines import FedLine, read_log
-from hf_proxy.records.record import read_record
 from hf_proxy.tokens.prompts import Prompts, read_prompts
-from hf_proxy.training.feeding import Feeding
+from hf_proxy.tokens.tokenizers import tokenizer_of
+from hf_proxy.training.feeding import ONLY_FED, Feeding, require_same_tokenizer
+from hf_proxy.training.trainer import SelectiveSFTTrainer
 
 # logged key: statistic of the set
 KEYS = {
@@ -72,8 +72,10 @@ class ContrastCallback(WatchingCallback):
         on_error: `"raise"`, or `"warn"`: go on without figures.
         context, system_prompt, chat_template_kwargs: of `read_prompts`.
         max_new_tokens, temperature, batch_size, seed, divergence_beta, plausibility_alpha,
-            contrast_temperature, parity, select, target, mixture_weight, only_correct: of
+            contrast_temperature, parity, select, target, mixture_weight, only_correct, gather: of
             `mine_soft_targets`.
+        amateur_offload: between measurements the amateur is where it was given or loaded, in the
+            host's memory; False: on the model's device for good.
     """
 
     def __init__(
@@ -106,6 +108,8 @@ class ContrastCallback(WatchingCallback):
         target: str = MiningSettings.target,
         mixture_weight: float | None = MiningSettings.mixture_weight,
         only_correct: bool = MiningSettings.only_correct,
+        gather: Gather = "whole",
+        amateur_offload: bool = True,
     ):
         super().__init__(
             file_name="contrast.jsonl",
@@ -139,12 +143,15 @@ class ContrastCallback(WatchingCallback):
         if foretell is not None:
             check_foretellable(self.settings)
         self.foretell = foretell
-        if isinstance(amateur, (str, Path)):
-            # new modules draw their first weights, which would move the training's own stream
-            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-                amateur = AutoModelForCausalLM.from_pretrained(
-                    amateur, dtype="auto", use_safetensors=True
-                )
+        amateur = amateur_model(amateur)
+        check_gather(gather)
+        if foretell is not None and gather != "whole":
+            raise InputError.at(
+                "foretelling needs whole weights on each process",
+                remedy="leave out foretell, or set gather='whole'",
+                field="gather",
+            )
+        self.gather, self.amateur_offload = gather, amateur_offload
         self.amateur = amateur.eval().requires_grad_(False)
         self.amateur_processing_class = amateur_tokenizer(amateur, amateur_processing_class)
         self.prompts, self.num_prompts, self.expert = prompts, num_prompts, expert
@@ -172,6 +179,20 @@ class ContrastCallback(WatchingCallback):
                 f"metric_for_best_model={args.metric_for_best_model!r} is no measure of quality, "
                 "so it cannot choose the best model; choose a loss or a proxy score"
             )
+
+    def attach(self, trainer: Trainer) -> Self:
+        """As every callback's; with `feed`, to a trainer that learns what this callback mines.
+
+        Raises:
+            InputError: the trainer does not, or has another tokenizer.
+        """
+        if self.feeding is not None:
+            if not isinstance(trainer, SelectiveSFTTrainer):
+                raise InputError(ONLY_FED)
+            if self.processing_class is not None:
+                theirs = tokenizer_of(trainer.processing_class)
+                require_same_tokenizer(theirs, self.processing_class)
+        return super().attach(trainer)
 
     def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
         """As every callback's; a resumed run that is fed takes up the rows that it had."""
@@ -229,7 +250,7 @@ class ContrastCallback(WatchingCallback):
                 )
             if self.expert == "base" and not hasattr(unwrapped(model), "disable_adapter"):
                 raise InputError("expert='base' needs a model with adapters (PEFT)")
-            self.amateur.to(unwrapped(model).device)
+            self.amateur = made_whole(self.amateur)
             prompts = read_prompts(self.prompts, self.processing_class, **self._context)
             answers = None
             if self.settings.only_correct:
@@ -257,26 +278,13 @@ class ContrastCallback(WatchingCallback):
         return self._open_log(args).path.parent / "soft_targets"
 
     def _step_folder(self, args, state, model) -> Path:
-        """Where the set of these weights goes; other weights at the same step (the best ones, after
-        training) get a folder of their own."""
-        if not self._run_began:  # nothing here says of which step these weights are
-            checksum = weights_checksum(model, PartialState())
-            return self._folder(args) / f"evaluated-{checksum:010x}"
-        folder = self._folder(args) / f"step-{state.global_step:08d}"
-
-        def name() -> str:
-            if (folder / "mining.json").exists():
-                theirs = read_record(folder / "mining.json", MiningRecord).expert[0]
-                checksum = weights_checksum(model)
-                if theirs != checksum:
-                    return f"{folder.name}-{checksum:010x}"
-            return folder.name
-
-        return folder.with_name(from_main(PartialState(), name))
+        checksum = weights_checksum(model, PartialState())
+        # before a run begins, nothing here says of which step these weights are
+        step = state.global_step if self._run_began else None
+        return from_main(PartialState(), lambda: set_folder(self._folder(args), step, checksum))
 
     def _measure(self, model, args, state) -> dict[str, float]:
-        processes = PartialState()
-        start = time.perf_counter()
+        start, processes = time.perf_counter(), PartialState()
         with stop_together(processes):
             miner, prompts = self._open_miner(model)
         log = self._open_log(args)
@@ -291,14 +299,17 @@ class ContrastCallback(WatchingCallback):
             input_ids=[prompts.input_ids[i] for i in places],
         )
         bare = unwrapped(model)
-        expert = adapters_off(bare) if self.expert == "base" else nullcontext()
         folder = self._step_folder(args, state, model)
-        with expert:
+        with (
+            adapters_off(bare) if self.expert == "base" else nullcontext(),
+            on_device(self.amateur, input_device(bare, processes), offload=self.amateur_offload),
+        ):
             tally, content = mine_folder(
                 miner,
                 own,
                 folder,
                 processes,
+                gather=self.gather,
                 facts={"expert": f"{self.expert}, step {state.global_step}"},
                 first_batch=number * -(-self.num_prompts // self.settings.batch_size),
             )

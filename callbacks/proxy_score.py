@@ -155,7 +155,11 @@ class ProxyScoreCallback(WatchingCallback):
             row |= _keys(name, score, predictions, forecasts)
             row |= {f"eval_{name}_{s}": score.statistics[s] for s in self.statistics}
             line = self._line(name, score, predictions, args, state, seconds)
-            line["forecasts"] = {target: asdict(found) for target, found in forecasts.items()}
+            metrics = {str(curve.target): curve.metric for curve in curves}
+            line["forecasts"] = {
+                target: asdict(found) | {"metric": metrics[target]}
+                for target, found in forecasts.items()
+            }
             with stop_together(processes):
                 self._write(args, line)
         return row

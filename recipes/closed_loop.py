@@ -53,6 +53,10 @@ class LoopConfig:
             "eval_loss."
         },
     )
+    per_trace: bool = field(
+        default=False,
+        metadata={"help": "Write the sums of each trace too."},
+    )
     mine_steps: int = field(default=50, metadata={"help": "Optimizer steps between minings."})
     traces: list[str] = field(
         metadata={"help": "Trace sets to score on: path, or name=path for several."}
@@ -131,6 +135,7 @@ def main(
     from hf_proxy.callbacks import ContrastCallback, ProxyScoreCallback
     from hf_proxy.mining.sets import mine_soft_targets
     from hf_proxy.models.parallel import from_main, stop_together
+    from hf_proxy.models.whole import on_device
     from hf_proxy.recipes.library.loop_tables import facts_of_loop, print_loop
     from hf_proxy.recipes.library.rows import check_answer_flags, load_prompts
     from hf_proxy.recipes.library.run_records import RunFolder, train_to_the_end
@@ -179,7 +184,6 @@ def main(
         amateur, amateur_tokenizer = load_amateur(
             config.amateur, model.dtype, trust_remote_code=arguments.trust_remote_code
         )
-        amateur.to(arguments.device)
     trace_context = newlines(config.trace_context)
     in_traces, in_prompts = kwargs_of_chats(
         config.chat_template_kwargs, trace_context, config.prompt_context
@@ -193,17 +197,18 @@ def main(
         "batch_size": config.mine_batch_size,
         **arguments.contrast_settings,
     }
-    eval_rows = mine_soft_targets(
-        model,
-        amateur,
-        eval_prompts,
-        processing_class=tokenizer,
-        amateur_processing_class=amateur_tokenizer,
-        output_dir=folder / "hf_proxy" / "eval_soft_targets",
-        accelerator=processes,
-        facts={"what": "held-out questions, by the model before its first step"},
-        **mining,
-    )
+    with on_device(amateur, arguments.device, offload=True):
+        eval_rows = mine_soft_targets(
+            model,
+            amateur,
+            eval_prompts,
+            processing_class=tokenizer,
+            amateur_processing_class=amateur_tokenizer,
+            output_dir=folder / "hf_proxy" / "eval_soft_targets",
+            accelerator=processes,
+            facts={"what": "held-out questions, by the model before its first step"},
+            **mining,
+        )
     contrast = ContrastCallback(
         amateur,
         train_prompts,
@@ -221,6 +226,7 @@ def main(
         curves=config.curves,
         context=trace_context,
         chat_template_kwargs=in_traces,
+        per_trace=config.per_trace,
     )
     trainer = SelectiveSFTTrainer(
         model=model,
@@ -245,6 +251,7 @@ def main(
                 model=dataclasses.asdict(model_config),
                 training=arguments.to_dict(),
                 found=facts,
+                log_history=trainer.state.log_history,
             )
             write_text(folder / "provenance.json", json.dumps(stamp, indent=2, default=str))
             print_loop(facts["rows"])

@@ -201,6 +201,7 @@ def _loop(config: DemoConfig, folder: Path, beta: float) -> Path:
         "prompts": _problems(config, folder, "latent", "mine"),
         "traces": ASSETS / "traces.parquet",
         "curves": ASSETS / "curve" / "target.json",
+        "per_trace": "true",
         "output_dir": tuned,
         "max_new_tokens": LONGEST_TRACE,
         "mine_batch_size": 150,

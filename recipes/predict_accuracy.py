@@ -6,7 +6,7 @@ import builtins
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hf_proxy.intervals import LEVEL
 from hf_proxy.recipes.library.running import RecipeConfig, run
@@ -49,6 +49,23 @@ class PredictConfig(RecipeConfig):
             "marked as a zero-shot transfer."
         },
     )
+    horizon: float | None = field(
+        default=None,
+        metadata={
+            "help": "Instead of each score: what the runs of the score files will reach at this "
+            "step, and which of two ends lower, if that can be told."
+        },
+    )
+    horizon_in: Literal["step", "tokens"] | None = field(
+        default=None, metadata={"help": "What the horizon counts; unset: step."}
+    )
+    results: str | None = field(
+        default=None,
+        metadata={
+            "help": "With horizon: CSV or JSONL of step or tokens, and accuracy measured there so "
+            "far, to extrapolate that alone beside it."
+        },
+    )
 
     def __post_init__(self) -> None:
         for name in ("curves", "scores"):
@@ -59,6 +76,13 @@ class PredictConfig(RecipeConfig):
                     remedy="give both curves and scores, or --list alone",
                     field=name,
                 )
+        for name in ("horizon_in", "results"):
+            if self.horizon is None and getattr(self, name) is not None:
+                raise InputError.at("it says nothing alone", remedy="give horizon too", field=name)
+        if self.horizon is not None and self.list:
+            raise InputError.at(
+                "--list reads none", remedy="give curves and scores with it", field="horizon"
+            )
 
 
 def predict(config: PredictConfig) -> dict[str, Any]:
@@ -66,6 +90,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
 
     Reads:   curves that `hf-proxy fit` wrote, or that the package brings (--list shows them),
              and scores: numbers, scores.jsonl of `hf-proxy score`, or predictions.jsonl of a run.
+             With --horizon: files only, of one run or several.
     Writes:  to the screen only.
     Example: hf-proxy predict --curves outputs/curves/arc_challenge.json --scores 0.80
     """
@@ -75,6 +100,19 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     if config.list:
         return {"references": _references()}
     curves = [Curve.load(path) for path in config.curves]
+    if config.horizon is not None:
+        from hf_proxy.recipes.library.run_ends import run_ends
+
+        return run_ends(
+            config.scores,
+            curves,
+            config.horizon,
+            config.horizon_in or "step",
+            results=config.results,
+            trace_set=config.trace_set,
+            run=config.run,
+            level=config.level,
+        )
     scores: list[tuple[str, ProxyScore | float, str | None]] = []
     for text in config.scores:
         try:

@@ -168,7 +168,8 @@ def main(
             if config.amateur is not None:  # the set gave the trajectories alone
                 settings |= arguments.contrast_settings
             facts |= {"amateur": amateur_name, "targets": settings}
-            _write_record(mined, statistics, arguments, model_config, folder, facts)
+            history = trainer.state.log_history
+            _write_record(mined, statistics, arguments, model_config, folder, facts, history)
             print(
                 f"{facts['optimizer_steps']} steps, {_number(num_kept)} kept steps, loss "
                 f"{losses[0]:.4f} -> {losses[-1]:.4f}, {facts['train_runtime_s']:.0f} s, {folder}"
@@ -183,7 +184,7 @@ def _number(count: int | None) -> str:
 
 
 def _write_record(
-    mined, statistics, arguments, model_config, folder: Path, facts: dict[str, Any]
+    mined, statistics, arguments, model_config, folder: Path, facts: dict[str, Any], history: list
 ) -> None:
     """Provenance, and a card for the weights and for those that are merged."""
     from hf_proxy.recipes.library.sharing import shared_name, write_card
@@ -193,6 +194,7 @@ def _write_record(
         soft_targets=mined,
         statistics=statistics,
         training=facts,
+        log_history=history,
         arguments=arguments.to_dict(),
         model=dataclasses.asdict(model_config),
     )

@@ -15,6 +15,8 @@ from hypothesis import settings
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# DeepSpeed, once imported, looks for an accelerator and prints to standard output what it found
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
 # one thread each: workers share the cores, and sums keep their order
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

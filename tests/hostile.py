@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from helpers.formats import SHAPES, write_rows
+from helpers.report_files import write_pages
 
 from hf_proxy import Curve, InputError, load_soft_targets, load_traces
 from hf_proxy.cli import main
@@ -417,6 +418,19 @@ KINDS: dict[str, Kind] = {
         ("accuracy/generations",), ("accuracy/generations/*/round-000/*.json",), _accuracy
     ),
     "benchmark": Kind(("benchmark.json",), ("benchmark.json",), _report()),
+    "page of a run": Kind(
+        (),
+        ("paired/hf_proxy/predictions.jsonl", "paired/run.json"),
+        _report("paired"),
+        write_pages,
+    ),
+    "page of a forecast": Kind((), ("ahead/predictions.jsonl",), _report("ahead"), write_pages),
+    "page of a selection": Kind((), ("selected/ranking.json",), _report("selected"), write_pages),
+    "page of a tuned model": Kind((), ("tuned/provenance.json",), _report("tuned"), write_pages),
+    "page of a benchmark": Kind((), ("drawn/mine.json",), _report("drawn"), write_pages),
+    "saved set, report": Kind(
+        ("traces",), ("traces/provenance.json", "traces/dataset_info.json"), _report("traces")
+    ),
     "provenance": Kind(
         ("run/provenance.json", "scores"),
         ("run/provenance.json", "scores/provenance.json"),

@@ -278,6 +278,24 @@ def test_what_servers_do_to_answers_costs_a_row_and_is_counted(server, questions
     assert again["example_id"] == ["q0", "q1", "q2", "q7"] and len(faults.requests) == 13
 
 
+def test_a_server_without_log_probabilities_is_not_paid_for_more(server, questions, tmp_path):
+    url, faults = server
+    one_by_one = ServerSettings(concurrency=1)
+    where = {"base_url": url, "server": one_by_one, "output_dir": tmp_path / "set"}
+    faults.plan = dict.fromkeys(range(8), "no_logprobs")
+    for _ in range(2):  # the same line again asks nothing
+        with pytest.raises(InputError, match="the first 3 answers came without log-probabilities"):
+            build_traces(questions, "tiny", **where)
+        assert len(faults.requests) == 3
+    asked = {(request["logprobs"], request["top_logprobs"]) for request in faults.requests}
+    assert asked == {(True, 0)}  # llama-cpp-python gives none where the second is not said
+    # where some have come they are rows that a server spoilt
+    faults.plan = {3: None, **dict.fromkeys(range(4, 8), "no_logprobs")}
+    where["output_dir"] = tmp_path / "other"
+    assert len(build_traces(questions[:5], "tiny", **where)) == 1
+    assert len(faults.requests) == 8
+
+
 def test_a_server_that_refuses_stops_the_run_in_one_line(server, questions, tmp_path, monkeypatch):
     url, faults = server
     where = {"base_url": url, "server": ServerSettings(max_retries=0), "output_dir": tmp_path / "s"}

@@ -188,8 +188,12 @@ def test_two_processes_learn_from_the_rows_of_one(tmp_path, shared, of_ranks):
 
 def test_what_cannot_be_fed_is_refused_before_the_first_step(tmp_path, tokenizer):
     feeder = make_callback(tokenizer, **FEED)
-    plain = plain_trainer(tmp_path / "plain", tokenizer, callbacks=[feeder])
-    with pytest.raises(ValueError, match=r"feed=True\) gives rows to a SelectiveSFTTrainer only"):
+    only = r"feed=True\) gives rows to a SelectiveSFTTrainer only"
+    with pytest.raises(ValueError, match=only):
+        plain_trainer(tmp_path / "plain", tokenizer, callbacks=[feeder])
+    plain = plain_trainer(tmp_path / "plain", tokenizer)
+    plain.add_callback(feeder)  # nobody is told of it before the run begins
+    with pytest.raises(ValueError, match=only):
         plain.train()
     plain.pop_callback(feeder)
     with pytest.raises(ValueError, match="without a train_dataset, max_steps says how long"):
@@ -206,17 +210,19 @@ def test_what_cannot_be_fed_is_refused_before_the_first_step(tmp_path, tokenizer
         ),
     }
     for number, (message, (callbacks, changes)) in enumerate(cases.items()):
-        trainer = feeding_trainer(tmp_path / str(number), tokenizer, callbacks, **changes)
         with pytest.raises(ValueError, match=message):
+            trainer = feeding_trainer(tmp_path / str(number), tokenizer, callbacks, **changes)
+            assert callbacks == []  # one may be added until the run begins
             trainer.train()
-        assert trainer.state.global_step == 0
-        if feeder in callbacks:
-            trainer.pop_callback(feeder)
+    late = feeding_trainer(tmp_path / "late", tokenizer, [], rows=rows)
+    late.add_callback(make_callback(tokenizer, **FEED))
+    with pytest.raises(ValueError, match="1 callbacks with feed=True, train_dataset not None"):
+        late.train()
     own = copy.deepcopy(tokenizer)
     own.chat_template = "{{ messages[0]['content'] }}"
     other = make_callback(tokenizer, **FEED, processing_class=own)
     with pytest.raises(ValueError, match="processing_class is not the trainer's"):
-        feeding_trainer(tmp_path / "other", tokenizer, [other]).train()
+        feeding_trainer(tmp_path / "other", tokenizer, [other])
     nothing = make_callback(tokenizer, **FEED | {"divergence_beta": 99.0})
     trainer = feeding_trainer(tmp_path / "nothing", tokenizer, [nothing])
     with pytest.raises(InputError, match="no mining of this run has kept a step yet"):

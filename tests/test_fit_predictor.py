@@ -3,14 +3,16 @@
 import csv
 import json
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from helpers.published import ARC_X, ARC_Y, BASELINE_FRONTIER, RBRIDGE_FRONTIER, TOKENS
 from helpers.scores import make_score
 
-from hf_proxy import Curve, InputError, fit_curve
+from hf_proxy import Curve, InputError, fit_curve, forecast
 from hf_proxy.cli import main
+from hf_proxy.prediction.forecast import UNDECIDED
 from hf_proxy.recipes.library.joined_points import _accuracy, join_results
 from hf_proxy.recipes.library.points import read_points
 from hf_proxy.recipes.library.scores import read_scores
@@ -615,3 +617,107 @@ def test_a_transfer_is_said_once(caplog):
     found = [curve.predict(score) for _ in range(3)]
     assert caplog.text.count("once: zero-shot transfer, this proxy has 1000 parameters") == 1
     assert all(one.transfer for one in found)
+
+
+# the end of a run
+
+
+def write_run(folder, run, slope, *, steps=12):
+    """A `predictions.jsonl` of a run whose score falls by a law of its own."""
+    path = folder / f"{run}.jsonl"
+    lines = []
+    for step in range(steps + 1):
+        x = 0.9 + slope * max(step, 0.5) ** -0.5 + 0.002 * np.sin(7 * step)
+        lines.append(prediction_line(10 * step, 1000 * step, float(x), run_id=run))
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path), [10.0 * step for step in range(1, steps + 1)], lines[1:]
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    """Folder of a curve and files of three runs, the runs, the call that reads them."""
+    folder = tmp_path_factory.mktemp("ends")
+    setting = make_score([1.0] * 3).setting
+    fit_curve(ARC_X, ARC_Y / 100, setting=setting, target="arc").save(folder / "arc.json")
+    runs = {name: write_run(folder, name, slope) for name, slope in RUN_SLOPES.items()}
+    return folder, runs, ["predict", "--curves", str(folder / "arc.json"), "--scores"]
+
+
+RUN_SLOPES = {"one": 0.3, "again": 0.301, "worse": 0.9}
+
+
+def test_runs_are_read_at_a_horizon_and_held_against_each_other(ends, capsys):
+    folder, runs, call = ends
+    files = [path for path, *_ in runs.values()]
+    assert main([*call, *files, "--horizon", "240", "--json"]) == 0
+    out = capsys.readouterr().out
+    found = json.loads(out.splitlines()[-1])
+    assert found["horizon_in"] == "step" and "at step 240, 90% intervals" in out
+    curve = Curve.load(folder / "arc.json")
+    expected = {}
+    for line, (name, (_, at, lines)) in zip(found["forecasts"], runs.items(), strict=True):
+        x = [one["value"] for one in lines]  # step 0 has no part in a law of its logarithm
+        expected[name] = forecast(at, x, 240, curve=curve, run=name)
+        own = json.loads(json.dumps(asdict(expected[name])))
+        assert line == {"run": name, "target": "arc", "warnings": list(curve.warnings)} | own
+    verdicts = [one["verdict"] for one in found["comparisons"]]
+    assert verdicts == [UNDECIDED, *["the first run ends lower on the proxy"] * 2]
+    told = expected["one"].compare(expected["worse"])
+    line = next(line for line in out.splitlines() if line.startswith("one - worse"))
+    assert f"{told.difference:+.4g} [{told.low:+.4g}, {told.high:+.4g}]: {told.verdict}" in line
+
+
+def test_accuracy_alone_and_compute_alone_stand_beside_it(ends, capsys):
+    folder, runs, call = ends
+    path, at, _ = runs["one"]
+    accuracy = [60 - 90 / (i + 2) for i in range(13)]  # percent; the last one after the last score
+    table = folder / "accuracy.csv"
+    rows = [f"{1000 * (i + 1)},{y}\n" for i, y in enumerate(accuracy)]
+    table.write_text("".join(["tokens,accuracy\n", *rows]))
+    own = [*call, path, "--horizon", "3e4", "--results", str(table)]
+    assert main([*own, "--horizon_in", "tokens", "--json"]) == 0
+    out = capsys.readouterr().out
+    (found,) = json.loads(out.splitlines()[-1])["forecasts"]
+    y = [one / 100 for one in accuracy[:12]]
+    expected = forecast([100 * one for one in at], y, 3e4, accuracies=y).controls
+    assert found["controls"] == {name: asdict(one) for name, one in expected.items()}
+    assert "accuracy alone" in out and "compute alone" in out
+    assert main(own) == 2
+    assert "it counts in tokens, the horizon in step" in capsys.readouterr().err
+
+
+BAD_HORIZONS = {
+    "before": ("one --horizon 50", "run one: field horizon: 50 lies before the last point, 120"),
+    "twice": ("one one --horizon 240", "row 2: step 10 of run one stands twice"),
+    "none": ("none --horizon 240", "none.jsonl: cannot be read"),
+    "alone": ("one --horizon_in step", "field horizon_in: it says nothing alone; give horizon too"),
+    "unit": ("one --horizon 240 --horizon_in epochs", "'epochs' is none of step, tokens"),
+    "runs": ("one worse --horizon 240 --results one", "scores are of 2 runs, the accuracies of"),
+    "few": ("few --horizon 240", "run few: 5 points are too few to go on from; give at least 6"),
+    "steps": ("still --horizon 9 --horizon_in tokens", "row 1: its tokens is unknown; name the"),
+    "sets": ("sets --horizon 240", "field scores: lines are of several trace sets, b, rbridge"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_HORIZONS)
+def test_horizons_that_cannot_be_read_are_refused(name, ends, capsys):
+    folder, _, call = ends
+    write_run(folder, "few", 0.3, steps=5)
+    (folder / "still.jsonl").write_text(json.dumps(prediction_line(1, None, 0.8)) + "\n")
+    lines = [prediction_line(1, 5, 0.8), prediction_line(2, 5, 0.8, name="b")]
+    (folder / "sets.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments, message = BAD_HORIZONS[name]
+    files, *flags = re.split(r" (?=--)", arguments)
+    paths = [str(folder / f"{word}.jsonl") for word in files.split()]
+    assert main([*call, *paths, *" ".join(flags).split()]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and message in said, said
+
+
+def test_a_run_of_another_setting_is_not_foretold(ends, capsys):
+    folder, runs, call = ends
+    other = [line | {"setting_parts": {"traces": "else"}} for line in runs["one"][2]]
+    path = folder / "other.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in other))
+    assert main([*call, str(path), "--horizon", "240"]) == 2
+    assert "another setting" in capsys.readouterr().err

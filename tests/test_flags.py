@@ -281,10 +281,17 @@ def test_a_model_that_is_there_takes_no_settings_of_loading(tmp_path, tokenizer)
         )
 
 
-@pytest.mark.parametrize("name", ["cp", "sp"])
-def test_rows_are_not_cut_between_processes(name):
-    on = {"cp_enabled": False, "sp_enabled": False} | {f"{name}_enabled": True}
-    with pytest.raises(InputError, match=f"parallelism_config {name}_size: it would cut rows"):
+@pytest.mark.parametrize(
+    "name, why",
+    [
+        ("cp", "it would cut rows"),
+        ("sp", "it would cut rows"),
+        ("tp", "its processes learn from the same rows"),
+    ],
+)
+def test_rows_are_not_shared_between_processes(name, why):
+    on = {"cp_size": 1, "sp_size": 1, "tp_size": 1} | {f"{name}_size": 2}
+    with pytest.raises(InputError, match=f"parallelism_config {name}_size: {why}"):
         check_parallelism(SimpleNamespace(**on))
 
 

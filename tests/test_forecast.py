@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from helpers.coverage import autocorrelated
+from scipy import stats
 
 from hf_proxy import InputError, fit_curve, forecast
 from hf_proxy.prediction.forecast import UNDECIDED
@@ -24,7 +25,8 @@ def test_the_law_is_found_again(scale, sign):
     assert found.exponent == pytest.approx(0.5, rel=0.08)
     at = found.limit - found.factor * (60 / 12) ** -found.exponent
     assert found.proxy.value == pytest.approx(at, rel=1e-12)
-    assert (found.horizon, found.last, found.num_points) == (scale * 60, scale * 12, 12)
+    assert (found.horizon, found.first, found.last) == (scale * 60, scale * 3, scale * 12)
+    assert found.num_points == 10  # from a quarter of the last on
     assert found.accuracy is None and found.controls == {} and found.notes == ()
 
 
@@ -38,6 +40,54 @@ def test_its_interval_covers_what_comes():
     assert np.mean(hits) >= 0.86
     near, far = (forecast(T, run_of(noise=0.01), h).proxy for h in (13, 200))
     assert far.high - far.low > 1.5 * (near.high - near.low)
+
+
+def test_its_interval_against_dense_matrices():
+    """The average over exponents and correlations, written out with the whole of V."""
+    y, freedom, at = run_of(noise=0.02, rho=0.5)[2:], 10 - 3, 40 / 12
+    found = forecast(T, run_of(noise=0.02, rho=0.5), 40).proxy
+    u, place = T[2:] / 12, np.arange(10)
+    rows, best = [], (np.inf, 0.0)
+    for c in np.geomspace(0.03, 3, 60):
+        X = np.column_stack([np.ones(10), -(u**-c)])
+        new = np.array([1, -(at**-c)])
+        line = np.linalg.lstsq(X, y)[0]
+        best = min(best, (((y - X @ line) ** 2).sum(), new @ line))
+        for rho in np.arange(10) / 10:
+            V = rho ** np.abs(place[:, None] - place)
+            inner = X.T @ np.linalg.solve(V, X)
+            own = np.linalg.solve(inner, X.T @ np.linalg.solve(V, y))
+            sse = (y - X @ own) @ np.linalg.solve(V, y - X @ own)
+            det = np.linalg.det(V) * np.linalg.det(inner) / np.var(X[:, 1])
+            variance = sse / freedom * (1 + new @ np.linalg.solve(inner, new))
+            rows.append((-0.5 * (np.log(det) + freedom * np.log(sse)), variance, new @ own))
+    log_weight, variance, middle = np.array(rows).T
+    weight = np.exp(log_weight - log_weight.max())
+    spread = np.average(variance + (middle - best[1]) ** 2, weights=weight)
+    assert found.value == pytest.approx(best[1], rel=1e-9)
+    half = np.sqrt(spread) * stats.t.ppf(0.95, freedom)
+    assert found.high - found.value == pytest.approx(half, rel=1e-6)
+
+
+def test_a_start_of_another_kind_has_no_say():
+    """Points before a quarter of what was seen are left out, while six remain."""
+    started = run_of(noise=0.003) + 5 * (T < 3)
+    assert forecast(T, started, 40) == forecast(T, run_of(noise=0.003), 40)
+    few = forecast(T[:7], started[:7], 40)
+    assert (few.first, few.num_points) == (2, 6)
+    with pytest.raises(InputError, match="field values: it is constant"):
+        forecast(T, np.where(T < 3, 2.0, 1.0), 40)
+
+
+def test_a_law_that_falls_below_zero_is_read_at_the_least_a_score_can_be():
+    x = 2 - 0.15 * T + 0.01 * np.sin(5 * T)
+    curve = fit_curve(x, 0.3 - 0.1 * np.log(x), forms=("logarithmic",), groups=["a"] * 12)
+    found = forecast(T, x, 120, curve=curve, run="a")
+    assert found.proxy.low < found.proxy.value < 0 and found.extrapolated
+    assert (found.accuracy.value, found.accuracy.high) == (1.0, 1.0)
+    falling = fit_curve(-x, 0.3 + 0.1 * x, forms=("linear",), groups=["a"] * 12)  # no score's range
+    end = forecast(T, -x, 14, curve=falling, run="a")
+    assert end.accuracy.value == falling.predict(end.proxy.value, run="a").value
 
 
 def test_accuracy_stands_beside_what_knows_less():
@@ -54,7 +104,7 @@ def test_accuracy_stands_beside_what_knows_less():
     assert other.low < found.accuracy.low < found.accuracy.high < other.high
     alone = forecast(T, accuracy, 24).proxy
     assert found.controls["accuracy alone"] == alone
-    line = np.polynomial.Polynomial.fit(np.log(T), accuracy, 1)
+    line = np.polynomial.Polynomial.fit(np.log(T[2:]), accuracy[2:], 1)
     assert found.controls["compute alone"].value == pytest.approx(line(np.log(24)), rel=1e-9)
     high = forecast(T, x, 24, accuracies=np.linspace(0.5, 0.99, 12)).controls["accuracy alone"]
     assert high.high <= 1

@@ -418,10 +418,14 @@ def test_a_processor_stands_for_the_tokenizer_that_it_holds(pair, tokenizer, tmp
             mine(pair, tokenizer, tmp_path / "other", **{name: ImageProcessor()})
 
 
-def test_shards_are_refused(pair, tokenizer, tmp_path):
-    pair[1].lm_head.weight.ds_tensor = torch.zeros(1)
-    with pytest.raises(ValueError, match="the amateur's weights are sharded"):
+def test_an_amateur_in_shards_is_refused(pair, tokenizer, tmp_path, monkeypatch):
+    """An expert's are gathered: test_sharded_mining."""
+    monkeypatch.setattr("hf_proxy.mining.miner.has_shards", lambda model: model is pair[1])
+    with pytest.raises(InputError, match="the amateur's weights are sharded; load a whole one"):
         mine(pair, tokenizer, tmp_path / "set")
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="gather must be one of"):
+        mine(pair, tokenizer, tmp_path / "set", gather="some")
 
 
 def test_an_amateur_above_the_expert_is_warned_of(pair, tokenizer, tmp_path, caplog):

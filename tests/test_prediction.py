@@ -16,7 +16,7 @@ from helpers.scores import make_score
 from scipy import optimize, stats
 
 from hf_proxy import Curve, InputError, Setting, cross_validate, fit_curve, fit_ladder
-from hf_proxy.prediction import averaging
+from hf_proxy.prediction import averaging, forms
 from hf_proxy.prediction.averaging import fit_forms, predict
 from hf_proxy.prediction.correlation import with_correlated_noise
 from hf_proxy.prediction.forms import NUM_PARAMETERS, Scale, fit_form
@@ -94,6 +94,19 @@ def test_forms_that_the_points_do_not_give_are_left_out_with_a_reason():
     assert "limit" in left_out["exponential"] or "converge" in left_out["exponential"]
     with pytest.raises(ValueError, match="x is constant"):
         fit_form("linear", np.ones(9), line[:9])
+
+
+def test_no_start_finds_a_better_sigmoid_than_three_that_agree(monkeypatch):
+    """Noise, steps and bumps, where starts end in different places, against all six of them."""
+    rng, found = np.random.default_rng(2), []
+    for num in (9, 14):
+        x = np.sort(rng.uniform(0, 1, num))
+        noise = 0.03 * rng.normal(size=num)
+        found += [(x, rng.uniform(0.2, 0.8, num)), (x, np.where(x > 0.4, 0.7, 0.3) + noise)]
+        found.append((x, 0.5 + 0.3 * np.exp(-(((x - 0.5) / 0.1) ** 2)) + noise))
+    few = [fit_form("sigmoid", *points, (0.0, 1.0)).r2 for points in found]
+    monkeypatch.setattr(forms, "_ALIKE", -2.0)  # nothing is alike
+    assert few == pytest.approx([fit_form("sigmoid", *p, (0.0, 1.0)).r2 for p in found], abs=1e-6)
 
 
 # intervals
@@ -456,6 +469,17 @@ def test_forms_left_out_of_a_fold_are_said():
     assert any("logarithmic left out" in note for note in found.controls["clock"].notes)
     single = cross_validate(ARC_X[:6], ARC_Y[:6]).against["mean"]
     assert single.low is single.high is None  # one block shows no spread
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_logarithm_is_no_form_of_a_fold_that_holds_out_0():
+    """Its value there would be -inf, in the middle of an average too."""
+    x = np.array([0.0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48])
+    y = 0.3 + 0.1 * np.log(np.maximum(x, 0.3)) + 0.002 * np.cos(7 * x)
+    found = cross_validate(x, y, groups=np.arange(12) // 4)
+    assert any("fold 0: logarithmic left out: a held-out x" in note for note in found.notes)
+    assert found.forms[0] != "logarithmic"
+    assert np.isfinite(np.concatenate(found.predicted)).all() and np.isfinite(found.test_mae)
 
 
 def test_where_a_curve_has_no_value_it_says_so():

@@ -275,7 +275,9 @@ def test_the_end_of_the_run_is_foretold_from_the_sixth_score_on(tmp_path, tokeni
     assert [len(line["forecasts"]) for line in lines] == [0] * 5 + [1, 1]
     steps, values = range(1, 7), [line["value"] for line in lines[:6]]
     expected = forecast(steps, values, 7, curve=curve, run=lines[0]["run_id"])
-    assert lines[5]["forecasts"]["13b_gsm8k"] == json.loads(json.dumps(asdict(expected)))
+    assert lines[5]["forecasts"]["13b_gsm8k"] == json.loads(
+        json.dumps(asdict(expected) | {"metric": "value"})
+    )
     key = "eval_rbridge_13b_gsm8k_final"
     rows = [row for row in trainer.state.log_history if key in row]
     assert [row["step"] for row in rows] == [6, 7]

@@ -204,6 +204,18 @@ def test_the_table_of_benchmarks_is_what_they_measured(tmp_path, monkeypatch):
     assert altered != README == with_table(altered, table)
 
 
+def test_tables_of_the_benchmarks_readme_are_those_of_their_files(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent / "benchmarks")
+    from table import BLOCK, RESULTS, with_results
+
+    text = TEXTS["tests/benchmarks/README.md"]
+    assert len(BLOCK.findall(text)) >= 4
+    assert with_results(text, RESULTS) == text, "run: python tests/benchmarks/table.py"
+    number = re.search(r"<!-- table .*?\| (\d\.\d+) \|", text, re.DOTALL)
+    altered = text[: number.start(1)] + "7.7" + text[number.end(1) :]
+    assert with_results(altered, RESULTS) == text
+
+
 def test_the_table_follows_each_number(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent / "benchmarks")
     from table import MARKERS, table_of, with_table

@@ -27,8 +27,8 @@ HOSTILE = (
     "</script><script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
     "{{7*7}}</div></details><svg onload=\"document.title='run'\"> & \u202eback $x_1$"
 )
-SECTIONS = ("scores", "best", "training", "ranking", "curves", "contrast", "trajectories")
-SECTIONS += ("accuracy", "benchmarks", "provenance")
+SECTIONS = ("accuracy", "benchmarks", "scores", "best", "ranking", "curves", "contrast")
+SECTIONS += ("training", "trajectories", "provenance")
 BROWSERS = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome")
 
 
@@ -179,8 +179,8 @@ def without_tokenizer(everything):
 
 def test_every_section_holds_the_numbers_of_the_files(everything, whole):
     page, found, _ = whole
-    assert tuple(found["sections"]) == SECTIONS and found["absent"] == []
-    assert tuple(page.sections) == (*SECTIONS, "downloads")
+    assert tuple(found["sections"]) == SECTIONS and found["absent"] == ["foretold", "decisions"]
+    assert tuple(page.sections) == (*SECTIONS, "absent", "downloads")
     text = (everything / "hf_proxy" / "predictions.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     for line in lines:
@@ -207,11 +207,12 @@ def test_every_section_holds_the_numbers_of_the_files(everything, whole):
         assert words in page.sections["ranking"]
     for words in ("37.5 %", "62.5 %", "+25.0", "0.625", "3 and 1", "none would"):
         assert words in page.sections["accuracy"]
-    for words in ("1.4375 times", "at most 2 times", "met", "1.2500, 1.5000", "3.5000", "tiny"):
+    for words in ("1.4375 times", "at most 2 times", "met", "1.25, 1.5", "3.5", "tiny"):
         assert words in page.sections["benchmarks"]
     assert "transformers" in page.sections["provenance"]
     assert all(page.alts) and len(page.alts) >= 14
-    assert f"lowest {lowest['value']:.4f} at step {lowest['step']}" in page.alts[0]
+    (line,) = [alt for alt in page.alts if alt.startswith("rBridge, nats per token over steps")]
+    assert f"lowest {lowest['value']:.4f} at step {lowest['step']}" in line
 
 
 def test_a_curve_is_drawn_with_its_points_and_a_set_in_four_panels(
@@ -227,10 +228,11 @@ def test_a_curve_is_drawn_with_its_points_and_a_set_in_four_panels(
     # the points are copies of one mark, the line and its band are paths of their own
     assert light.count("<use ") == dark.count("<use ")
     assert "rBridge, nats per token" in light
-    kept = f"{statistics['num_kept']:,} of {statistics['num_steps']:,} steps of 1 rows"
-    assert f"kept: {kept}" in text
     alts = [alt for alt in page.alts if alt.startswith(("KL of", "kept by", "kept steps by"))]
-    assert len(alts) == 4
+    assert len(alts) == 3
+    # all six steps are kept: a sentence stands where a chart would say no more
+    assert statistics["num_kept"] == statistics["num_steps"] == 6
+    assert "<p>kept by generated step: 100.0 % of the first 8" in text
     assert f"{statistics['num_kept']:,} kept, from 0.05 on" in alts[0]
     for svgs in page.figures.values():
         assert svgs[0] != svgs[1] and not any("mathdefault" in svg for svg in svgs)
@@ -239,7 +241,8 @@ def test_a_curve_is_drawn_with_its_points_and_a_set_in_four_panels(
     bare.mkdir()
     (bare / "curve.json").write_text(json.dumps(curve | {"points": []}))
     page, _ = page_of(bare)
-    (alone,) = page.alts
+    (alone,) = [alt for alt in page.alts if "curve of accuracy" in alt]
+    assert not any("residuals" in alt for alt in page.alts)  # they take the points
     assert "with 0 points" in alone
     assert light.count("<use ") - page.figures[alone][0].count("<use ") >= len(curve["points"])
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -291,8 +294,8 @@ def test_a_live_run(trained, tmp_path):
     assert "From checkpoint-4" in page.sections["training"]
     assert "1 of 2 batches are there" in page.sections["contrast"]
     assert "no tokenizer was looked for" in page.sections["trajectories"]
-    assert {"ranking", "curves", "accuracy", "provenance"} & set(found["absent"])
-    assert "no results.json (hf-proxy accuracy)" in page.sections["absent"]
+    assert found["absent"] == []  # nothing that is here leads to what is not
+    assert "before the run was finished" in (tmp_path / "page.html").read_text()
     own = tmp_path / "accuracy" / "generations" / "0123"
     (own / "round-000").mkdir(parents=True)
     for path in (own / "settings.json", own / "round-000" / "000000.json"):
@@ -300,6 +303,7 @@ def test_a_live_run(trained, tmp_path):
     page, found = page_of(tmp_path / "accuracy")
     assert found["sections"] == ["accuracy"]
     assert "1 sets of answers are begun, 1 batches written" in page.sections["accuracy"]
+    assert found["head"]["found"] == ["Under way: 1 batch of answers."]
     log.write_bytes(b'{"name"')  # the first line is not whole yet
     assert "scores" in page_of(run)[1]["absent"]
 
@@ -413,10 +417,28 @@ def test_in_a_real_browser(whole, tmp_path):
     (tmp_path / "bare.html").write_text(bare, encoding="utf-8")
     script = "<script>document.title='run'; console.log('hf')</script>"
     (tmp_path / "caught.html").write_text(bare + script, encoding="utf-8")
+    # at the width of a phone: how wide it is, and what sticks out beside that which scrolls itself
+    measure = (
+        "<script>parent.postMessage([innerWidth, document.documentElement.scrollWidth, "
+        "[...document.querySelectorAll('body *')].filter(one => !one.closest('.scroll') && "
+        "one.getBoundingClientRect().right > innerWidth + 1).length].join(' '), '*')</script>"
+    )
+    (tmp_path / "inner.html").write_text(bare + measure, encoding="utf-8")
+    wide = "<div style='width: 900px'>wide</div>"
+    (tmp_path / "outer.html").write_text(bare + wide + measure, encoding="utf-8")
+    # a window is never so narrow, a frame is; both in one start of the browser
+    frame = "<iframe src='{}.html' style='width: 420px; height: 900px; border: 0'></iframe>"
+    listen = (
+        "<script>addEventListener('message', told => { const line = document.createElement('p');"
+        "line.textContent = 'told ' + told.data; document.body.append(line) })</script>"
+    )
+    frames = f"<title>frames</title>{listen}{frame.format('inner')}{frame.format('outer')}"
+    (tmp_path / "narrow.html").write_text(frames, encoding="utf-8")
     titles, said = {}, {}
-    for name in ("page", "bare", "caught"):
+    for name in ("page", "bare", "caught", "narrow"):
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
         flags += [f"--user-data-dir={tmp_path / 'home'}", "--virtual-time-budget=2000"]
+        flags += ["--hide-scrollbars"]
         done = subprocess.run(
             [browser, *flags, "--dump-dom", (tmp_path / f"{name}.html").as_uri()],
             capture_output=True,
@@ -426,8 +448,14 @@ def test_in_a_real_browser(whole, tmp_path):
         )
         titles[name] = re.search(r"<title>(.*?)</title>", done.stdout)[1]
         said[name] = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        if name == "narrow":
+            told = re.findall(r"told (\d+) (\d+) (\d+)", done.stdout)
+            continue
         for section in (*SECTIONS, "downloads"):
             assert f'<section id="{section}"' in done.stdout, section
         assert ("<script" in done.stdout) == (name == "caught")
+    assert ("420", "420", "0") in told and len(told) == 2
+    assert max(int(width) for _, width, _ in told) >= 900  # the test would see it
+    titles.pop("narrow")
     assert titles == {"page": "Report of run", "bare": "Report of run", "caught": "run"}
     assert said["page"] == said["bare"] == [] and len(said["caught"]) == 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
+from helpers.memory import Dtypes
 from helpers.models import make_model
 from helpers.selective import (
     TRAINERS,
@@ -419,14 +420,12 @@ def test_the_base_stays_and_the_live_expert_moves(tmp_path, tokenizer, online):
     assert kept["live"][0] == kept["base"][0] and len(set(kept["live"])) > 1
 
 
-def test_weights_that_are_sharded_after_the_start_are_refused(
-    tmp_path, tokenizer, online, monkeypatch
-):
+def test_weights_in_shards_are_not_mined_as_they_are(tmp_path, tokenizer, online, monkeypatch):
     expert, amateur, rows = online
     trainer = selective_trainer(tmp_path, tokenizer, rows, model=expert(), amateur=amateur)
-    # as FSDP2 leaves them
-    monkeypatch.setattr("hf_proxy.mining.miner.is_sharded", lambda model: True)
-    with pytest.raises(ValueError, match="weights are sharded"):
+    # as if nobody had gathered them
+    monkeypatch.setattr("hf_proxy.mining.miner.is_in_reach", lambda model: False)
+    with pytest.raises(ValueError, match="weights are sharded: mine inside of weights_in_reach"):
         trainer.train()
 
 
@@ -755,3 +754,16 @@ def test_a_completion_that_the_head_cannot_give_is_named(tokenizer):
                 check_trainable(data, "rows", 341, 340)
         else:
             check_trainable(data, "rows", 341, 340)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_loss_is_made_where_there_is_no_float64(mode, tmp_path, tokenizer):
+    """Apple's MPS has none; figures are added up on the host, when they are logged."""
+    rows = make_rows(tokenizer)
+    trainer = selective_trainer(tmp_path, tokenizer, rows, sft_weight=0.3)
+    batch = trainer._collate([rows[i] for i in range(4)])
+    getattr(trainer.model, mode)()
+    trainer._check_model(trainer.model)
+    with Dtypes() as dtypes:
+        trainer.compute_loss(trainer.model, batch)
+    assert torch.float32 in dtypes.found and torch.float64 not in dtypes.found

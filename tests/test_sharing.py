@@ -19,6 +19,7 @@ from hf_proxy.recipes.library.sharing import (
     shared_name,
     write_card,
 )
+from hf_proxy.records.errors import InputError
 
 
 def test_only_a_hub_id_is_a_base(tmp_path, monkeypatch):
@@ -65,11 +66,25 @@ def test_no_pickle_and_no_path_of_this_machine_go_along(tmp_path, tokenizer, sho
         torch.save({}, folder / "training_args.bin")
 
     args = SimpleNamespace(should_save=should_save, output_dir=str(folder))
-    save_tuned(SimpleNamespace(save_model=save_model, args=args))
+    plain = {"is_fsdp_enabled": False, "is_deepspeed_enabled": False}
+    save_tuned(SimpleNamespace(save_model=save_model, args=args, **plain))
     assert (folder / "training_args.bin").exists() is not should_save
     text = (folder / "README.md").read_text()
     assert (str(tmp_path) in text) is not should_save
     ModelCard.load(folder / "README.md")
+
+
+def test_shards_that_deepspeed_keeps_apart_are_no_model(tmp_path):
+    plugin = SimpleNamespace(zero_stage=3)
+    trainer = SimpleNamespace(
+        is_fsdp_enabled=False,
+        is_deepspeed_enabled=True,
+        accelerator=SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin)),
+        model_wrapped=SimpleNamespace(zero_gather_16bit_weights_on_model_save=lambda: False),
+        args=SimpleNamespace(output_dir=str(tmp_path)),
+    )
+    with pytest.raises(InputError, match="set zero3_save_16bit_model: true"):
+        save_tuned(trainer)
 
 
 def test_only_python_versions_are_named_on_which_the_suite_ran():

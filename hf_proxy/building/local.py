@@ -19,6 +19,7 @@ from hf_proxy.building.responses import ResponseFolder
 from hf_proxy.building.settings import BuildSettings
 from hf_proxy.models.access import scoring_mode, unwrapped, weights_checksum
 from hf_proxy.models.generation import end_ids_of, generate
+from hf_proxy.models.meshes import refuse_same_rows
 from hf_proxy.models.parallel import Processes, is_main, num_processes, stop_together
 from hf_proxy.models.positions import window_of
 from hf_proxy.records.errors import InputError
@@ -99,6 +100,7 @@ class LocalFrontier:
         the ranks.
         """
         processes, size = self.accelerator, self.batch_size
+        refuse_same_rows(unwrapped(self.model), processes, "building traces")
         names = self.prompts.example_id
         starts = range(0, len(names), size)
         there = set(folder.names(processes))

@@ -16,12 +16,13 @@ from hf_proxy.models.parallel import Processes, from_main
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.lines import write_lines
 from hf_proxy.records.record import Record
-from hf_proxy.traces.completions import BatchAnswer, TraceOfRow
+from hf_proxy.traces.completions import NO_LOGPROBS, BatchAnswer, TraceOfRow
 from hf_proxy.traces.files import file_rows
 from hf_proxy.traces.shapes.answer import Place, RowDefect
 from hf_proxy.traces.shapes.recognise import read_answer
 
 _MOST_ANSWERS = 2  # to one question: after one of a bad format, one attempt more (paper)
+_MOST_WITHOUT = 3  # first answers that may all lack log-probabilities, before more are paid for
 _MOST_IN_BATCH = 50_000  # requests of one file of OpenAI's batch API
 _PATHS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 
@@ -56,6 +57,8 @@ class ServedFrontier:
         self._failed: dict[str, str] = {}
         self._repeated: set[str] | None = None
         self._tokens = [0, 0]  # read, written
+        self._without: set[str] = set()  # answers without log-probabilities
+        self._is_given = False  # whether any answer has come as it should
 
     def take(
         self, jobs: Sequence[Job], protocol: Protocol, settings: BuildSettings
@@ -80,7 +83,8 @@ class ServedFrontier:
             "temperature": self.settings.temperature,
         }
         if asked.logprobs:
-            fields["logprobs"] = True if is_chat else 1
+            # llama-cpp-python gives none in a chat where the number of others is not said
+            fields |= {"logprobs": True, "top_logprobs": 0} if is_chat else {"logprobs": 1}
         if self.settings.temperature > 0:
             words = f"{self.settings.seed} {job.example_id} {attempt}"
             fields["seed"] = int(hashlib.sha256(words.encode()).hexdigest()[:7], 16)
@@ -103,9 +107,12 @@ class ServedFrontier:
         def take(reply: Reply) -> Request | None:
             job = self.jobs[self._number[reply.name]]
             self._store(folder, job, reply.text, reply.seconds)
-            return self.request(job, self._attempts(job)) if self._wants_more(job) else None
+            wants_more = self._wants_more(job)
+            self._require_logprobs()
+            return self.request(job, self._attempts(job)) if wants_more else None
 
         if missing:
+            self._require_logprobs()
             self._failed = self.server.ask(
                 (self.request(job, self._attempts(job)) for job in missing),
                 take,
@@ -113,6 +120,17 @@ class ServedFrontier:
                 desc="Traces",
                 total=len(missing),
                 told=self._told,
+            )
+
+    def _require_logprobs(self) -> None:
+        """Stop while it has cost little, where a server gives none of what it was asked for."""
+        if len(self._without) >= _MOST_WITHOUT and not self._is_given:
+            raise InputError.at(
+                f"the first {len(self._without)} answers came without log-probabilities",
+                remedy="see how this server gives them (extra_body), or take text alone with "
+                "logprobs false and annotate it; answers that came stay in the folder",
+                source=self.server.base_url,
+                field="logprobs",
             )
 
     def _attempts(self, job: Job) -> int:
@@ -167,15 +185,22 @@ class ServedFrontier:
     def _read_reply(self, index: int, job: Job, reply: StoredReply) -> TraceOfRow:
         asked = self.server.settings
         is_chat = asked.api == "chat"
-        return read_one(
-            job,
-            index,
-            parsed_body(reply.body, Place(SOURCE, job.example_id)),
-            self.protocol,
-            asked=None if is_chat else self.protocol.text(job.question.prompt),
-            with_logprobs=asked.logprobs,
-            temperature=self.settings.temperature,
-        )
+        try:
+            trace = read_one(
+                job,
+                index,
+                parsed_body(reply.body, Place(SOURCE, job.example_id)),
+                self.protocol,
+                asked=None if is_chat else self.protocol.text(job.question.prompt),
+                with_logprobs=asked.logprobs,
+                temperature=self.settings.temperature,
+            )
+        except RowDefect as defect:
+            if defect.reason == NO_LOGPROBS:
+                self._without.add(job.example_id)
+            raise
+        self._is_given = True
+        return trace
 
     def _check_repeated(self, place: Place, reply: StoredReply) -> None:
         """Refuse the answer of another question: a cache's, told by the server's own id of it.

@@ -1,12 +1,23 @@
-"""An amateur's own tokenizer: only with it can be seen that it reads the expert's ids as meant."""
+"""An amateur and its own tokenizer: only with it can be seen that it reads ids as meant."""
 
+from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from hf_proxy.models.access import unwrapped
 from hf_proxy.records.errors import InputError
 from hf_proxy.tokens.tokenizers import load_tokenizer, tokenizer_of
+
+
+def amateur_model(amateur: Any) -> Any:
+    """The model, loaded where a folder or hub id is given."""
+    if not isinstance(amateur, (str, Path)):
+        return amateur
+    # new modules draw their first weights, which would move a training's own stream
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        return AutoModelForCausalLM.from_pretrained(amateur, dtype="auto", use_safetensors=True)
 
 
 def amateur_tokenizer(amateur: Any, given: Any) -> PreTrainedTokenizerBase:

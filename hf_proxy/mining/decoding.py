@@ -56,6 +56,7 @@ def contrastive_writer(miner: Miner, divergence_beta: float, plausibility_alpha:
         pair = miner.over_same_tokens(expert_BV, amateur_BV)
         try:
             found = contrast_steps(*pair, settings)
+            found.require_finite()
         except ValueError as error:
             raise InputError.at(f"in contrastive decoding, {error}", remedy="see there") from error
         kept = found.keep_N.nonzero()[:, 0]

@@ -14,6 +14,7 @@ Source: arXiv 2510.07962, equations 2 to 6.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -39,7 +40,7 @@ class Contrast:
         top1_agree_N: whether both rank the same token first.
         expert_entropy_N, amateur_entropy_N: nats.
         support_size_N: plausible tokens of every step, kept or not.
-        offset: [M + 1]; kept step m owns entries `offset[m]` to `offset[m + 1]`.
+        num_entries_N: of its target; 0 where it is not kept.
         token_id: strictly ascending within a step.
         prob: the target; sums to 1 within a step.
         expert_logprob, amateur_logprob: nats, over the whole vocabulary.
@@ -51,7 +52,7 @@ class Contrast:
     expert_entropy_N: Float[Tensor, " N"]
     amateur_entropy_N: Float[Tensor, " N"]
     support_size_N: Int64[Tensor, " N"]
-    offset: Int64[Tensor, " M_and_1"]
+    num_entries_N: Int64[Tensor, " N"]
     token_id: Int64[Tensor, " S"]
     prob: Float[Tensor, " S"]
     expert_logprob: Float[Tensor, " S"]
@@ -60,23 +61,47 @@ class Contrast:
     @classmethod
     def concatenate(cls, parts: Sequence["Contrast"]) -> "Contrast":
         """All steps of `parts`, in order."""
-        columns = {
-            f.name: torch.cat([getattr(part, f.name) for part in parts])
-            for f in fields(cls)
-            if f.name != "offset"
-        }
-        sizes = torch.cat([part.offset.diff() for part in parts])
-        offset = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        return cls(offset=offset, **columns)
+        names = [f.name for f in fields(cls)]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
+    @cached_property
+    def offset(self) -> Int64[Tensor, " M_and_1"]:
+        """Kept step m owns entries `offset[m]` to `offset[m + 1]`."""
+        size_M = self.num_entries_N[self.keep_N]
+        return torch.cat([size_M.new_zeros(1), size_M.cumsum(0)])
+
+    def on_host(self) -> "Contrast":
+        """The same on the CPU: of each dtype one copy, since the host waits for each."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Tensor] = {}
+        for dtype in {column.dtype for column in columns.values()}:
+            own = {name: column for name, column in columns.items() if column.dtype == dtype}
+            joined = torch.cat(list(own.values())).cpu()
+            moved |= zip(own, joined.split(list(map(len, own.values()))), strict=True)
+        return Contrast(**moved)
+
+    def require_finite(self) -> None:
+        """Refuse a step with a logit that is NaN or infinite; each goes into its step's sums.
+
+        Raises:
+            ValueError: naming the step and the model.
+        """
+        finite_N = torch.isfinite(self.kl_N + self.expert_entropy_N + self.amateur_entropy_N)
+        if not finite_N.all():
+            step = int((~finite_N).nonzero()[0])
+            whose = "amateur" if torch.isfinite(self.expert_entropy_N[step]) else "expert"
+            raise ValueError(
+                f"step {step}: the {whose} has a logit that is not finite; its weights or its "
+                "precision are broken: try float32, or look for NaN in them"
+            )
 
     def keeping(self, keep_N: Bool[Tensor, " N"]) -> "Contrast":
         """The same steps, of which these alone are kept; they were kept before."""
-        size_M, keep_M = self.offset.diff(), keep_N[self.keep_N]
-        keep_S = keep_M.repeat_interleave(size_M)
-        offset = torch.cat([self.offset[:1], size_M[keep_M].cumsum(0)])
+        keep_S = keep_N.repeat_interleave(self.num_entries_N, output_size=len(self.prob))
         entries = ("token_id", "prob", "expert_logprob", "amateur_logprob")
         kept = {name: getattr(self, name)[keep_S] for name in entries}
-        return replace(self, keep_N=keep_N, offset=offset, **kept)
+        num_entries_N = self.num_entries_N.where(keep_N, 0)
+        return replace(self, keep_N=keep_N, num_entries_N=num_entries_N, **kept)
 
     def first_token(self, allowed_V: Bool[Tensor, " V"]) -> Int64[Tensor, " M"]:
         """The target's first token of each kept step; of equals the lowest id.
@@ -148,6 +173,7 @@ def contrast(
         seed=seed,
     )
     found = contrast_steps(expert_logits_NV, amateur_logits_NV, settings, token_id_N)
+    found.require_finite()
     if not settings.ranks_steps:
         return found
     kl_N, entropy_N = found.kl_N.cpu().numpy(), found.expert_entropy_N.cpu().numpy()
@@ -164,6 +190,8 @@ def contrast_steps(
     """`contrast` under settings that are there already, of steps that may be part of a batch.
 
     Where a rule ranks the steps of a whole batch, all are kept here: `choose_steps` comes later.
+    So does `require_finite`: on an accelerator the host waits once for a block here, to know how
+    many entries its targets have, and for nothing else.
     """
     if expert_logits_NV.shape[0] != amateur_logits_NV.shape[0]:
         raise ValueError(
@@ -187,7 +215,7 @@ def contrast_steps(
         # inside a training's autocast the dot products would be made in half precision
         with torch.autocast(expert_BV.device.type, enabled=False):
             token_id_B = None if token_id_N is None else token_id_N[start : start + rows]
-            blocks.append(_contrast_block(expert_BV, amateur_BV, token_id_B, start, settings))
+            blocks.append(_contrast_block(expert_BV, amateur_BV, token_id_B, settings))
     return Contrast.concatenate(blocks)
 
 
@@ -212,7 +240,6 @@ def _contrast_block(
     expert_BV: Float[Tensor, "B V"],
     amateur_BV: Float[Tensor, "B V"],
     token_id_B: Int64[Tensor, " B"] | None,
-    first_row: int,
     settings: MiningSettings,
 ) -> Contrast:
     """A few rows, few enough to stay in a CPU's cache.
@@ -227,15 +254,6 @@ def _contrast_block(
     own_E = torch.linalg.vecdot(q_E, z_E) / total_E
     own_A = torch.linalg.vecdot(q_A, z_A) / total_A
     kl_B = own_E - torch.linalg.vecdot(q_E, z_A) / total_E - log_Z_E + log_Z_A
-    # a row with NaN or infinity anywhere has it here: every logit goes into the sums
-    bad_B = ~torch.isfinite(kl_B + own_A)
-    if bad_B.any():
-        row = int(bad_B.nonzero()[0])
-        whose = "amateur" if torch.isfinite(own_E[row]) else "expert"
-        raise ValueError(
-            f"step {first_row + row}: the {whose} has a logit that is not finite; its weights or "
-            "its precision are broken: try float32, or look for NaN in them"
-        )
     if settings.parity == "official":
         shifted_E = q_E / total_E[:, None] + _OFFICIAL_EPSILON
         shifted_A = q_A / total_A[:, None] + _OFFICIAL_EPSILON
@@ -243,19 +261,16 @@ def _contrast_block(
     keep_B = kl_B >= settings.divergence_beta
     if settings.select != "kl":
         keep_B = torch.ones_like(keep_B)
-    kept = keep_B.nonzero()[:, 0]
     # inclusive, with room for the rounding of two logarithms: a token at exactly alpha stays
     room = 8 * torch.finfo(z_E.dtype).eps
     least = math.log(settings.plausibility_alpha) - room
     if settings.target == "token":
         assert token_id_B is not None
-        step_S, token_id = torch.arange(len(kept), device=kept.device), token_id_B[kept]
-        num_M = torch.ones_like(step_S)
+        row_S = keep_B.nonzero()[:, 0]
+        token_id = token_id_B[row_S]
     else:
-        mask_MV = z_E[kept] >= least
-        step_S, token_id = mask_MV.nonzero(as_tuple=True)
-        num_M = mask_MV.sum(-1)
-    row_S = kept[step_S]
+        row_S, token_id = ((z_E >= least) & keep_B[:, None]).nonzero().unbind(1)
+    num_entries_B = token_id.new_zeros(len(keep_B)).scatter_add(0, row_S, torch.ones_like(row_S))
     expert_logprob = z_E[row_S, token_id] - log_Z_E[row_S]
     amateur_logprob = z_A[row_S, token_id] - log_Z_A[row_S]
     if settings.parity == "official":
@@ -269,9 +284,9 @@ def _contrast_block(
         expert_entropy_N=log_Z_E - own_E,
         amateur_entropy_N=log_Z_A - own_A,
         support_size_N=z_E.ge_(least).sum(-1).long(),  # floats, in place: ten times faster
-        offset=torch.cat([num_M.new_zeros(1), num_M.cumsum(0)]),
+        num_entries_N=num_entries_B,
         token_id=token_id,
-        prob=target_probabilities(ratio, expert_logprob, step_S, len(kept), settings),
+        prob=target_probabilities(ratio, expert_logprob, row_S, len(keep_B), settings),
         expert_logprob=expert_logprob,
         amateur_logprob=amateur_logprob,
     )

@@ -21,8 +21,11 @@ from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.mining.verdicts import ENOUGH_PROBLEMS, Foretold, Graded, foretold
 from hf_proxy.models import rounds
+from hf_proxy.models.access import unwrapped
+from hf_proxy.models.meshes import refuse_same_rows
 from hf_proxy.models.parallel import Processes, from_main, is_main, require_equal, stop_together
 from hf_proxy.models.rounds import Written, write_in_rounds
+from hf_proxy.models.whole import made_whole, weights_in_reach
 from hf_proxy.records.defaults import MAX_ANSWER_TOKENS, SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.lines import write_lines
@@ -60,7 +63,8 @@ def foretell_gain(
     `contrast_temperature` has no part in it: it leaves the target's first token what it is.
 
     Args:
-        expert, amateur: causal language models, whole on this process.
+        expert: a causal language model, which may be sharded (FSDP2, ZeRO-3).
+        amateur: another, whole on this process.
         problems: rows with `prompt`, `answer` and, if they have names, `example_id`.
         processing_class: the expert's tokenizer, or a processor that holds it; its template is
             used for both models.
@@ -104,6 +108,7 @@ def foretell_gain(
         raise InputError.at(
             "there is no setting", remedy="give at least one", field="divergence_beta"
         )
+    amateur = made_whole(amateur)
     with stop_together(accelerator):
         processing_class = tokenizer_of(processing_class)
         miner = Miner(
@@ -181,8 +186,21 @@ class Foreteller:
     ) -> Foretold:
         """Answer every problem greedily by each model, and contrastively under each setting.
 
-        The greedy answers are written once, whatever the number of settings.
+        The greedy answers are written once, whatever the number of settings. An expert whose
+        weights are sharded stands whole on each process meanwhile.
         """
+        for model in (self.miner.expert, self.miner.amateur):
+            refuse_same_rows(unwrapped(model), accelerator, "foretelling")
+        with weights_in_reach(self.miner.expert, "whole", accelerator):
+            return self._foretell(settings, accelerator, folder, facts or {})
+
+    def _foretell(
+        self,
+        settings: Sequence[Setting],
+        accelerator: Processes,
+        folder: Path | None,
+        facts: Mapping[str, Any],
+    ) -> Foretold:
         with stop_together(accelerator):
             # to judge by; where there are several settings, as many to choose by
             least = LEAST_FOR_INTERVAL * (1 if len(settings) == 1 else 2)
@@ -191,7 +209,7 @@ class Foreteller:
                     f"{len(self.gold)} problems give no verdict on {len(settings)} settings",
                     remedy=f"give at least {least}, better {ENOUGH_PROBLEMS}",
                 )
-            stamp = self._stamp()
+            stamp = self._stamp(accelerator)
         require_equal(
             fingerprint(stamp),
             accelerator,
@@ -239,13 +257,13 @@ class Foreteller:
         }
 
         def judge() -> Foretold:
-            return self._judge(expert, amateur, contrastive, folder, stamp, facts or {})
+            return self._judge(expert, amateur, contrastive, folder, stamp, facts)
 
         return from_main(accelerator, judge)
 
-    def _stamp(self) -> dict[str, Any]:
+    def _stamp(self, accelerator: Processes) -> dict[str, Any]:
         """What decides the answers beside the setting, by value or by hash."""
-        about = self.miner.describe(self.prompts)
+        about = self.miner.describe(self.prompts, accelerator)
         decisive = ("prompts", "template_hash", "tokenizer", "end_ids", "expert", "amateur")
         return {name: about[name] for name in decisive} | {
             "writable": fingerprint(sorted(self.miner.writable)),

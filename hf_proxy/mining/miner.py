@@ -26,10 +26,11 @@ from hf_proxy.mining.trajectory_steps import (
     steps_by_trajectory,
 )
 from hf_proxy.models.access import (
+    has_shards,
     head_width,
     input_rows,
-    is_sharded,
     scoring_mode,
+    trained_dtype,
     unwrapped,
     weights_checksum,
 )
@@ -37,8 +38,10 @@ from hf_proxy.models.adapters import check_adapter, check_causal_adapter
 from hf_proxy.models.batching import group_by_tokens, token_batch
 from hf_proxy.models.generation import end_ids_of, generate, vocabulary_ids
 from hf_proxy.models.logits import LogitTransform, measure_logit_transform, read_logit_pairs
+from hf_proxy.models.parallel import Processes
 from hf_proxy.models.positions import length_kinds, window_of
 from hf_proxy.models.probes import require_causal
+from hf_proxy.models.whole import is_in_reach
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import fingerprint
 from hf_proxy.tokens.prompts import Prompts, check_lengths
@@ -52,8 +55,9 @@ class Miner:
     """Expert, amateur and settings, ready to turn batches of prompts into rows.
 
     Args:
-        expert, amateur: causal language models, whole on this process (not FSDP2 or ZeRO-3 shards).
-            They may differ in size, dtype and padded width.
+        expert: a causal language model; where its weights are sharded, `weights_in_reach` stands
+            around whatever is mined.
+        amateur: another, whole on this process. They may differ in size, dtype and padded width.
         processing_class: the expert's tokenizer.
         amateur_processing_class: the amateur's, checked token by token; None: read from where the
             amateur was loaded, see `amateur_tokenizer`.
@@ -63,7 +67,7 @@ class Miner:
     Raises:
         InputError: the tokenizers are of other families, the amateur's cannot be had, PEFT cannot
             run an adapter on text alone (see `check_adapter`), or it reads later tokens.
-        ValueError: sharded weights, no end-of-text token that the head could give.
+        ValueError: an amateur in shards, no end-of-text token that the head could give.
     """
 
     def __init__(
@@ -81,7 +85,10 @@ class Miner:
         self.processing_class = processing_class
         self.amateur_processing_class = amateur_tokenizer(amateur, amateur_processing_class)
         bare, bare_amateur = unwrapped(expert), unwrapped(amateur)
-        self._refuse_shards()
+        if has_shards(bare_amateur):
+            raise InputError.at(
+                "the amateur's weights are sharded", remedy="load a whole one on each process"
+            )
         for model in (bare, bare_amateur):
             check_adapter(model)
             check_causal_adapter(model)
@@ -142,14 +149,6 @@ class Miner:
                     field="input_ids",
                 )
 
-    def _refuse_shards(self) -> None:
-        for name, model in (("expert", self.expert), ("amateur", self.amateur)):
-            if is_sharded(unwrapped(model)):
-                raise ValueError(
-                    f"the {name}'s weights are sharded (FSDP2 or ZeRO-3); mining needs them whole "
-                    "on each process: mine with DDP or one process"
-                )
-
     def over_same_tokens(self, expert_CV: Tensor, amateur_CV: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of both over the tokens that both have, as the expert counts them.
 
@@ -166,9 +165,18 @@ class Miner:
             head_CV[:, self._free.to(head_CV.device)] = torch.finfo(head_CV.dtype).min / 2
         return expert_CV, amateur_CV
 
-    def describe(self, prompts: Prompts) -> dict[str, Any]:
-        """What decides the rows, by value or by hash; the same on every rank."""
+    def describe(self, prompts: Prompts, processes: Processes = None) -> dict[str, Any]:
+        """What decides the rows, by value or by hash; the same on every rank.
+
+        Args:
+            processes: who holds the expert's weights where they are sharded.
+        """
         models = {"expert": self.expert, "amateur": self.amateur}
+        shared = processes if has_shards(unwrapped(self.expert)) else None
+        checksums = {
+            "expert": weights_checksum(self.expert, shared),
+            "amateur": weights_checksum(self.amateur),
+        }
         # named only where there are any: folders of a version without them are gone on with
         given = {"chat_template_kwargs": dict(prompts.chat_template_kwargs)}
         return {
@@ -182,7 +190,7 @@ class Miner:
             "end_ids": self.end_ids,
             **self._describe_answers(prompts),
             **{
-                name: [weights_checksum(model), str(unwrapped(model).dtype)]
+                name: [checksums[name], str(trained_dtype(unwrapped(model)))]
                 for name, model in models.items()
             },
             **(given if prompts.chat_template_kwargs else {}),
@@ -193,7 +201,10 @@ class Miner:
             return {}
         return {"answers": fingerprint([str(self._answers[name]) for name in prompts.example_id])}
 
-    def _require_causal(self) -> None:
+    def _begin(self) -> None:
+        """Before the first forward: a trainer shards after the miner was made."""
+        if not is_in_reach(self.expert):
+            raise ValueError("the expert's weights are sharded: mine inside of weights_in_reach")
         for model in (self.expert, self.amateur):
             with scoring_mode(model) as bare:
                 require_causal(bare, device=bare.device)
@@ -213,7 +224,7 @@ class Miner:
             prompts: their ids.
             batch: its number, which with the settings' seed seeds the draws.
         """
-        self._require_causal()
+        self._begin()
         with scoring_mode(self.expert) as expert:
             trajectories = generate(
                 expert,
@@ -259,8 +270,7 @@ class Miner:
         self, example_ids: list[str], prompts: list[list[int]], trajectories: list[list[int]]
     ) -> list[TrajectorySteps]:
         """The steps of trajectories, before `choose_in_batch`."""
-        self._refuse_shards()  # a trainer shards after the miner was made
-        self._require_causal()
+        self._begin()
         with (
             scoring_mode(self.expert) as expert,
             scoring_mode(self.amateur) as amateur,
@@ -311,11 +321,13 @@ class Miner:
 
             try:
                 read_logit_pairs(expert, amateur, batch, amateur_batch, consume, **devices)
+                whole_N = Contrast.concatenate(parts).on_host()
+                whole_N.require_finite()
             except ValueError as error:
                 names = ", ".join(example_ids[i] for i in group)
                 raise InputError.at(str(error), remedy="see there", row=names) from error
             skip_first = self.settings.parity == "official"  # the published loop starts at step 1
-            steps = steps_by_trajectory(Contrast.concatenate(parts), batch.num_labels, skip_first)
+            steps = steps_by_trajectory(whole_N, batch.num_labels, skip_first)
             for i, own in zip(group, steps, strict=True):
                 found[i] = own
         return [steps for steps in found if steps is not None]

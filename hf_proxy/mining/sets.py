@@ -23,16 +23,19 @@ from hf_proxy.mining.set_folders import open_folder
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.mining.shards import read_shard, shard_path
 from hf_proxy.mining.soft_targets import Tally
+from hf_proxy.models.access import num_parameters, unwrapped
 from hf_proxy.models.disks import require_shared
+from hf_proxy.models.meshes import refuse_same_rows
 from hf_proxy.models.parallel import (
     Processes,
     from_main,
     is_main,
-    num_processes,
+    own_share,
     require_equal,
     stop_together,
     sum_over_ranks,
 )
+from hf_proxy.models.whole import Gather, check_gather, made_whole, weights_in_reach
 from hf_proxy.records.defaults import SYSTEM_PROMPT
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.progress import Progress
@@ -69,6 +72,7 @@ def mine_soft_targets(
     target: str = MiningSettings.target,
     mixture_weight: float | None = MiningSettings.mixture_weight,
     only_correct: bool = MiningSettings.only_correct,
+    gather: Gather = "whole",
     facts: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Soft targets of the steps where the expert and the amateur part ways.
@@ -77,7 +81,8 @@ def mine_soft_targets(
     fewer prompts, where these begin with them.
 
     Args:
-        expert, amateur: causal language models, whole on this process.
+        expert: a causal language model, which may be sharded (FSDP2, ZeRO-3).
+        amateur: another, whole on this process.
         prompts: rows with `prompt` and `example_id`, or texts.
         processing_class: the expert's tokenizer, or a processor that holds it; its template is
             used for both models.
@@ -101,6 +106,9 @@ def mine_soft_targets(
         mixture_weight: of the contrast in the mixture; the rest is the expert's.
         only_correct: leave out trajectories whose answer is wrong, as `hf-proxy accuracy` grades;
             prompts are rows with `answer` then.
+        gather: how ranks reach an expert's weights that are sharded: `"whole"`: for as long each
+            holds all of them; `"shards"`: every forward goes through the shards, slower, where a
+            whole model has no room on one device.
         facts: names of models and data, for `provenance.json`.
 
     Returns:
@@ -124,7 +132,9 @@ def mine_soft_targets(
         mixture_weight=mixture_weight,
         only_correct=only_correct,
     )
+    amateur = made_whole(amateur)
     with stop_together(accelerator):
+        check_gather(gather)
         processing_class = tokenizer_of(processing_class)
         read = read_prompts(
             prompts,
@@ -146,11 +156,11 @@ def mine_soft_targets(
             answers=answers,
         )
         miner.check_lengths(read)
-        sizes = [sum(p.numel() for p in model.parameters()) for model in (expert, amateur)]
+        sizes = [num_parameters(model) for model in (expert, amateur)]
         if sizes[1] > sizes[0]:
             logger.warning("the amateur has %d parameters, the expert only %d", *sizes[::-1])
     folder = Path(output_dir)
-    mine_folder(miner, read, folder, accelerator, facts=facts or {})
+    mine_folder(miner, read, folder, accelerator, gather=gather, facts=facts or {})
     return load_soft_targets(folder)
 
 
@@ -161,19 +171,23 @@ def mine_folder(
     accelerator: Processes,
     *,
     facts: Mapping[str, Any],
+    gather: str = "whole",
     first_batch: int = 0,
 ) -> tuple[Tally, dict[str, Any]]:
     """Write the shards of `folder` that are missing, dealt to the ranks batch by batch.
 
     Args:
         facts: names of models and data, for `provenance.json`.
+        gather: see `mine_soft_targets`.
         first_batch: number of the first batch among all that share the seed.
 
     Returns:
         the tally of the whole folder, the same on every rank, and what `mining.json` says.
     """
+    for model in (miner.expert, miner.amateur):
+        refuse_same_rows(unwrapped(model), accelerator, "mining")
     with stop_together(accelerator):
-        content = miner.describe(prompts)
+        content = miner.describe(prompts, accelerator)
     require_equal(
         fingerprint(content),
         accelerator,
@@ -192,10 +206,12 @@ def mine_folder(
         accelerator,
         lambda: [batch for batch in batches if not shard_path(folder, batch).exists()],
     )
-    rank = 0 if accelerator is None else accelerator.process_index
-    own = missing[rank :: num_processes(accelerator)]
+    lengths = {b: list(map(len, prompts.input_ids[b * size : (b + 1) * size])) for b in batches}
+    sizes = {batch: len(own) for batch, own in lengths.items()}
+    new = miner.settings.max_new_tokens
+    costs = [sizes[batch] * (max(lengths[batch]) + new) for batch in missing]
+    own = own_share(missing, costs, accelerator)
     tally = Tally()
-    sizes = {batch: len(prompts.example_id[batch * size : (batch + 1) * size]) for batch in batches}
     there = len(prompts.example_id) - sum(sizes[batch] for batch in missing)
     progress = Progress(
         # what is here, and this rank's share of what is not
@@ -205,7 +221,8 @@ def mine_folder(
         is_shown=is_main(accelerator),
         done=there,
     )
-    with stop_together(accelerator), progress:
+    in_reach = weights_in_reach(miner.expert, gather, accelerator)
+    with stop_together(accelerator), progress, in_reach:
         for batch in own:
             where = slice(batch * size, (batch + 1) * size)
             ids, texts = prompts.example_id[where], prompts.input_ids[where]

@@ -52,13 +52,14 @@ def steps_by_trajectory(
     """The steps of each trajectory.
 
     Args:
+        whole: on the host.
         num_steps: of each, in the order of `whole`.
         skip_first: no trajectory's first step is kept.
     """
-    columns = {name: getattr(whole, f"{name}_N").cpu().numpy() for name in _STEP_COLUMNS}
-    entries = {name: getattr(whole, name).cpu().numpy() for name in _ENTRY_COLUMNS}
-    offset = whole.offset.cpu().numpy()
-    kept = np.flatnonzero(whole.keep_N.cpu().numpy())
+    columns = {name: getattr(whole, f"{name}_N").numpy() for name in _STEP_COLUMNS}
+    entries = {name: getattr(whole, name).numpy() for name in _ENTRY_COLUMNS}
+    offset = whole.offset.numpy()
+    kept = np.flatnonzero(whole.keep_N.numpy())
     found, start = [], 0
     for num in num_steps:
         first, last = np.searchsorted(kept, [start + int(skip_first), start + num])

@@ -110,6 +110,7 @@ def write_batch(
     found_BT = model.generate(
         logits_processor=processors,
         max_new_tokens=max_new_tokens,
+        synced_gpus=False,  # no rank waits for another here, see `whole`
         **padded_inputs(model, prompts, pad_id),
     )
     return found_BT[:, max(map(len, prompts)) :].tolist()

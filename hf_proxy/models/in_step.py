@@ -155,7 +155,7 @@ def _together(
         **model_kwargs: Any,
     ) -> Tensor:
         readers.append(_Reader(model, input_ids, model_kwargs))
-        return amateur.generate(custom_generate=of_amateur, **inputs[1])
+        return amateur.generate(custom_generate=of_amateur, synced_gpus=False, **inputs[1])
 
     def of_amateur(
         model: Any,
@@ -168,7 +168,7 @@ def _together(
     ) -> Tensor:
         return write(readers[0], _Reader(model, input_ids, model_kwargs))
 
-    return expert.generate(custom_generate=of_expert, **inputs[0])
+    return expert.generate(custom_generate=of_expert, synced_gpus=False, **inputs[0])
 
 
 def _write(

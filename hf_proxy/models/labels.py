@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor, nn
@@ -61,9 +62,9 @@ def label_logprobs(
             parts.append(_read_block(logit_V, label_1, other_V))
 
     read_logits(model, batch, consume, device=device)
-    own, other, greater, equal, highest_prob, mean_logit = (
-        torch.cat(part).cpu().double() for part in zip(*parts, strict=True)
-    )
+    # one copy, and float64 on the host only: there are accelerators without
+    columns = torch.stack([torch.cat(part) for part in zip(*parts, strict=True)])
+    own, other, greater, equal, highest_prob, mean_logit = columns.cpu().double()
     highest = torch.maximum(own, other)
     log_sum = -highest_prob.log()  # of exp(logit - highest), whose largest is 1
     return LabelLogprobs(
@@ -93,16 +94,13 @@ def _read_block(logit_V: Tensor, label_1: Tensor, scratch_V: Tensor) -> _Columns
     # without the label the highest is that of the others
     logit_V.scatter_(1, label_1, -math.inf)
     other_1 = logit_V.amax(-1, keepdim=True)
-    greater, equal = torch.zeros_like(own_1), torch.zeros_like(own_1)
-    blocks = [slice(None)]
-    if logit_V.device.type == "cpu":  # a label above all others needs no counting
-        blocks = [slice(i, i + 1) for i, n in enumerate((other_1 >= own_1)[:, 0].tolist()) if n]
-    for rows in blocks:
+    if logit_V.device.type == "cpu":
+        greater, equal = _count_on_cpu(logit_V, own_1, other_1, scratch_V)
+    else:
         # of logits: the softmax rounds some together. Summed as floats, exact below 2**24, because
         # summing booleans is ten times slower
-        compared = logit_V[rows], own_1[rows]
-        greater[rows] = torch.gt(*compared, out=scratch_V[rows]).sum(-1, keepdim=True)
-        equal[rows] = torch.eq(*compared, out=scratch_V[rows]).sum(-1, keepdim=True)
+        greater = torch.gt(logit_V, own_1, out=scratch_V).sum(-1, keepdim=True)
+        equal = torch.eq(logit_V, own_1, out=scratch_V).sum(-1, keepdim=True)
     logit_V.scatter_(1, label_1, own_1)
     prob_V = torch.softmax(logit_V, -1, out=scratch_V)
     highest_prob = prob_V.amax(-1)
@@ -111,3 +109,19 @@ def _read_block(logit_V: Tensor, label_1: Tensor, scratch_V: Tensor) -> _Columns
     if logit_V.device.type != "cpu" or mean_logit.isnan().any():
         mean_logit = weighted_V.nansum(-1)  # 0 * -inf, where a column is masked
     return own_1[:, 0], other_1[:, 0], greater[:, 0], equal[:, 0], highest_prob, mean_logit
+
+
+def _count_on_cpu(
+    logit_V: Tensor, own_1: Tensor, other_1: Tensor, scratch_V: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits above the label's and equal to it; where the label leads, nothing is counted.
+
+    By numpy, which counts booleans in half the time that torch needs for floats.
+    """
+    logit, own, other = (tensor.numpy() for tensor in (logit_V, own_1, other_1))
+    found = scratch_V.numpy().reshape(-1).view(np.bool_)[: logit.shape[1]]
+    greater, equal = np.zeros_like(own), np.zeros_like(own)
+    for row in np.flatnonzero(other >= own):
+        greater[row] = np.count_nonzero(np.greater(logit[row], own[row], out=found))
+        equal[row] = np.count_nonzero(np.equal(logit[row], own[row], out=found))
+    return torch.from_numpy(greater), torch.from_numpy(equal)

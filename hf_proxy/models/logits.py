@@ -261,7 +261,7 @@ def measure_logit_transform(model: nn.Module, *, device: torch.device) -> LogitT
         handle.remove()
     if not called:
         raise _head_not_called(model)
-    at_one, at_infinity, *rest = logits.flatten()[: len(probe)].double().tolist()
+    at_one, at_infinity, *rest = logits.flatten()[: len(probe)].tolist()
     if abs(at_infinity) > 1e25:
         transform = LogitTransform(scale=at_one)
     else:

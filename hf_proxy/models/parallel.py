@@ -1,8 +1,8 @@
 """Work shared among processes: balanced shards, sums over ranks, stopping and ending together.
 
 A callback must not use `gather_for_metrics`: inside training it cuts gathered values to the length
-of the training batch. Here every rank writes into its own rows of a zero matrix and one SUM merges
-them, which is exact for any number of ranks, because x + 0 is x.
+of the training batch. Here every rank writes into its own rows of a zero matrix and one SUM of bits
+merges them, which is exact for any number of ranks.
 """
 
 import gc
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list, gather_object, reduce
+from accelerate.utils import broadcast_object_list, gather, gather_object, reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from hf_proxy.records.errors import InputError
@@ -27,6 +27,7 @@ from hf_proxy.records.errors import InputError
 # what shares the work: an Accelerator, or the bare state of the processes where there is none
 Processes: TypeAlias = Accelerator | PartialState | None
 Found = TypeVar("Found")
+Item = TypeVar("Item")
 
 # chosen here: the longest that a rank at its end waits for the others, and for its group to close
 END_WAIT = timedelta(seconds=30)
@@ -56,13 +57,41 @@ def balanced_shards(costs: Sequence[int], num_shards: int) -> list[list[int]]:
     return shards
 
 
+def own_share(items: Sequence[Item], costs: Sequence[int], accelerator: Processes) -> list[Item]:
+    """Those of `items` that this process does, in their order; dealt by what each is to cost."""
+    shards = balanced_shards(costs, num_processes(accelerator))
+    rank = 0 if accelerator is None else accelerator.process_index
+    return [items[place] for place in sorted(shards[rank])]
+
+
 def sum_over_ranks(array: np.ndarray, accelerator: Processes) -> np.ndarray:
-    """The elementwise float64 sum of every rank's `array` (same shape everywhere)."""
+    """The elementwise float64 sum of every rank's `array` (same shape everywhere).
+
+    Added on the host in the order of the ranks, so the same to the last bit on all of them. What
+    travels are the bits, as integers: there are accelerators without float64.
+    """
     if num_processes(accelerator) == 1:
         return array
     assert accelerator is not None
-    tensor = torch.from_numpy(array).to(accelerator.device)
-    return reduce(tensor, reduction="sum").cpu().numpy()
+    everyone = gather(_bits(array).flatten().to(accelerator.device)).cpu()
+    return everyone.numpy().view(np.float64).reshape(-1, *array.shape).sum(0)
+
+
+def merge_over_ranks(array: np.ndarray, accelerator: Processes) -> np.ndarray:
+    """As `sum_over_ranks` where one rank at most has a number at a place, and the others 0.0.
+
+    For tables of any size: nothing is held once for each rank. Exact, because the bits of 0.0 are
+    those of the integer 0.
+    """
+    if num_processes(accelerator) == 1:
+        return array
+    assert accelerator is not None
+    merged = reduce(_bits(array).to(accelerator.device), reduction="sum").cpu()
+    return merged.numpy().view(np.float64)
+
+
+def _bits(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64).view(np.int64))
 
 
 def require_equal(value: str, accelerator: Processes, *, what: str, remedy: str) -> None:
@@ -97,6 +126,23 @@ def stop_together(accelerator: Processes) -> Iterator[None]:
                     raise _failure_of(rank, kind, message, is_input)
     if failure is not None:
         raise failure
+
+
+class FirstError:
+    """Errors between collectives that every rank has to join: `with later:` as often as needed.
+
+    The first is remembered, to be raised, under `stop_together`, when the last collective is done.
+    """
+
+    error: Exception | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, Exception) and self.error is None:
+            self.error = error
+        return isinstance(error, Exception)
 
 
 def from_main(processes: Processes, work: Callable[[], Found]) -> Found:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from hf_proxy.models.adapters import active_config, needs_rows_apart
 from hf_proxy.models.batching import TokenBatch
 from hf_proxy.models.logits import read_logits
-from hf_proxy.models.parallel import Processes, num_processes, sum_over_ranks
+from hf_proxy.models.parallel import Processes, merge_over_ranks, num_processes
 from hf_proxy.models.positions import length_kinds, window_of
 from hf_proxy.records.errors import InputError
 
@@ -243,7 +243,7 @@ def _worst(numbers: list[float], processes: Processes) -> list[float]:
     assert processes is not None
     of_ranks = np.zeros((ranks, len(numbers)))
     of_ranks[processes.process_index] = numbers
-    return sum_over_ranks(of_ranks, processes).max(0).tolist()
+    return merge_over_ranks(of_ranks, processes).max(0).tolist()
 
 
 def _circumstances(model: Any, device: torch.device, processes: Processes) -> tuple:

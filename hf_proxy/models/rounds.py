@@ -10,7 +10,14 @@ from accelerate.utils import gather_object
 from pydantic import Field
 
 from hf_proxy.models.disks import require_shared
-from hf_proxy.models.parallel import Processes, from_main, is_main, num_processes, stop_together
+from hf_proxy.models.parallel import (
+    Processes,
+    from_main,
+    is_main,
+    num_processes,
+    own_share,
+    stop_together,
+)
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.progress import Progress
 from hf_proxy.records.record import Record, checked, parse_json, read_bytes
@@ -107,12 +114,15 @@ def _rounds(
 
         # a rank that looked later would see the others' files and deal differently
         missing = from_main(accelerator, absent)
-        rank = 0 if accelerator is None else accelerator.process_index
         length = min(TOKENS_PER_ROUND, max_new_tokens - start)
         new: list[tuple[str, Written]] = []
         told: set[int] = set()
         with stop_together(accelerator):
-            for b in missing[rank :: num_processes(accelerator)]:
+            widths = [max(len(prompts[n]) + len(found[n]) for n in batches[b]) for b in missing]
+            costs = [
+                len(batches[b]) * (width + length) for b, width in zip(missing, widths, strict=True)
+            ]
+            for b in own_share(missing, costs, accelerator):
                 texts = write([prompts[name] + found[name] for name in batches[b]], length)
                 own = list(zip(batches[b], texts, strict=True))
                 advance(_share(texts, start, length, max_new_tokens))

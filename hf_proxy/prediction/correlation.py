@@ -51,54 +51,56 @@ def with_correlated_noise(
     stacked = np.column_stack([base_NP, residual_N])
     sums_RP = np.array([slope_NP[run].sum(axis=0) for run in runs])
 
-    log_weight, within, between, covariance = [], [], [], []
-    for rho in CORRELATIONS:
-        spread = sum(_correlated(slope_NP[run], rho) for run in runs)  # X'VX
-        white = [whiten(stacked[run], rho) for run in runs]
-        ones = [whiten(np.ones((len(run), 1)), rho)[:, 0] for run in runs]
-        product = sum(w.T @ w for w in white)
-        log_det = (num_points - len(runs)) * np.log(1 - rho**2)
-        shared_R = np.array([one @ one for one in ones])
-        moment_R = np.array([w.T @ one for w, one in zip(white, ones, strict=True)])
-        for ratio in ratios:
-            share_R = ratio**2 / (1 + ratio**2 * shared_R)
-            own = product - np.einsum("r,rp,rq->pq", share_R, moment_R, moment_R)
-            mean, cross = own[:-1, :-1], own[:-1, -1]
-            sse = max(
-                own[-1, -1] - cross @ np.linalg.solve(mean, cross),
-                num_points * np.finfo(float).eps,
-            )
-            whole = log_det + np.log1p(ratio**2 * shared_R).sum() + np.linalg.slogdet(mean)[1]
-            log_weight.append(-0.5 * (whole + freedom * np.log(sse)))
-            within.append(sse / freedom)
-            between.append(ratio**2 * sse / freedom)
-            inner = spread + ratio**2 * sums_RP.T @ sums_RP
-            covariance.append(sse / freedom * inverse @ inner @ inverse)
-    weight = np.exp(np.array(log_weight) - max(log_weight))
+    rho_G = CORRELATIONS
+    spread_GPP = np.sum([_correlated(slope_NP[run], rho_G) for run in runs], axis=0)  # X'VX
+    whites = [whiten(stacked[run], rho_G) for run in runs]
+    ones = [whiten(np.ones((len(run), 1)), rho_G) for run in runs]
+    product_GQQ = np.sum([white.mT @ white for white in whites], axis=0)
+    shared_RG = np.array([(one**2).sum(axis=(1, 2)) for one in ones])
+    moment_RGQ = np.array([(w.mT @ one)[:, :, 0] for w, one in zip(whites, ones, strict=True)])
+    log_det_G = (num_points - len(runs)) * np.log(1 - rho_G**2)
+
+    log_weight, within, between, covariance = [], [], [], []  # of each ratio, [G] and [G, P, P]
+    for ratio in ratios:
+        share_RG = ratio**2 / (1 + ratio**2 * shared_RG)
+        own = product_GQQ - np.einsum("rg,rgp,rgq->gpq", share_RG, moment_RGQ, moment_RGQ)
+        mean, cross = own[:, :-1, :-1], own[:, :-1, -1]
+        explained = (cross * np.linalg.solve(mean, cross[:, :, None])[:, :, 0]).sum(axis=1)
+        sse = np.maximum(own[:, -1, -1] - explained, num_points * np.finfo(float).eps)
+        whole = log_det_G + np.log1p(ratio**2 * shared_RG).sum(axis=0)
+        whole += np.linalg.slogdet(mean)[1]
+        log_weight.append(-0.5 * (whole + freedom * np.log(sse)))
+        within.append(sse / freedom)
+        between.append(ratio**2 * sse / freedom)
+        inner = spread_GPP + ratio**2 * sums_RP.T @ sums_RP
+        covariance.append((sse / freedom)[:, None, None] * (inverse @ inner @ inverse))
+    weight = np.exp(np.array(log_weight) - np.max(log_weight))
     weight /= weight.sum()
-    residual_sd = scale.y_sd * float(np.sqrt(weight @ within))
+    covariance_PP = np.einsum("kg,kgpq->pq", weight, np.array(covariance))
+    residual_sd = scale.y_sd * float(np.sqrt((weight * within).sum()))
     if len(runs) > 1:
-        run_sd = scale.y_sd * float(np.sqrt(weight @ between))
+        run_sd = scale.y_sd * float(np.sqrt((weight * between).sum()))
     else:
         run_sd = ASSUMED_RATIO * residual_sd
     return replace(
         fit,
-        covariance=tuple(map(tuple, np.einsum("g,gpq->pq", weight, covariance).tolist())),
+        covariance=tuple(map(tuple, covariance_PP.tolist())),
         residual_sd=residual_sd,
         run_sd=run_sd,
         run_freedom=len(runs) - 1,
     )
 
 
-def whiten(columns: np.ndarray, rho: float) -> np.ndarray:
-    """Each column `[m, k]` times a root of the inverse of `rho^|i-j|`."""
-    white = columns.copy()
-    white[1:] = (columns[1:] - rho * columns[:-1]) / np.sqrt(1 - rho**2)
+def whiten(columns_MQ: np.ndarray, rho_G: np.ndarray) -> np.ndarray:
+    """Each column times a root of the inverse of `rho^|i-j|`, `[G, M, Q]`."""
+    rho = rho_G[:, None, None]
+    white = np.repeat(columns_MQ[None], len(rho_G), axis=0)
+    white[:, 1:] = (columns_MQ[1:] - rho * columns_MQ[:-1]) / np.sqrt(1 - rho**2)
     return white
 
 
-def _correlated(slope_MP: np.ndarray, rho: float) -> np.ndarray:
-    """`X' V X` with V = `rho^|i-j|`, without an `[m, m]` matrix."""
-    before = lfilter([1.0], [1.0, -rho], slope_MP, axis=0)
-    after = lfilter([1.0], [1.0, -rho], slope_MP[::-1], axis=0)[::-1]
-    return slope_MP.T @ (before + after - slope_MP)
+def _correlated(slope_MP: np.ndarray, rho_G: np.ndarray) -> np.ndarray:
+    """`X' V X` with V = `rho^|i-j|`, `[G, P, P]`, without an `[M, M]` matrix."""
+    before = [slope_MP.T @ lfilter([1.0], [1.0, -rho], slope_MP, axis=0) for rho in rho_G]
+    before_GPP = np.array(before)
+    return before_GPP + before_GPP.mT - slope_MP.T @ slope_MP

@@ -237,6 +237,9 @@ def _sound_fold(x, y, x_test, forms, bounds, groups, new_run):
     fits, left_out = fit_forms(forms, x, y, bounds, groups)
     low, high = y.min() - np.ptp(y), y.max() + np.ptp(y)
     said = [f"{form} left out: {reason}" for form, reason in left_out.items()]
+    if x_test.min() <= 0 and any(fit.form == "logarithmic" for fit in fits):
+        said.append("logarithmic left out: a held-out x is not positive")
+        fits = [fit for fit in fits if fit.form != "logarithmic"]
     for number, fit in enumerate(fits):
         value = fit.unbounded(x_test)
         if np.isfinite(value).all() and low <= value.min() and value.max() <= high:

@@ -12,6 +12,7 @@ from hf_proxy.prediction.curve import Curve
 from hf_proxy.records.errors import InputError
 
 LEAST_FORECAST_POINTS = 6  # three parameters and as many points to judge them by
+EARLY = 0.25  # share of what was seen whose points the law is not fitted to
 FAR = 20.0  # times the last point; the paper went 18 times as far
 _EXPONENTS = np.geomspace(0.03, 3.0, 60)
 UNDECIDED = "these two runs cannot be told apart yet"
@@ -38,7 +39,7 @@ class Forecast:
 
     Attributes:
         horizon: step or tokens, as the points were given in.
-        last: the last point's, how far it goes is `horizon / last`.
+        first, last: the points it rests on; how far it goes is `horizon / last`.
         proxy: the proxy metric there, by `a - b t^-c`.
         limit, factor, exponent: a, b, c, with t in units of `last`.
         accuracy: by the curve at `proxy`, as fractions; its interval adds, side by side, the
@@ -47,11 +48,12 @@ class Forecast:
         extrapolated: the proxy there lies beyond the curve's points.
         controls: the same accuracy from less: `"accuracy alone"` by the same law, `"compute alone"`
             by a line in the logarithm of t. None without accuracies.
-        num_points: how many there were.
+        num_points: how many there were from `first` on.
         notes: what is weak, in words.
     """
 
     horizon: float
+    first: float
     last: float
     proxy: Extrapolation
     limit: float
@@ -108,9 +110,12 @@ def forecast(
 ) -> Forecast:
     """Extrapolate a run's proxy by `a - b t^-c`, then read the accuracy off the curve.
 
-    The law is fitted by least squares. Its interval is averaged over exponents and over the
-    correlation of neighbours, each weighted by its restricted likelihood. What it does not know:
-    a change of the learning rate, the data or the batch after the last point.
+    The law is fitted by least squares to the points from a quarter of the last one on, or to the
+    last six where those are fewer: a run falls otherwise at its beginning than later, and a law
+    that has to hold both goes astray at the end with an interval that is too sure. The interval is
+    averaged over exponents and over the correlation of neighbours, each weighted by its restricted
+    likelihood. What it does not know: a change of the learning rate, the data or the batch after
+    the last point.
 
     Args:
         steps_or_tokens: [n], positive and rising, where the run was scored.
@@ -125,7 +130,8 @@ def forecast(
         InputError: fewer than six points, unequal lengths, numbers that are not finite, t that does
             not rise from above 0, a horizon that lies before the last point, constant values.
 
-    Source: arXiv 2605.18607 (the law; interval and default of c > 0 chosen here).
+    Source: arXiv 2605.18607 (the law; interval and default of c > 0 chosen here, the quarter on the
+    ladder's runs up to 1B, see tests/benchmarks/README.md).
     """
     if not 0 < level < 1:
         raise InputError(f"level is a share between 0 and 1, not {level}")
@@ -143,8 +149,6 @@ def forecast(
                 f"{len(t)} points are too few to go on from",
                 remedy=f"give at least {LEAST_FORECAST_POINTS}",
             )
-        if np.ptp(array) == 0:
-            raise InputError.at("it is constant", remedy="give points that differ", field=name)
     if t[0] <= 0 or (np.diff(t) <= 0).any():
         raise InputError.at(
             "it must rise from above 0", remedy="sort it, leave out step 0", field="steps_or_tokens"
@@ -155,6 +159,11 @@ def forecast(
             remedy="name a later one",
             field="horizon",
         )
+    kept = min(int(np.searchsorted(t, EARLY * t[-1])), len(t) - LEAST_FORECAST_POINTS)
+    t, series = t[kept:], {name: array[kept:] for name, array in series.items()}
+    for name, array in series.items():
+        if np.ptp(array) == 0:
+            raise InputError.at("it is constant", remedy="give points that differ", field=name)
     last, ahead = float(t[-1]), horizon / t[-1]
     u = t / last
     proxy, (limit, factor, exponent) = _power_law(u, series["values"], ahead, level)
@@ -176,6 +185,7 @@ def forecast(
         controls = {name: _within(way, 0.0, 1.0) for name, way in ways.items()}
     return Forecast(
         horizon=float(horizon),
+        first=float(t[0]),
         last=last,
         proxy=proxy,
         limit=limit,
@@ -200,35 +210,35 @@ def _mixture(shape_EN, y, shape_E, level) -> tuple[Extrapolation, int, tuple[flo
 
     Variance of the average over shapes and correlations: within each, and of each around the best.
     """
-    scale = y.std()
-    v, num_points = (y - y.mean()) / scale, len(y)
-    freedom = num_points - 2 - (len(shape_EN) > 1)
-    log_weight, variance, middle, plain = [], [], [], []
-    for shape_N, new in zip(shape_EN, shape_E, strict=True):
-        design = np.column_stack([np.ones(num_points), shape_N])
-        at = np.array([1.0, new])
-        for rho in CORRELATIONS:
-            white = whiten(np.column_stack([design, v]), rho)
-            base, triangle = np.linalg.qr(white[:, :2])
-            coefficients = np.linalg.solve(triangle, base.T @ white[:, 2])
-            residual = white[:, 2] - white[:, :2] @ coefficients
-            sse = max(float(residual @ residual), num_points * np.finfo(float).eps)
-            if rho == 0:
-                plain.append((sse, coefficients))
-            # of a base that spans the same plane for every shape's scale
-            log_det = (num_points - 1) * np.log(1 - rho**2) + 2 * np.log(
-                np.abs(np.diag(triangle)).prod() / np.linalg.norm(shape_N - shape_N.mean())
-            )
-            log_weight.append(-0.5 * (log_det + freedom * np.log(sse)))
-            lever = np.linalg.solve(triangle.T, at)
-            variance.append(sse / freedom * (1 + lever @ lever))
-            middle.append(at @ coefficients)
-    weight = np.exp(np.array(log_weight) - max(log_weight))
+    scale, (num_shapes, num_points) = y.std(), shape_EN.shape
+    freedom = num_points - 2 - (num_shapes > 1)
+    columns_NQ = np.column_stack([(y - y.mean()) / scale, np.ones(num_points), shape_EN.T])
+    at_E2 = np.stack([np.ones(num_shapes), shape_E], axis=-1)
+    spread_E = np.linalg.norm(shape_EN - shape_EN.mean(axis=1, keepdims=True), axis=1)
+    log_weight, variance, middle = [], [], []  # of each correlation, [E]
+    plain: list[np.ndarray] = []
+    for rho in CORRELATIONS:
+        v_N, one_N, *white_EN = whiten(columns_NQ, np.array([rho]))[0].T
+        design_EN2 = np.stack([np.broadcast_to(one_N, shape_EN.shape), white_EN], axis=-1)
+        base_EN2, triangle_E22 = np.linalg.qr(design_EN2)
+        coefficients_E2 = np.linalg.solve(triangle_E22, (base_EN2.mT @ v_N)[:, :, None])[:, :, 0]
+        residual_EN = v_N - np.einsum("enk,ek->en", design_EN2, coefficients_E2)
+        sse_E = np.maximum((residual_EN**2).sum(axis=1), num_points * np.finfo(float).eps)
+        if rho == 0:
+            plain = [sse_E, coefficients_E2]
+        # of a base that spans the same plane for every shape's scale
+        size_E = np.abs(triangle_E22[:, 0, 0] * triangle_E22[:, 1, 1]) / spread_E
+        log_det_E = (num_points - 1) * np.log(1 - rho**2) + 2 * np.log(size_E)
+        log_weight.append(-0.5 * (log_det_E + freedom * np.log(sse_E)))
+        lever_E2 = np.linalg.solve(triangle_E22.mT, at_E2[:, :, None])[:, :, 0]
+        variance.append(sse_E / freedom * (1 + (lever_E2**2).sum(axis=1)))
+        middle.append((at_E2 * coefficients_E2).sum(axis=1))
+    weight = np.exp(np.array(log_weight) - np.max(log_weight))
     weight /= weight.sum()
-    best = int(np.argmin([sse for sse, _ in plain]))
-    a, b = plain[best][1]
+    best = int(np.argmin(plain[0]))
+    a, b = plain[1][best]
     value = a + b * shape_E[best]
-    spread = weight @ (np.array(variance) + (np.array(middle) - value) ** 2)
+    spread = (weight * (np.array(variance) + (np.array(middle) - value) ** 2)).sum()
     half = scale * np.sqrt(spread) * stats.t.ppf((1 + level) / 2, freedom)
     value = float(y.mean() + scale * value)
     found = Extrapolation(value, float(value - half), float(value + half), level)
@@ -237,8 +247,11 @@ def _mixture(shape_EN, y, shape_E, level) -> tuple[Extrapolation, int, tuple[flo
 
 def _through(curve: Curve, proxy: Extrapolation, run) -> tuple[Extrapolation, bool]:
     """The curve at the proxy; the sides of the interval add in squares."""
-    at = curve.predict(proxy.value, proxy.level, run=run)
-    ends = [curve.predict(x, proxy.level, run=run).value for x in (proxy.low, proxy.high)]
+    # a law may fall below what a score can be, where a logarithm has no value
+    least = np.finfo(float).tiny if curve.x_range[0] > 0 else -np.inf
+    x, *edges = np.maximum([proxy.value, proxy.low, proxy.high], least).tolist()
+    at = curve.predict(x, proxy.level, run=run)
+    ends = [curve.predict(edge, proxy.level, run=run).value for edge in edges]
     below = np.hypot(at.value - at.low, max(at.value - min(ends), 0.0))
     above = np.hypot(at.high - at.value, max(max(ends) - at.value, 0.0))
     own = Extrapolation(at.value, float(at.value - below), float(at.value + above), proxy.level)

@@ -8,6 +8,7 @@ sigmoid do, the others stop there. Single observations may lie outside.
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import linalg, optimize
@@ -23,6 +24,7 @@ _RATES = np.array([-4.0, -2.5, -1.5, -1.0, -0.6, -0.3, 0.3, 0.6, 1.0, 1.5, 2.5, 
 _SLOPES, _MIDDLES = (g.ravel() for g in np.meshgrid([0.7, 1.5, 3.0, 6.0], np.linspace(-2, 2, 9)))
 _MOST_AMPLITUDE = 50.0  # standard deviations of y; beyond, a form is a limit of a simpler one
 MOST_RATE = 20.0  # per standard deviation of x; beyond, a form is a step between two points
+_ALIKE = 1e-9  # relative, of sums of squares: the same optimum
 AT_A_LIMIT = "the fit ran to a limit of the form, where a simpler one is the same"
 
 
@@ -244,23 +246,24 @@ def _sigmoid_within(
     of_ends = np.array([[-1.0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0]])
     low = np.array([limits[0], limits[0], 0.0, u.min() - 2])
     high = np.array([limits[1], limits[1], MOST_RATE, u.max() + 2])
-    best = None
     rising = np.corrcoef(u, v)[0, 1] > 0
-    near = np.array([v.min(), v.max()])[:: 1 if rising else -1]
-    for left, right in ((start[3], start[3] + start[0]), near):
-        for rate in (0.5, start[1], 3.0):
-            inside = np.clip([left, right, rate, start[2]], low, high)
-            with np.errstate(all="ignore"):
-                tried = optimize.least_squares(
-                    lambda q: _value("sigmoid", u, of_ends @ q) - v,
-                    inside,
-                    jac=lambda q: _slopes("sigmoid", u, of_ends @ q) @ of_ends,
-                    bounds=(low, high),
-                    max_nfev=500,
-                )
-            if best is None or tried.cost < best.cost:
-                best = tried
-    assert best is not None
+    own, near = (start[3], start[3] + start[0]), (v.min(), v.max())[:: 1 if rising else -1]
+    starts = ((own, 0.5), (near, start[1]), (own, start[1]), (near, 0.5), (own, 3.0), (near, 3.0))
+    tried: list[Any] = []
+    for (left, right), rate in starts:
+        inside = np.clip([left, right, rate, start[2]], low, high)
+        with np.errstate(all="ignore"):
+            found_here = optimize.least_squares(
+                lambda q: _value("sigmoid", u, of_ends @ q) - v,
+                inside,
+                jac=lambda q: _slopes("sigmoid", u, of_ends @ q) @ of_ends,
+                bounds=(low, high),
+                max_nfev=500,
+            )
+        tried = sorted([*tried, found_here], key=lambda one: one.cost)
+        if len(tried) >= 3 and tried[2].cost <= tried[0].cost * (1 + _ALIKE):
+            break  # smooth points have one optimum, which every start finds
+    best = tried[0]
     at_low, at_high = (np.abs(best.x - limit) < 1e-6 for limit in (low, high))
     q = np.select([at_low, at_high], [low, high], best.x)
     return of_ends @ q, of_ends[:, ~(at_low | at_high)]

@@ -52,6 +52,16 @@ def _correlations(fold: Fold, accuracy_TM: np.ndarray) -> np.ndarray:
     return np.einsum("tmf,tm->f", fold.rank_TMF, target_TM) / len(target_TM)
 
 
+def correlations_by_task(fold: Fold, table: SelectionTable, accuracy_TM: np.ndarray) -> np.ndarray:
+    """[T, F], Spearman of each column with each task's accuracies; high where it foretells them.
+
+    Of a column whose better end is not known the sign is that of its mean over tasks.
+    """
+    target_TM = unit_ranks(accuracy_TM, axis=1)
+    rho_TF = np.einsum("tmf,tm->tf", fold.rank_TMF, target_TM)
+    return rho_TF * _signs(rho_TF.mean(axis=0), table)
+
+
 def _signs(rho_F: np.ndarray, table: SelectionTable) -> np.ndarray:
     return np.where(table.is_known_F | (rho_F >= 0), 1.0, -1.0)
 

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from hf_proxy.intervals import LEVEL, NUM_RESAMPLES
 from hf_proxy.prediction.scorers import (
     Fold,
+    correlations_by_task,
     fit_ranksvm,
     fit_single,
     fit_sparse,
@@ -74,6 +75,10 @@ class Selection:
         held_in: mean Spearman of that on the very data that chose it: too good by nature.
         num_models, num_tasks, num_columns: of the table.
         notes: what to keep in mind.
+        correlations: column to task to Spearman with that task's accuracies over all models; high
+            where it foretells them.
+        column_floor: what the best of all columns reaches by chance in the mean of those over
+            tasks: 95 % point where accuracies belong to other models.
     """
 
     scorer: str
@@ -85,6 +90,8 @@ class Selection:
     num_tasks: int
     num_columns: int
     notes: tuple[str, ...]
+    correlations: dict[str, dict[str, float]]
+    column_floor: float
 
 
 def select_proxy(
@@ -162,15 +169,17 @@ def select_proxy(
             f"no models held out: that takes {MODEL_FOLDS} parts of {LEAST_HELD_OUT} or more"
         )
     everything = fold_of(table, all_tasks, all_models, all_tasks, all_models)
-    floors = []
+    floors, best_columns = [], []
     for _ in tqdm(range(num_permutations), desc="Noise floor", leave=False, disable=None):
         other = table.accuracy_TM[:, rng.permutation(num_models)]
         floors.append(
             (_judge(by_task, other, table, fit)[0], _judge(by_model, other, table, fit)[0])
         )
+        best_columns.append(correlations_by_task(everything, table, other).mean(axis=0).max())
     floor = np.array(floors)
     tasks_out = _held_out(by_task, table, fit, floor[:, 0], rng)
     weight_F = fit(everything, table, table.accuracy_TM)
+    rho_TF = correlations_by_task(everything, table, table.accuracy_TM)
     return Selection(
         scorer=scorer,
         tasks_out=tasks_out,
@@ -181,6 +190,11 @@ def select_proxy(
         num_tasks=num_tasks,
         num_columns=num_columns,
         notes=tuple([*table.notes, *notes]),
+        correlations={
+            column: dict(zip(table.tasks, map(float, own), strict=True))
+            for column, own in zip(table.columns, rho_TF.T, strict=True)
+        },
+        column_floor=float(np.quantile(best_columns, 0.95)),
     )
 
 

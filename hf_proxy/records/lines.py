@@ -16,6 +16,7 @@ from hf_proxy.records.files import opened
 from hf_proxy.records.record import (
     Count,
     Number,
+    Positive,
     Record,
     Share,
     Text,
@@ -23,6 +24,7 @@ from hf_proxy.records.record import (
     parse_object,
     read_bytes,
 )
+from hf_proxy.records.scores import Metric
 from hf_proxy.records.storage import write_text
 
 L = TypeVar("L", bound=Record)
@@ -36,6 +38,30 @@ class PredictionRecord(Record):
     high: Number
     level: Share
     extrapolated: bool
+
+
+class ExtrapolationRecord(Record):
+    """See `Extrapolation`."""
+
+    value: Number
+    low: Number
+    high: Number
+    level: Share
+
+
+class ForecastRecord(Record):
+    """See `Forecast`; its controls are left alone."""
+
+    horizon: Positive
+    last: Positive
+    proxy: ExtrapolationRecord
+    limit: Number
+    factor: Number
+    exponent: Number
+    accuracy: ExtrapolationRecord | None
+    num_points: Count
+    notes: list[Text] = []
+    metric: Metric | None = None  # that the law is of; files of before do not say
 
 
 class LogLine(Record):
@@ -61,6 +87,7 @@ class ScoreLine(LogLine):
     trace_nll: Number
     bits_per_byte: Number
     predictions: dict[Text, PredictionRecord]
+    forecasts: dict[Text, ForecastRecord] = {}
     seconds: Number = 0.0
     model_id: Text | None = None
     num_traces: Count | None = None

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,16 +21,21 @@ class Figure(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Cells as text; the first column names the row."""
+    """Cells as text; the first column names the row.
+
+    Attributes:
+        is_detail: it opens only when asked for, however short it is.
+    """
 
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    is_detail: bool = False
 
     @property
     def folded(self) -> bool:
-        """Whether it is so long that it opens only when asked for."""
-        return len(self.rows) > OPEN_ROWS
+        """Whether it opens only when asked for."""
+        return self.is_detail or len(self.rows) > OPEN_ROWS
 
 
 @dataclass
@@ -40,6 +46,7 @@ class Block:
         sentences: as paragraphs.
         texts: title and text that opens when asked for, as it was written.
         views: trajectories with their tokens, numbered through the page.
+        is_detail: it opens only when asked for: one of many alike, of several folders.
     """
 
     title: str = ""
@@ -48,19 +55,25 @@ class Block:
     tables: list[Table] = field(default_factory=list)
     texts: list[tuple[str, str]] = field(default_factory=list)
     views: list[tuple[int, Any]] = field(default_factory=list)
+    is_detail: bool = False
+
+    def show(self, figure: "Figure | str") -> None:
+        """Add a figure, or the sentence that says all that it would have shown."""
+        if isinstance(figure, str):
+            self.sentences.append(figure)
+        else:
+            self.figures.append(figure)
 
 
 class Section(NamedTuple):
-    """A heading of the page, with what stands under it.
+    """A heading of the page, with what stands under it; without a block it is left out.
 
     Attributes:
         id: names its place in the page.
-        absent: what is said in one line where there is no block.
     """
 
     id: str
     title: str
-    absent: str
     blocks: list[Block]
 
 
@@ -124,15 +137,73 @@ def cell_text(value: Any) -> str:
     return number(value) if value is None or is_number(value) else str(value)
 
 
-def alt_text(label: str, steps, values, *, digits: int = 4, best: Callable[..., Any] = min) -> str:
+def short_name(name: Any) -> str:
+    """A model or a file as a page names it: a hub id, or the last two parts of a path."""
+    parts = [part for part in str(name).replace("\\", "/").split("/") if part]
+    return "/".join(parts[-2:]) if parts else str(name)
+
+
+def short_names(names: Iterable[Any]) -> list[str]:
+    """`short_name` of each, or the names as they are where two would be one."""
+    full = [str(name) for name in names]
+    short = [short_name(name) for name in full]
+    return short if len(set(short)) == len(set(full)) else full
+
+
+def p_text(p: float) -> str:
+    """A p value; below a thousandth more digits say nothing."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def counted(count: int, noun: str = "step", several: str | None = None) -> str:
+    """A count with its noun; `several` where that does not end in s."""
+    return f"{count:,} {noun if count == 1 else several or noun + 's'}"
+
+
+def alt_text(
+    label: str,
+    steps: Sequence[float],
+    values: Sequence[float | None],
+    *,
+    digits: int = 4,
+    best: Callable[..., Any] = min,
+) -> str:
     """A line over steps in words, for those who do not see it; `best` is `min` or `max`."""
-    points = [(value, step) for value, step in zip(values, steps, strict=True) if value is not None]
+    points = _points(steps, values)
     if not points:
         return f"{label}: nothing"
     (first, at), (last, end) = points[0], points[-1]
+    if len(points) == 1:
+        return f"{label}: {first:.{digits}f} at step {at}, the only one"
     extreme, where = best(points, key=lambda point: point[0])
     words = "lowest" if best is min else "highest"
     return (
         f"{label} over steps: {first:.{digits}f} at step {at}, {words} {extreme:.{digits}f} at "
         f"step {where}, {last:.{digits}f} at the last, step {end}"
     )
+
+
+def is_line(steps: Sequence[float], values: Sequence[float | None], *, digits: int = 4) -> bool:
+    """Whether there is anything to see: points that differ, in the digits told or relatively."""
+    seen = [value for value, _ in _points(steps, values)]
+    if len({round(value, digits) for value in seen}) > 1:
+        return True
+    return bool(seen) and max(seen) - min(seen) > 1e-3 * max(map(abs, seen))
+
+
+def said_instead(
+    label: str, steps: Sequence[float], values: Sequence[float | None], *, digits: int = 4
+) -> str:
+    """The sentence in place of a line that `is_line` says is none."""
+    points = _points(steps, values)
+    if not points:
+        return f"{label}: no number at any of {counted(len(steps))}."
+    (value, step) = points[0]
+    if len(points) == 1:
+        return f"{label}: {value:.{digits}f} at step {step}, the only one."
+    return f"{label}: {value:.{digits}f} at each of {counted(len(points))}."
+
+
+def _points(steps: Sequence[float], values: Sequence[float | None]) -> list[tuple[float, float]]:
+    both = zip(values, steps, strict=True)
+    return [(value, step) for value, step in both if value is not None and math.isfinite(value)]

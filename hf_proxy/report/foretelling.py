@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hf_proxy.report.blocks import Block, Table, heading, percent
+from hf_proxy.report.blocks import Block, Figure, Table, heading, p_text, percent
 from hf_proxy.report.contents import RunContents
+from hf_proxy.report.figures.pages import draw_intervals
+from hf_proxy.report.step_figures import step_figure
 
 _HEAD = ("gain, points", "95 % interval", "McNemar p", "verdict")
 
@@ -13,7 +15,7 @@ def foretold_block(contents: RunContents) -> Block:
     """The verdict of `foretold.json`, what belongs beside it, and every setting."""
     found = contents.foretold
     block = Block(heading(contents.name, "foretold before training"))
-    block.sentences.append(f"{_told(found)}.")
+    block.sentences.append(f"{foretold_sentence(found)}.")
     block.sentences += [f"{note[0].upper()}{note[1:]}." for note in found["notes"]]
     rows = [
         [f"{row['divergence_beta']:g}", f"{row['plausibility_alpha']:g}"]
@@ -24,6 +26,14 @@ def foretold_block(contents: RunContents) -> Block:
     ]
     head = ["divergence_beta", "plausibility_alpha", "expert, greedy", "amateur, greedy"]
     head += ["contrastive", *_HEAD, "same answer", "problems"]
+    told = [row for row in found["settings"] if row["verdict"] is not None]
+    if len(told) > 1:
+        names = [_setting(row) for row in told]
+        columns = [[100 * row[key] for row in told] for key in ("gain", "low", "high")]
+        drawing = draw_intervals(names, *columns, x_label="gain foretold, points", zero=True)
+        alt = "; ".join(f"{n} {gain:+.1f}" for n, gain in zip(names, columns[0], strict=True))
+        caption = "gain foretold by setting, 95 % intervals, on all problems"
+        block.figures.append(Figure(caption, f"gain foretold, points: {alt}", drawing))
     block.tables.append(Table("Contrastive decoding against greedy decoding", head, rows))
     return block
 
@@ -34,7 +44,27 @@ def foretold_table(lines: Sequence[dict[str, Any]]) -> Table:
     return Table("Gain foretold by step", ["step", *_HEAD], rows)
 
 
-def _told(found: dict[str, Any]) -> str:
+def foretold_figure(lines: Sequence[dict[str, Any]]) -> Figure | str:
+    """The same as a line over steps, of those that had right answers to judge by."""
+    judged = [line for line in lines if line["foretold"]["verdict"] is not None]
+    gain, low, high = (
+        [100 * line["foretold"][key] for line in judged] for key in ("gain", "low", "high")
+    )
+    return step_figure(
+        "gain foretold, points",
+        [line["step"] for line in judged],
+        gain,
+        note=", 95 % interval",
+        low=low,
+        high=high,
+        digits=1,
+        best=max,
+        zero=True,
+    )
+
+
+def foretold_sentence(found: dict[str, Any]) -> str:
+    """The verdict with its figures, without a full stop."""
     if found["verdict"] is None:
         return "No verdict"
     gain, interval, p, verdict = _cells(found)
@@ -45,8 +75,12 @@ def _told(found: dict[str, Any]) -> str:
     )
 
 
+def _setting(row: dict[str, Any]) -> str:
+    return f"beta {row['divergence_beta']:g}, alpha {row['plausibility_alpha']:g}"
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
     if row["verdict"] is None:
         return ["-"] * len(_HEAD)
     between = f"{100 * row['low']:+.1f} .. {100 * row['high']:+.1f}"
-    return [f"{100 * row['gain']:+.1f}", between, f"{row['p']:.3f}", row["verdict"]]
+    return [f"{100 * row['gain']:+.1f}", between, p_text(row["p"]), row["verdict"]]

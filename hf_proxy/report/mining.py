@@ -11,7 +11,6 @@ from hf_proxy.report.blocks import (
     Figure,
     Section,
     Table,
-    alt_text,
     as_csv,
     cell_text,
     download_name,
@@ -20,9 +19,10 @@ from hf_proxy.report.blocks import (
     percent,
 )
 from hf_proxy.report.contents import MinedSet, RunContents
-from hf_proxy.report.figures.pages import Series, draw_panel, draw_steps
+from hf_proxy.report.figures.pages import draw_panel
 from hf_proxy.report.figures.sets import contrast_panels
-from hf_proxy.report.foretelling import foretold_block, foretold_table
+from hf_proxy.report.foretelling import foretold_block, foretold_figure, foretold_table
+from hf_proxy.report.step_figures import step_figure
 from hf_proxy.report.trajectories import trajectory_view
 from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 
@@ -62,16 +62,12 @@ def contrast_section(folders: Sequence[RunContents], downloads: list[Download]) 
     for contents in folders:
         if contents.contrast:
             lines = sorted(contents.contrast, key=lambda line: line["step"])
-            block, steps = (
-                Block(heading(contents.name, "over steps")),
-                [line["step"] for line in lines],
-            )
+            block = Block(heading(contents.name, "over steps"))
+            steps = [line["step"] for line in lines]
             for key, (label, is_share) in _CONTRAST_AXES.items():
                 unit = 100 if is_share else 1
                 values = [None if line[key] is None else unit * line[key] for line in lines]
-                drawing = draw_steps([Series(label, steps, values)], y_label=label)
-                alt = alt_text(label, steps, values, digits=3)
-                block.figures.append(Figure(label, alt, drawing))
+                block.show(step_figure(label, steps, values, digits=3))
             head = ["step", "kept steps", *(label for label, _ in _CONTRAST_AXES.values())]
             rows = [
                 [str(line["step"]), f"{line['num_kept']:,} of {line['num_steps']:,}"]
@@ -84,6 +80,7 @@ def contrast_section(folders: Sequence[RunContents], downloads: list[Download]) 
             block.tables.append(Table("Contrast by step", head, rows))
             if told := [line for line in lines if line.get("foretold")]:
                 block.tables.append(foretold_table(told))
+                block.show(foretold_figure(told))
             blocks.append(block)
             flat = [{k: v for k, v in r.items() if not isinstance(v, dict | list)} for r in lines]
             downloads.append(Download(download_name(contents.name, "contrast.csv"), as_csv(flat)))
@@ -91,12 +88,16 @@ def contrast_section(folders: Sequence[RunContents], downloads: list[Download]) 
             blocks.append(foretold_block(contents))
         if contents.mined is None:
             continue
-        block = Block(heading(contents.name, contents.mined.name))
+        title = heading(contents.name, contents.mined.name)
+        block = Block(title, is_detail=len(folders) > 1)
         rules = contents.mined.rules
         block.sentences.append(rules.describe())
         if contents.mined.shards:
             panels = contrast_panels(contents.mined.all_rows(), divergence_beta=rules.kept_from)
-            block.figures = [Figure(one.title, one.alt, draw_panel(one)) for one in panels]
+            for one in panels:
+                is_said = one.is_said
+                figure = f"{one.alt}." if is_said else Figure(one.title, one.alt, draw_panel(one))
+                block.show(figure)
         if contents.mined.statistics is None:
             block.sentences.append(
                 f"Its mining has not ended: {len(contents.mined.shards)} of "
@@ -112,14 +113,14 @@ def contrast_section(folders: Sequence[RunContents], downloads: list[Download]) 
                 ]
                 for name, value in contents.mined.statistics.items()
             ]
-            block.tables.append(Table("The whole set in numbers (arXiv 2510.07962)", head, rows))
+            caption = "The whole set in numbers (arXiv 2510.07962)"
+            block.tables.append(Table(caption, head, rows, is_detail=len(folders) > 1))
             pairs = [{"statistic": k, "value": v} for k, v in contents.mined.statistics.items()]
             downloads.append(
                 Download(download_name(contents.name, "statistics.csv"), as_csv(pairs))
             )
         blocks.append(block)
-    absent = "Contrast: no contrast.jsonl (ContrastCallback), no mined set, nothing foretold."
-    return Section("contrast", "Contrast of expert and amateur", absent, blocks)
+    return Section("contrast", "Contrast of expert and amateur", blocks)
 
 
 def trajectory_section(
@@ -143,8 +144,7 @@ def trajectory_section(
                 f"{contents.mined.settings['num_prompts']:,}."
             )
         blocks.append(block)
-    absent = "Trajectories: no soft targets here."
-    return Section("trajectories", "Trajectories and their soft targets", absent, blocks)
+    return Section("trajectories", "Trajectories and their soft targets", blocks)
 
 
 def tokenizer_of_set(

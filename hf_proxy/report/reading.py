@@ -9,16 +9,21 @@ from hf_proxy.prediction.curve import Curve
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.lines import ContrastLine, ItemLine, ScoreLine, read_log
 from hf_proxy.records.record import Record, checked, parse_json, read_bytes, read_json
-from hf_proxy.records.run_folders import checkpoints_of, step_of
+from hf_proxy.records.run_folders import TrainerState, checkpoints_of, step_of
 from hf_proxy.records.scores import ScoreRecord
-from hf_proxy.report.contents import MinedSet, RunContents, shard_rows
+from hf_proxy.report.contents import MinedSet, RunContents, TraceSet, shard_rows
 from hf_proxy.report.result_records import (
     AccuracyRecord,
     BenchmarkRecord,
     ForetoldFile,
     RankRecord,
+    RunFile,
     StampRecord,
+    TraceSetRecord,
+    TunedRecord,
 )
+from hf_proxy.traces.health import TraceHealth, health_of
+from hf_proxy.traces.reading import load_traces
 
 # written beside a model or a tokenizer, by others
 _FOREIGN: tuple[str, ...] = (
@@ -30,6 +35,8 @@ _FOREIGN: tuple[str, ...] = (
 )
 _FOREIGN += ("vocab", "added_tokens", "processor_config", "trainer_state", "dataset_info", "state")
 _FOREIGN += ("tokenizer_config", "model.safetensors.index", "preprocessor_config")
+# of a trace set's health, what its rows do not say
+_TOLD = ("dropped", "dropped_rows", "parts", "temperatures", "over_one", "right", "wrong")
 _LARGEST_JSON = 20_000_000  # bytes; none of ours comes near
 
 
@@ -55,7 +62,8 @@ def read_run(folder: str | Path, *, num_rows: int) -> list[RunContents]:
     if found := [part for part in parts if part.files]:
         return found
     raise InputError.at(
-        "nothing of ours is here: no scores, checkpoints, soft targets, rankings or accuracies",
+        "nothing of ours is here: no scores, checkpoints, traces, soft targets, curves, rankings "
+        "or accuracies",
         remedy="name the output_dir of a run, once it has written its first line or checkpoint",
         source=root,
     )
@@ -69,8 +77,26 @@ def _read_part(folder: Path, name: str, num_rows: int) -> RunContents:
         part.contrast += _lines(home / "contrast.jsonl", folder, part, ContrastLine)
     _read_state(folder, part)
     _read_sets(folder, part, num_rows)
+    _read_traces(folder, part)
     _read_results(folder, part)
     return part
+
+
+def _read_traces(folder: Path, part: RunContents) -> None:
+    """The trace set that the folder is: other saved sets have no fingerprint of traces."""
+    path = folder / "provenance.json"
+    if not ((folder / "dataset_info.json").is_file() and path.is_file()):
+        return
+    stamp = read_json(path)
+    if not {"fingerprint", "counts"} <= set(stamp):
+        return
+    record = checked(TraceSetRecord, stamp, source=path)
+    health = health_of(load_traces(folder))
+    # what was dropped and what servers told is known to the command alone, which counted it
+    known = {name: record.health[name] for name in _TOLD if name in record.health}
+    health = checked(TraceHealth, health.model_dump() | known, source=path, field="health")
+    part.traces = TraceSet(health, record.fingerprint, record.parameters, record.counts)
+    part.files.append("dataset_info.json")
 
 
 def _read_state(folder: Path, part: RunContents) -> None:
@@ -152,11 +178,13 @@ def read_set(place: Path, run: Path, num_rows: int) -> MinedSet:
 
 
 def _read_results(folder: Path, part: RunContents) -> None:
-    """What the commands that train nothing leave in their output_dir."""
+    """What a command leaves in its output_dir at its end."""
+    if run := _json(folder / "run.json", folder, part):
+        part.run = checked(RunFile, run, source=folder / "run.json")
     scores = _lines(folder / "scores.jsonl", folder, part, ScoreRecord)
     part.model_scores = [ScoreRecord.model_validate(line).to_score() for line in scores]
     ranking = _json(folder / "ranking.json", folder, part)
-    if {"ranking", "compute_saving"} & set(ranking):
+    if {"ranking", "selection", "compute_saving"} & set(ranking):
         checked(RankRecord, ranking, source=folder / "ranking.json")
         part.ranking = ranking
         keys = ("parameters", "date", "versions")
@@ -180,6 +208,7 @@ def _read_results(folder: Path, part: RunContents) -> None:
     if "provenance.json" not in part.provenance:
         if stamp := _json(folder / "provenance.json", folder, part):
             part.provenance["provenance.json"] = stamp
+    _read_tuned(folder, part)
     others = [*folder.glob("*.json"), *folder.glob("benchmarks/*.json")]
     for path in sorted(others):
         name = str(path.relative_to(folder))
@@ -199,6 +228,20 @@ def _read_results(folder: Path, part: RunContents) -> None:
             checked(BenchmarkRecord, content, source=path)
             part.benchmarks[name] = content
             part.files.append(name)
+
+
+def _read_tuned(folder: Path, part: RunContents) -> None:
+    """What a finished training says in its provenance, its log too where no checkpoint holds it."""
+    stamp = part.provenance.get("provenance.json", {})
+    training = stamp.get("training")
+    if isinstance(training, dict) and "optimizer_steps" in training:
+        part.tuned = checked(TunedRecord, stamp, source=folder / "provenance.json")
+    if not part.state and isinstance(stamp.get("log_history"), list):
+        content = {"log_history": stamp["log_history"]}
+        checked(TrainerState, content, source=folder / "provenance.json")
+        steps = [row["step"] for row in content["log_history"] if "step" in row]
+        last = max(steps, default=None)
+        part.state = content | {"at": "provenance.json", "global_step": last, "max_steps": last}
 
 
 def _lines(

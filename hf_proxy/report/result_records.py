@@ -1,11 +1,13 @@
 """What the files of a finished command hold, as far as a report shows them."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, InstanceOf, model_validator
 
+from hf_proxy.mining.mining_record import Facts, SettingsRecord
 from hf_proxy.records.lines import ForetoldRecord, ForetoldSettingRecord
 from hf_proxy.records.record import Count, Number, Record, Share
+from hf_proxy.records.run_folders import LoggedRow
 from hf_proxy.records.scores import Metric
 
 _Name = InstanceOf[str]  # of a model, a problem: whatever their author wrote
@@ -104,7 +106,28 @@ class RankRecord(Record):
     """`ranking.json`."""
 
     ranking: RankingRecord | None = None
+    selection: "SelectionRecord | None" = None
     compute_saving: list[Saving] | None = None
+
+
+class BenchmarkFigure(Record):
+    """How a table is drawn: which of its columns, of which of its rows.
+
+    `groups`: y with its interval over numbers x, one series for each `by`. `intervals`: the same, a
+    line for each name x. `agreement`: lists x against lists y, with the line where they are equal.
+    """
+
+    kind: Literal["groups", "intervals", "agreement"]
+    caption: _Name
+    x: _Name
+    y: _Name
+    x_label: _Name = ""
+    y_label: _Name
+    low: _Name | None = None
+    high: _Name | None = None
+    by: _Name | None = None
+    zero: bool = True  # of intervals: a line where nothing has changed
+    where: dict[_Name, list[_Name | Number]] = {}  # column to the values that are shown
 
 
 class BenchmarkTable(Record):
@@ -112,6 +135,7 @@ class BenchmarkTable(Record):
 
     caption: _Name
     rows: list[dict[str, Any]]
+    figures: list[BenchmarkFigure] = []
 
 
 class Bar(Record):
@@ -138,6 +162,81 @@ class BenchmarkRecord(Record):
     models: list[_Name]
     tables: list[BenchmarkTable]
     bars: list[Bar]
+    found: _Name = ""  # in a sentence, what came out
+
+
+class HeldOutRecord(Record):
+    """See `HeldOut`."""
+
+    value: Number
+    low: Number | None
+    high: Number | None
+    floor_mean: Number
+    floor_high: Number
+    p_value: Share
+    num_folds: Count
+    choices: dict[_Name, Count]
+    controls: dict[_Name, Number]
+
+
+class SelectionRecord(Record):
+    """What `hf-proxy rank --select` chose, see `Selection`."""
+
+    scorer: _Name
+    tasks_out: HeldOutRecord
+    models_out: HeldOutRecord | None
+    chosen: dict[_Name, Number]
+    held_in: Number
+    num_models: Count
+    num_tasks: Count
+    num_columns: Count
+    notes: list[_Name]
+    # files of before do not say
+    correlations: dict[_Name, dict[_Name, Number]] = {}
+    column_floor: Number | None = None
+
+
+class RunFile(Record):
+    """`run.json` of a training command."""
+
+    command: _Name
+    asked: dict[str, Any]
+    result: dict[str, Any] | None
+
+
+class TrainingFacts(Record):
+    """What `hf-proxy train` says of its training; a loss may well be infinite."""
+
+    optimizer_steps: Count
+    losses: list[Annotated[float, Field(allow_inf_nan=True)]]
+    kept_steps_trained: Count | None = None
+    amateur: _Name | None = None
+    targets: SettingsRecord
+
+
+class SourceFacts(Record):
+    """Of the set that it learnt from."""
+
+    facts: Facts = Facts()
+
+
+class TunedRecord(Record):
+    """`provenance.json` of `hf-proxy train`."""
+
+    training: TrainingFacts
+    soft_targets: SourceFacts
+    arguments: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    log_history: list[LoggedRow] = []
+
+
+class TraceSetRecord(Record):
+    """`provenance.json` of a trace set, as far as its rows do not say it."""
+
+    fingerprint: _Name
+    counts: dict[str, Any] = {}
+    health: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
 
 
 class StampFacts(Record):

@@ -40,6 +40,31 @@ def compare(score_a: ProxyScore, score_b: ProxyScore, *, metric: str = "value") 
     Raises:
         ValueError: the settings differ (the parts are named), or there are fewer than three traces.
     """
+    delta, weight, note = paired_terms(score_a, score_b, metric)
+    low, high = bootstrap_interval(delta, weight)
+    assert low is not None and high is not None
+    return Comparison(
+        metric=metric,
+        difference=float(delta.sum() / weight.sum()),
+        low=low,
+        high=high,
+        p_value=sign_flip_p(delta),
+        num_traces=len(delta),
+        note=note,
+    )
+
+
+def paired_terms(
+    score_a: ProxyScore, score_b: ProxyScore, metric: str
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """What `compare` resamples: the difference is the sum of one array over that of the other.
+
+    Returns:
+        difference of the numerators and weight of each trace, float64, and `Comparison.note`.
+
+    Raises:
+        ValueError: as in `compare`.
+    """
     differing, note = score_a.setting.incomparable(score_b.setting, metric)
     if differing:
         raise InputError(
@@ -54,18 +79,7 @@ def compare(score_a: ProxyScore, score_b: ProxyScore, *, metric: str = "value") 
     if num_traces < LEAST_FOR_INTERVAL:
         raise InputError(f"a comparison needs at least three traces, these have {num_traces}")
     numerator_a, weight = score_terms(score_a, metric)
-    delta = numerator_a - score_terms(score_b, metric)[0]
-    low, high = bootstrap_interval(delta, weight)
-    assert low is not None and high is not None
-    return Comparison(
-        metric=metric,
-        difference=float(delta.sum() / weight.sum()),
-        low=low,
-        high=high,
-        p_value=sign_flip_p(delta),
-        num_traces=len(delta),
-        note=note,
-    )
+    return numerator_a - score_terms(score_b, metric)[0], weight, note
 
 
 def score_terms(score: ProxyScore, metric: str) -> tuple[np.ndarray, np.ndarray]:

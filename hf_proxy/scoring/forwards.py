@@ -13,23 +13,25 @@ from torch import nn
 
 from hf_proxy.models.access import (
     head_width,
+    input_device,
     input_rows,
     prefers_padding_free,
     scoring_mode,
     unwrapped,
 )
 from hf_proxy.models.adapters import check_adapter
-from hf_proxy.models.batching import group_by_tokens, token_batch
-from hf_proxy.models.labels import label_logprobs
+from hf_proxy.models.batching import TokenBatch, group_by_tokens, token_batch
+from hf_proxy.models.labels import LabelLogprobs, label_logprobs
 from hf_proxy.models.logits import measure_logit_transform
+from hf_proxy.models.meshes import readers
 from hf_proxy.models.parallel import (
+    FirstError,
     Processes,
     balanced_shards,
     is_main,
-    num_processes,
+    merge_over_ranks,
     require_equal,
     stop_together,
-    sum_over_ranks,
 )
 from hf_proxy.models.positions import length_kinds, window_of
 from hf_proxy.models.probes import require_causal, why_not_packed
@@ -120,7 +122,7 @@ def read_labels(
             model, aligned, rows, accelerator, tokens_per_batch, padding_free
         ):
             table[:, start[place] : end[place]] = part
-    columns = dict(zip(Labels._fields[:-1], sum_over_ranks(table, accelerator), strict=True))
+    columns = dict(zip(Labels._fields[:-1], merge_over_ranks(table, accelerator), strict=True))
     return Labels(**columns, vocab_size=head_width(unwrapped(model)))
 
 
@@ -134,8 +136,10 @@ def _forwards(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """This rank's share of the rows, scored: place in `rows`, and `[columns of Labels, n]`.
 
-    Every rank runs the same number of forwards, because under FSDP2 and ZeRO-3 each is a
-    collective; who has fewer batches repeats the shortest row.
+    Every rank runs the same number of forwards, because where weights are sharded each is a
+    collective; who has fewer batches reads a line of two tokens. So a row that cannot be scored
+    is told of after the last forward. Ranks that hold parts of one layer read the same rows, and
+    one of them gives the results.
     """
     require_equal(
         fingerprint([rows.example_id, rows.length.tolist(), rows.parts]),
@@ -144,8 +148,9 @@ def _forwards(
         remedy="give every rank the same file and settings",
     )
     lengths = rows.length.tolist()
+    own = readers(unwrapped(model), accelerator)
     with scoring_mode(model) as bare:
-        device = bare.device if accelerator is None else accelerator.device
+        device = input_device(bare, accelerator)
         check_adapter(bare)
         transform = measure_logit_transform(bare, device=device)
         require_causal(bare, device=device, processes=accelerator)
@@ -161,7 +166,7 @@ def _forwards(
         kinds = length_kinds(bare, [length - 1 for length in lengths])
         shards = [
             [[shard[i] for i in group] for group in groups]
-            for shard in balanced_shards(lengths, num_processes(accelerator))
+            for shard in balanced_shards(_costs(bare, rows), own.number)
             for groups in [
                 group_by_tokens(
                     [lengths[i] for i in shard],
@@ -172,7 +177,7 @@ def _forwards(
             ]
         ]
         num_forwards = max(map(len, shards))
-        shard = shards[0 if accelerator is None else accelerator.process_index]
+        shard = shards[own.place]
         progress = Progress(
             sum(lengths[i] for group in shard for i in group),
             "Scoring",
@@ -181,27 +186,72 @@ def _forwards(
         )
         # Arrow, because the numpy format of datasets rounds float64 weights to float32
         tables = aligned.with_format("arrow")
+        later = FirstError()
         with progress:
             for number in range(num_forwards):
-                idle = number >= len(shard)
-                group = [int(np.argmin(rows.length))] if idle else shard[number]
-                content = [_arrays(tables[int(rows.number[place])]) for place in group]
-                batch = token_batch(
-                    group,
-                    [input_ids for input_ids, _ in content],
-                    [int(rows.length[place] - rows.num_labels[place]) for place in group],
-                    padding_free=padding_free,
-                )
-                _check_vocabulary(bare, batch, rows)
+                batch, content = IDLE, []
+                if number < len(shard) and later.error is None:
+                    with later:
+                        places = shard[number]
+                        content = [_arrays(tables[int(rows.number[place])]) for place in places]
+                        batch = _batch_of(bare, rows, places, content, padding_free=padding_free)
                 found = label_logprobs(bare, batch, transform, device=device)
-                if idle:
-                    continue
-                of_rows = zip(*(part.split(batch.num_labels) for part in found), strict=True)
-                for i, (place, parts) in enumerate(zip(group, of_rows, strict=True)):
-                    _check_finite(parts[0], rows.example_id[place])
-                    given = (column[-batch.num_labels[i] :] for column in content[i])
-                    yield place, np.stack([*given, *(part.numpy() for part in parts)])
-                progress.update(sum(lengths[i] for i in group))
+                parts: list[tuple[int, np.ndarray]] = []
+                if batch is not IDLE:
+                    with later:
+                        parts = _columns(rows, batch, content, found)
+                        progress.update(sum(lengths[place] for place in batch.rows))
+                if own.counts:
+                    yield from parts
+        if later.error is not None:
+            raise later.error
+
+
+# what a rank without rows of its own reads
+IDLE = token_batch([], [[0, 0]], [1], padding_free=False)
+
+
+def _batch_of(
+    model: Any,
+    rows: Rows,
+    places: list[int],
+    content: list[tuple[np.ndarray, ...]],
+    *,
+    padding_free: bool,
+) -> TokenBatch:
+    batch = token_batch(
+        places,
+        [input_ids for input_ids, _ in content],
+        [int(rows.length[place] - rows.num_labels[place]) for place in places],
+        padding_free=padding_free,
+    )
+    _check_vocabulary(model, batch, rows)
+    return batch
+
+
+def _columns(
+    rows: Rows, batch: TokenBatch, content: list[tuple[np.ndarray, ...]], found: LabelLogprobs
+) -> list[tuple[int, np.ndarray]]:
+    """Of each row of a batch its place and `[columns of Labels, n]`."""
+    of_rows = zip(*(part.split(batch.num_labels) for part in found), strict=True)
+    columns = []
+    for i, (place, parts) in enumerate(zip(batch.rows, of_rows, strict=True)):
+        _check_finite(parts[0], rows.example_id[place])
+        given = (column[-batch.num_labels[i] :] for column in content[i])
+        columns.append((place, np.stack([*given, *(part.numpy() for part in parts)])))
+    return columns
+
+
+def _costs(model: Any, rows: Rows) -> list[int]:
+    """What each row is to cost, the same on every rank: multiplications, by the hidden size.
+
+    A layer has about 12 hidden_size^2 weights and attends to all tokens; the head meets labels.
+    """
+    config = model.config.get_text_config()
+    hidden = getattr(config, "hidden_size", None) or 1
+    layers = getattr(config, "num_hidden_layers", None) or 1
+    body_R = layers * (12 * hidden * rows.length + 2 * rows.length**2)
+    return (body_R + head_width(model) * rows.num_labels).tolist()
 
 
 def _arrays(table: pa.Table) -> tuple[np.ndarray, ...]:

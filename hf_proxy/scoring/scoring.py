@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 from torch import nn
 
-from hf_proxy.models.access import unwrapped
+from hf_proxy.models.access import num_parameters, unwrapped
 from hf_proxy.models.parallel import Processes, stop_together
 from hf_proxy.records.defaults import LAST_TOKENS, TOKENS_PER_BATCH
 from hf_proxy.records.rows import LABEL_SCALAR_FEATURES
@@ -42,7 +42,8 @@ def score_traces(
     was: training flags, RNG streams, hooks.
 
     Args:
-        model: a causal LM, bare or wrapped (DDP, FSDP2, PEFT, compiled), on the device to run on.
+        model: a causal LM, bare or wrapped (DDP, FSDP, DeepSpeed, PEFT, compiled), on the device to
+            run on; under tensor parallelism the ranks of a group read the same rows.
         aligned: rows of `align_traces`, the same on every rank; a selection of them is a set of its
             own.
         accelerator: shares the traces among its processes; every one of them must call. None: this
@@ -61,7 +62,8 @@ def score_traces(
         InputError: rows of different settings, repeated ids, a row longer than the model's window,
             a token beyond its vocabulary, a label of probability 0 or NaN, ranks that hold
             different rows, a model that looks ahead, `padding_free=True` where packed rows see
-            each other. All ranks raise.
+            each other, processes that share a row's tokens (context, sequence, pipeline
+            parallelism). All ranks raise.
     """
     if divisor not in DIVISORS:
         raise ValueError(f"divisor must be one of {DIVISORS}, not {divisor!r}")
@@ -91,7 +93,7 @@ def score_traces(
         num_labels=int(rows.num_labels.sum()),
         setting=rows.setting(divisor),
         model_id=model_id or getattr(bare.config, "_name_or_path", None) or None,
-        num_parameters=sum(getattr(p, "ds_numel", p.numel()) for p in bare.parameters()),
+        num_parameters=num_parameters(bare),
         step=step,
         rows=Dataset.from_dict(
             {

@@ -25,6 +25,7 @@ _ENDS = {
     "stop", "eos", "eos_token", "stop_sequence", "stop_string", "stop_token", "stop_word", "word",
     "end_turn", "end_of_turn", "completed", "done", "tool_calls",
 }  # fmt: skip
+NO_LOGPROBS = "no log-probabilities"  # the reason under which such rows are counted
 _NAMES = ("example_id", "custom_id", "sample_uuid", "uuid")
 
 
@@ -120,7 +121,7 @@ def trace_of_row(row: Mapping, source: str, index: int, reading: Reading) -> Tra
     known = found.trace if found.trace is not None else text.text if text else None
     _check_end(answer, known, place)
     if not answer.tokens and not answer.reasoning_tokens:
-        raise place.defect("no log-probabilities", "it is missing", remedy=ASK, field=answer.field)
+        raise place.defect(NO_LOGPROBS, "it is missing", remedy=ASK, field=answer.field)
     answer = _spelt(answer, reading.speller, place)
     if text is not None and text.text is not None and answer.content is None:
         answer = answer._replace(content=text.text)

@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from hf_proxy.models.access import scoring_mode
+from hf_proxy.models.access import input_device, scoring_mode
 from hf_proxy.models.adapters import (
     active_config,
     check_causal_adapter,
@@ -63,21 +63,19 @@ def check_arguments(model: Any, args: Any, arguments: Mapping[str, Any]) -> None
 
 
 def check_parallelism(parallelism: Any) -> None:
-    """Refuse to cut rows between processes: kept steps are places in whole rows.
+    """Refuse processes that share rows.
 
     Args:
         parallelism: the accelerator's `ParallelismConfig`, or None.
 
     Raises:
-        InputError: context or sequence parallelism is on.
+        InputError: context, sequence or tensor parallelism is on.
     """
-    for name in ("cp", "sp"):
-        if parallelism is not None and getattr(parallelism, f"{name}_enabled"):
-            raise InputError.at(
-                "it would cut rows between processes, and kept steps are places in whole rows",
-                remedy="set it to 1",
-                field=f"parallelism_config {name}_size",
-            )
+    cut = "it would cut rows between processes, and kept steps are places in whole rows"
+    same = "its processes learn from the same rows, and kept steps are counted over all processes"
+    for name, why in (("cp", cut), ("sp", cut), ("tp", same)):
+        if parallelism is not None and getattr(parallelism, f"{name}_size") > 1:
+            raise InputError.at(why, remedy="set it to 1", field=f"parallelism_config {name}_size")
 
 
 def check_fed(args: Any) -> None:
@@ -156,7 +154,7 @@ def check_model(model: Any, args: Any, accelerator: Any) -> None:
     """
     with scoring_mode(model) as bare, accelerator.autocast():
         check_causal_adapter(bare)
-        where = {"device": accelerator.device, "processes": accelerator}
+        where = {"device": input_device(bare, accelerator), "processes": accelerator}
         require_causal(bare, **where)
         why_not = why_not_packed(bare, longest=LONGEST_LINE, **where) if args.padding_free else ""
         if why_not:

@@ -14,6 +14,11 @@ from hf_proxy.records.errors import InputError
 from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
 from hf_proxy.training.rows import with_kept_steps
 
+ONLY_FED = (
+    "ContrastCallback(feed=True) gives rows to a SelectiveSFTTrainer only; use that one, or "
+    "feed=False to watch"
+)
+
 
 @dataclass(frozen=True)
 class FedRows:
@@ -94,20 +99,8 @@ class Feeding:
             ValueError: no trainer has accepted, or one with another tokenizer or chat template.
         """
         if self._tokenizer is None:
-            raise InputError(
-                "ContrastCallback(feed=True) gives rows to a SelectiveSFTTrainer only; use that "
-                "one, or feed=False to watch"
-            )
-        pair = [
-            (tokenizer_fingerprint(own), str(own.chat_template))
-            for own in (self._tokenizer, tokenizer)
-        ]
-        if pair[0] != pair[1]:
-            raise InputError(
-                "the callback's processing_class is not the trainer's (tokenizer or chat "
-                "template), so its rows would be another model's; leave it out, it is taken from "
-                "the trainer"
-            )
+            raise InputError(ONLY_FED)
+        require_same_tokenizer(self._tokenizer, tokenizer)
         self._rows, self._source = None, source
 
     def end(self) -> None:
@@ -144,6 +137,39 @@ class Feeding:
         return self._rows.draw(step, num_rows, seed)
 
 
+def require_same_tokenizer(
+    trainers: PreTrainedTokenizerBase, callbacks: PreTrainedTokenizerBase
+) -> None:
+    """Refuse to mine with one tokenizer and to train with another.
+
+    Raises:
+        InputError: they differ, or their chat templates do.
+    """
+    one, other = (
+        (tokenizer_fingerprint(own), str(own.chat_template)) for own in (trainers, callbacks)
+    )
+    if one != other:
+        raise InputError(
+            "the callback's processing_class is not the trainer's (tokenizer or chat template), so "
+            "its rows would be another model's; leave it out, it is taken from the trainer"
+        )
+
+
+def check_feeders(callbacks: Iterable[Any] | None, *, is_fed: bool, has_amateur: bool) -> None:
+    """Refuse what no callback that is added later could make right.
+
+    Args:
+        callbacks: that the trainer is made with.
+        is_fed, has_amateur: see `feeding_for`.
+
+    Raises:
+        ValueError: there are too many that feed, or an amateur beside them.
+    """
+    found = _feedings(callbacks or ())
+    if len(found) > int(is_fed) or (is_fed and has_amateur):
+        raise _wrong_number(len(found), is_fed=is_fed, has_amateur=has_amateur)
+
+
 def feeding_for(callbacks: Iterable[Any], *, is_fed: bool, has_amateur: bool) -> Feeding | None:
     """The one that the callbacks of a trainer hold, where it learns from what they mine.
 
@@ -154,12 +180,20 @@ def feeding_for(callbacks: Iterable[Any], *, is_fed: bool, has_amateur: bool) ->
     Raises:
         ValueError: none or several where there must be one, or one where there must be none.
     """
-    held = (getattr(callback, "feeding", None) for callback in callbacks)
-    found = [feeding for feeding in held if isinstance(feeding, Feeding)]
+    found = _feedings(callbacks)
     if len(found) != int(is_fed) or (is_fed and has_amateur):
-        raise ValueError(
-            f"{len(found)} callbacks with feed=True, train_dataset {'' if is_fed else 'not '}None, "
-            f"amateur {'not ' if has_amateur else ''}None: rows come from a train_dataset, or from "
-            "one ContrastCallback(feed=True), which has the amateur, with train_dataset=None"
-        )
+        raise _wrong_number(len(found), is_fed=is_fed, has_amateur=has_amateur)
     return found[0] if found else None
+
+
+def _feedings(callbacks: Iterable[Any]) -> list[Feeding]:
+    held = (getattr(callback, "feeding", None) for callback in callbacks)
+    return [feeding for feeding in held if isinstance(feeding, Feeding)]
+
+
+def _wrong_number(number: int, *, is_fed: bool, has_amateur: bool) -> InputError:
+    return InputError(
+        f"{number} callbacks with feed=True, train_dataset {'' if is_fed else 'not '}None, "
+        f"amateur {'not ' if has_amateur else ''}None: rows come from a train_dataset, or from "
+        "one ContrastCallback(feed=True), which has the amateur, with train_dataset=None"
+    )

@@ -20,6 +20,7 @@ from hf_proxy.mining.trajectory_steps import (
 )
 from hf_proxy.models.access import adapters_off, unwrapped
 from hf_proxy.models.parallel import stop_together
+from hf_proxy.models.whole import weights_in_reach
 from hf_proxy.records.errors import InputError
 
 Rows = Sequence[Mapping[str, Any]]  # `example_id`, `input_ids`, `prompt_length`
@@ -77,7 +78,8 @@ class OnlineContrast:
         The mining batch is all of them, those of every process, in the order in which one process
         would have had them; so what is kept does not depend on the number of processes.
         """
-        found = [self._steps(rows, accelerator) for rows in batches]
+        with weights_in_reach(self._bare, "whole", accelerator):
+            found = [self._steps(rows, accelerator) for rows in batches]
         if self.settings.ranks_steps:
             found = self._chosen(found, step, accelerator)
         return [_rows(rows, own) for rows, own in zip(batches, found, strict=True)]
@@ -87,8 +89,10 @@ class OnlineContrast:
 
         So what is kept in an evaluation does not depend on its batches.
         """
+        with weights_in_reach(self._bare, "whole", accelerator):
+            of_rows = self._steps(rows, accelerator)
         found = []
-        for row, steps in zip(rows, self._steps(rows, accelerator), strict=True):
+        for row, steps in zip(rows, of_rows, strict=True):
             seed = [self.settings.seed, zlib.crc32(row["example_id"].encode())]
             found += choose_in_batch([steps], self.settings, seed)
         return _rows(rows, found)

@@ -27,6 +27,8 @@ from trl import SFTTrainer
 from hf_proxy.mining.correctness import read_answers
 from hf_proxy.models.access import head_width, input_rows, unwrapped
 from hf_proxy.models.logits import kept_logits
+from hf_proxy.models.parallel import sum_over_ranks
+from hf_proxy.models.whole import made_whole, moved
 from hf_proxy.records.errors import InputError, check_unique_ids
 from hf_proxy.tokens.tokenizers import tokenizer_of
 from hf_proxy.training.checks import (
@@ -40,7 +42,7 @@ from hf_proxy.training.checks import (
 )
 from hf_proxy.training.collators import PlaceCollator, SoftTargetCollator, TrajectoryCollator
 from hf_proxy.training.config import SelectiveSFTConfig
-from hf_proxy.training.feeding import Feeding, feeding_for
+from hf_proxy.training.feeding import Feeding, check_feeders, feeding_for
 from hf_proxy.training.learnt import LearntSteps
 from hf_proxy.training.loss import LossSums, loss_counts, prefers_target_token, selective_loss
 from hf_proxy.training.online import OnlineContrast
@@ -74,7 +76,8 @@ class SelectiveSFTTrainer(SFTTrainer):
             completions, for all micro-batches of an optimizer step before its first forward; rows
             need `example_id`, `input_ids` and `prompt_length` only, and `answer` under
             `only_correct`. What `select` keeps, it keeps of all micro-batches and processes of a
-            step; in evaluation of each trajectory alone.
+            step; in evaluation of each trajectory alone. Under FSDP2 and ZeRO-3 each process holds
+            the model whole while it makes them.
         amateur_processing_class: its tokenizer, checked token by token; None: read from the folder
             or hub id that the amateur was loaded from.
         other arguments: of `SFTTrainer`.
@@ -118,6 +121,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         }
         places: dict[str, Any] = {}
         self._is_fed = train_dataset is None
+        check_feeders(arguments.get("callbacks"), is_fed=self._is_fed, has_amateur=self._is_online)
         self._feeding: Feeding | None = None
         if self._is_fed:
             check_fed(args)
@@ -151,7 +155,7 @@ class SelectiveSFTTrainer(SFTTrainer):
         if amateur is not None:
             self._online = OnlineContrast(
                 self.model,
-                amateur.to(self.args.device).eval().requires_grad_(False),
+                moved(made_whole(amateur), self.args.device).eval().requires_grad_(False),
                 args,
                 processing_class=processing_class,
                 amateur_processing_class=amateur_processing_class,
@@ -160,9 +164,10 @@ class SelectiveSFTTrainer(SFTTrainer):
             check_mining_fields(args, {})
         for name, given in ready.items():
             for_each_set(given, name, self._check)
-        self._train_sums = np.zeros(len(LossSums._fields))
+        # of each micro-batch, on its device, until they are logged
+        self._train_sums: list[torch.Tensor] = []
         # by row, since the loader repeats some to give every rank as many
-        self._eval_sums: dict[str, list[float]] = {}
+        self._eval_sums: list[tuple[list[str], torch.Tensor]] = []
 
     def _read(self, rows: Any, name: str, tokenizer: Any = None) -> Dataset:
         """The rows of a set that its forward passes read."""
@@ -283,30 +288,30 @@ class SelectiveSFTTrainer(SFTTrainer):
         kl_M = selective_loss(logits_MV, targets["step"], targets["token_id"], targets["prob"])
         sums = [kl_M.sum() if len(kl_M) else logits_NV.sum() * 0.0]
         with torch.no_grad():
-            shape = (len(example_ids), len(LossSums._fields))
-            table = kl_M.new_zeros(shape, dtype=torch.float64)
+            # on the device, where not every one has float64, and no copy waits for it
+            table = kl_M.new_zeros(len(example_ids), len(LossSums._fields))
             by_row = LossSums(*table.unbind(1))  # views, by row of the batch
             correct = prefers_target_token(logits_MV, **targets)
             whose = row if kept is None else row[kept]
-            by_row.kl_sum.index_add_(0, whose, kl_M.double())
-            by_row.num_correct.index_add_(0, whose, correct.double())
-            by_row.num_kept.index_add_(0, whose, torch.ones_like(whose).double())
+            by_row.kl_sum.index_add_(0, whose, kl_M)
+            by_row.num_correct.index_add_(0, whose, correct.to(table.dtype))
+            by_row.num_kept.index_add_(0, whose, torch.ones_like(whose, dtype=table.dtype))
         if label is not None:
             nll_N = torch.nn.functional.cross_entropy(
                 logits_NV.to(kl_M.dtype), label, reduction="none"
             )
             sums.append(self._sft_weight * nll_N.sum())
-            by_row.nll_sum.index_add_(0, row, nll_N.detach().double())
-            by_row.num_tokens.index_add_(0, row, torch.ones_like(row).double())
+            by_row.nll_sum.index_add_(0, row, nll_N.detach())
+            by_row.num_tokens.index_add_(0, row, torch.ones_like(row, dtype=table.dtype))
         if unwrapped(model).training:
-            self._train_sums += table.sum(0).cpu().numpy()
+            self._train_sums.append(table.sum(0))
         else:
-            self._eval_sums.update(zip(example_ids, table.tolist(), strict=True))
+            self._eval_sums.append((example_ids, table))
         if num_items_in_batch is None:
-            counts, ranks = kl_M.new_tensor([len(kl_M), len(index)]), 1
+            counts, ranks = (max(len(kl_M), 1), max(len(index), 1)), 1
         else:
-            counts, ranks = num_items_in_batch, self.accelerator.num_processes
-        parts = zip(sums, counts.clamp(min=1), strict=False)  # one sum without sft_weight
+            counts, ranks = num_items_in_batch.clamp(min=1), self.accelerator.num_processes
+        parts = zip(sums, counts, strict=False)  # one sum without sft_weight
         return sum(part / count for part, count in parts) * ranks
 
     def _check_model(self, model: Any) -> None:
@@ -317,20 +322,24 @@ class SelectiveSFTTrainer(SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Our figures in the row of the training loss, and the steps learnt in the last row."""
         if "loss" in logs:
-            own = torch.from_numpy(self._train_sums).to(self.accelerator.device)
-            self._train_sums = np.zeros(len(LossSums._fields))
-            logs |= LossSums(*self.accelerator.reduce(own, reduction="sum").tolist()).figures()
+            own = np.zeros(len(LossSums._fields))
+            if self._train_sums:
+                own += torch.stack(self._train_sums).cpu().double().sum(0).numpy()
+            self._train_sums = []
+            logs |= LossSums(*sum_over_ranks(own, self.accelerator).tolist()).figures()
         if "train_runtime" in logs and self._learnt.total is not None:
             logs["train_num_kept"] = self._learnt.total
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
         """Evaluation whose loss is the mean over all kept steps, whatever the batches."""
-        self._eval_sums = {}
+        self._eval_sums = []
         kwargs["metric_key_prefix"] = metric_key_prefix
         output = super().evaluation_loop(*args, **kwargs)
         assert output.metrics is not None
-        rows = dict(gather_object(list(self._eval_sums.items())))
+        tables = [(ids, table.cpu().double().tolist()) for ids, table in self._eval_sums]
+        own = [pair for ids, table in tables for pair in zip(ids, table, strict=True)]
+        rows = dict(gather_object(own))
         sums = LossSums(*np.array([rows[name] for name in sorted(rows)]).sum(0).tolist())
         sums.put_into(output.metrics, metric_key_prefix, self._sft_weight)
         return output

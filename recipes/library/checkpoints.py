@@ -70,13 +70,41 @@ def find_checkpoints(spec: str) -> list[Checkpoint]:
         return [Checkpoint(spec, folder, None, _step(folder))]
     inside = [path for path in folder.glob("checkpoint-*") if re.search(r"-\d+$", path.name)]
     if not inside:
+        _refuse_shards(folder)
         raise InputError.at(
             "no config.json, adapter_config.json or checkpoint-* folder here",
             remedy="name a model folder, adapter, checkpoint, run folder or hub id",
             source=spec,
         )
     inside.sort(key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    for path in inside:
+        _refuse_shards(path)
     return [found for path in inside for found in find_checkpoints(str(path))]
+
+
+def _refuse_shards(folder: Path) -> None:
+    """Name the way from a sharded training's own files to a model.
+
+    Raises:
+        InputError: the folder holds shards and no whole weights.
+    """
+    if any(folder.glob("*.safetensors")):
+        return
+    if (shards := folder / "pytorch_model_fsdp_0").is_dir():
+        raise InputError.at(
+            "only the shards of an FSDP training, no whole weights",
+            remedy=f"run `accelerate merge-weights {shards} {folder}`, and copy config.json and "
+            "the tokenizer's files there; or train with fsdp_state_dict_type: FULL_STATE_DICT",
+            source=folder,
+        )
+    if any(folder.glob("global_step*/*model_states.pt")):
+        raise InputError.at(
+            "only the shards of a DeepSpeed training, no whole weights",
+            remedy=f"run `python {folder / 'zero_to_fp32.py'} {folder} {folder} "
+            "--safe_serialization`, and copy config.json and the tokenizer's files there; or train "
+            "with zero3_save_16bit_model: true",
+            source=folder,
+        )
 
 
 def _from_hub(spec: str, revision: str | None = None) -> Path:
@@ -120,6 +148,7 @@ def weights_fingerprint(checkpoint: Checkpoint) -> str:
     for folder in folders:
         files = sorted(folder.glob("*.safetensors"))
         if not files:
+            _refuse_shards(folder)
             raise InputError.at(
                 "there are no .safetensors weights",
                 remedy="pickled weights are not read; save with safe_serialization=True",
@@ -225,6 +254,8 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
+    from hf_proxy.models.whole import made_whole
+
     with loading("model", checkpoint.base or checkpoint.folder):
         model: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint.base or checkpoint.folder,
@@ -232,6 +263,7 @@ def load_model(
             attn_implementation=attn_implementation,
             use_safetensors=True,
         )
+    model = made_whole(model)
     if checkpoint.base is not None:
         from peft import PeftModel
 

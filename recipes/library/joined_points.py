@@ -21,7 +21,7 @@ class ResultsRecord(Record):
     results: dict[str, dict[str, Any]]
 
 
-class _Score(NamedTuple):
+class CheckpointScore(NamedTuple):
     """What a line of either file says of a checkpoint."""
 
     run: str
@@ -57,11 +57,11 @@ def join_results(
         the points, and what was left out, in words.
     """
     table = Path(results)
-    place, targets = _targets(table, task, task_metric)
+    place, targets = target_accuracies(table, task, task_metric)
     unmatched, found = 0, 0
     nearest: dict[tuple[str, float], tuple[float, Point]] = {}  # one point for a run and a result
     for name in predictions:
-        for number, line in _scores(name, trace_set):
+        for number, line in checkpoint_scores(name, trace_set):
             seen = line.tokens if place == "tokens" else line.step
             if seen is None:
                 remedy = (
@@ -102,7 +102,7 @@ def join_results(
     return points, [f"{count} {what}" for what, count in counts.items() if count]
 
 
-def _targets(
+def target_accuracies(
     table: Path, task: str | None, task_metric: str | None
 ) -> tuple[str, list[tuple[float, float]]]:
     """What the table counts, tokens or steps, and the accuracy after so many."""
@@ -130,23 +130,29 @@ def _targets(
     return place, targets
 
 
-def _scores(path: str, trace_set: str) -> Iterator[tuple[int, _Score]]:
-    """Line number and score of each checkpoint in a file of either kind."""
+def checkpoint_scores(path: str, trace_set: str | None) -> Iterator[tuple[int, CheckpointScore]]:
+    """Line number and score of each checkpoint in a file of either kind.
+
+    Args:
+        trace_set: which name in `predictions.jsonl`; None: all.
+    """
     for number, _, content in read_lines(path, Record, remedy=_REMEDY):
         where = {"source": f"{path}, line {number}", "remedy": _REMEDY}
         if "rows" in content and "run_id" not in content:  # of `hf-proxy score`
             score = checked(ScoreRecord, content, **where)
             # checkpoints of one folder are one run
             run = str(Path(score.model_id or path).parent)
-            yield number, _Score(run, score.step, None, score)
+            yield number, CheckpointScore(run, score.step, None, score)
             continue
         line = checked(JoinedLine, content, **where)
-        if line.name == trace_set:
+        if trace_set in (None, line.name):
             tokens = None if line.tokens_seen is None else float(line.tokens_seen)
-            yield number, _Score(line.run_id, line.step, tokens, line)
+            yield number, CheckpointScore(line.run_id, line.step, tokens, line)
 
 
-def _point(number: int, line: _Score, metric: str, task: str | None, accuracy: float) -> Point:
+def _point(
+    number: int, line: CheckpointScore, metric: str, task: str | None, accuracy: float
+) -> Point:
     return Point(
         row=number,
         run=line.run,

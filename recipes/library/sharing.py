@@ -10,6 +10,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig
 
+from hf_proxy.records.errors import InputError
 from hf_proxy.records.storage import write_text
 
 if TYPE_CHECKING:
@@ -23,7 +24,22 @@ def save_tuned(trainer: Any) -> None:
 
     `training_args.bin` is a pickle: who loads it runs what it holds. A base that is a folder of
     this machine is nothing to anybody else. Checkpoints keep both.
+
+    The weights are whole, however the checkpoints are written: shards load nowhere.
+
+    Raises:
+        InputError: DeepSpeed was told not to gather them.
     """
+    if trainer.is_fsdp_enabled:
+        trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+    if trainer.is_deepspeed_enabled and trainer.accelerator.state.deepspeed_plugin.zero_stage == 3:
+        if not trainer.model_wrapped.zero_gather_16bit_weights_on_model_save():
+            raise InputError.at(
+                "DeepSpeed keeps the shards of the weights apart, and no model would be saved",
+                remedy="set zero3_save_16bit_model: true (stage3_gather_16bit_weights_on_model_save"
+                ") and start again: it goes on from the last checkpoint",
+                source=trainer.args.output_dir,
+            )
     trainer.save_model()
     if not trainer.args.should_save:
         return

@@ -14,6 +14,7 @@ from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig, SFTConfig, get_peft_config, get_quantization_config
 
 from hf_proxy.models.parallel import Processes, num_processes, stop_together
+from hf_proxy.models.whole import made_whole
 from hf_proxy.recipes.library.checkpoints import loading
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.run_folders import checkpoints_of
@@ -148,7 +149,7 @@ def load_amateur(name: str, dtype: Any, *, trust_remote_code: bool = False) -> t
         model = AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
         )
-    return model, tokenizer
+    return made_whole(model), tokenizer
 
 
 def adapter_config(model_config: ModelConfig) -> Any:

@@ -32,7 +32,7 @@ from carry_chains_arms import (
     rejection,
     right,
 )
-from carry_chains_tables import tables_of
+from carry_chains_tables import found_of, tables_of
 from transformers import set_seed
 
 from hf_proxy.recipes.library.carry_chains import CLEAN, LATENT, SOURCES
@@ -133,7 +133,9 @@ def main() -> None:
             measure(World(seed, args.output_dir), done, path)
         rows += done.values()
     output = args.output or args.output_dir / "carry_chains.json"
-    results.add(content, tables_of(rows), [], output)
+    tables = tables_of(rows)
+    content["found"] = found_of(tables)
+    results.add(content, tables, [], output)
 
 
 def read_items(path: Path) -> dict[str, dict[str, Any]]:

@@ -8,11 +8,78 @@ import results
 from scipy import stats
 
 from hf_proxy.answers.pairs import compare_accuracy
+from hf_proxy.recipes.library.carry_chains import LATENT, SOURCES
 
 LEVEL = 0.95
 LEAST_GAIN = 0.03  # a gain: at least so much, with a paired interval above 0
-LATENT = "Chloé"
 FORECASTS = {"LightReasoner 0.4": 0.4, "LightReasoner 0.1": 0.1}
+SLOPPY = "sloppy documents, %"
+_OVER_SEEDS = {"y": "mean", "low": "low", "high": "high", "y_label": "gain, points"}
+_EVERYWHERE = [*FORECASTS, "no contrast", "rejection SFT, equal rows"]
+# what a report draws: by the share of sloppy documents, by arm and by amateur where much is latent
+GAINS = (
+    {
+        "kind": "groups",
+        "caption": "gain by share of sloppy documents, mean over seeds and 95 % t-interval",
+        "x": SLOPPY,
+        "x_label": SLOPPY,
+        "by": "arm",
+        "where": {"amateur": ["normal"], "arm": _EVERYWHERE},
+        **_OVER_SEEDS,
+    },
+    {
+        "kind": "intervals",
+        "caption": "gain of every arm at 55 % sloppy, mean over seeds and 95 % t-interval",
+        "x": "arm",
+        "where": {"amateur": ["normal"], "source": [LATENT]},
+        **_OVER_SEEDS,
+    },
+    {
+        "kind": "intervals",
+        "caption": "gain of LightReasoner 0.1 at 55 % sloppy by amateur, 95 % t-interval",
+        "x": "amateur",
+        "where": {"source": [LATENT], "arm": ["LightReasoner 0.1"]},
+        **_OVER_SEEDS,
+    },
+)
+AGAINST = {
+    "kind": "intervals",
+    "caption": "LightReasoner 0.4 minus the other arms at 55 % sloppy, 95 % t-interval over seeds",
+    "x": "arm",
+    **_OVER_SEEDS,
+    "y_label": "LightReasoner 0.4 minus it, points",
+}
+AGREEMENT = {
+    "kind": "agreement",
+    "caption": "gain foretold against gain that came, each seed and setting; dashed: equal",
+    "x": "foretold by seed",
+    "x_label": "gain foretold, points",
+    "y": "came by seed",
+    "y_label": "gain that came, points",
+    "by": "beta",
+}
+
+
+def found_of(tables: Sequence[dict[str, Any]]) -> str:
+    """What the protocol asked first, and how far foretelling can be trusted, in a sentence."""
+    rows = {one["caption"]: one["rows"] for one in tables}
+    gains = {(r["source"], r["amateur"], r["arm"]): r for r in rows["Gain after training"]}
+    said = []
+    for arm in ("LightReasoner 0.4", "no contrast"):
+        if own := gains.get((LATENT, "normal", arm)):
+            between = "" if own["low"] is None else f" [{own['low']:+.1f}, {own['high']:+.1f}]"
+            said.append(f"{arm} {own['mean']:+.1f}{between}")
+    found = f"Gain in points where {_percent(LATENT)} % is sloppy: {', '.join(said)}"
+    judged = {row["settings"]: row for row in rows["Foretelling judged"]}
+    if both := judged.get("both"):
+        right = both["go"] - both["go, and no gain came"]
+        found += f"; go, foretold before training, came true {right} times of {both['go']}"
+        found += f", {both['gains without go']} of {both['gains']} gains came without it"
+    return f"{found}."
+
+
+def _percent(source: str) -> int:
+    return round(100 * SOURCES[source])
 
 
 def tables_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -27,9 +94,11 @@ def tables_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         groups.setdefault((source, amateur, arm), []).append(row | {"paired": paired})
     return [
         results.table("Accuracy before", _before(rows)),
-        results.table("Gain after training", [_gain(key, own) for key, own in groups.items()]),
-        results.table("LightReasoner 0.4 against the other arms", _against(groups)),
-        results.table("Foretold and come", _forecasts(found, groups)),
+        results.table(
+            "Gain after training", [_gain(key, own) for key, own in groups.items()], *GAINS
+        ),
+        results.table("LightReasoner 0.4 against the other arms", _against(groups), AGAINST),
+        results.table("Foretold and come", _forecasts(found, groups), AGREEMENT),
         results.table("Foretelling judged", _judged(found, groups)),
         results.table("Cost", _cost(rows)),
     ]
@@ -75,6 +144,7 @@ def _gain(key: tuple[str, str, str], own: list[dict[str, Any]]) -> dict[str, Any
     kept = [row["kept_tokens"] for row in own if "kept_tokens" in row]
     return {
         "source": source,
+        SLOPPY: _percent(source),
         "amateur": amateur,
         "arm": arm,
         **_points([row["paired"].difference for row in own]),

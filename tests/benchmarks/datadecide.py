@@ -30,6 +30,8 @@ MACRO = "olmes_10_macro_avg"
 ACCURACY = {"4M": 0.379, "6M": 0.457, "8M": 0.564, "10M": 0.593, "14M": 0.570, "16M": 0.637}
 ACCURACY |= {"20M": 0.646, "60M": 0.714, "90M": 0.786, "150M": 0.803, "300M": 0.823}
 ACCURACY |= {"530M": 0.847, "750M": 0.816}
+FIGURE = {"kind": "intervals", "y": "one seed", "low": "low", "high": "high", "zero": False}
+FIGURE["y_label"] = "decision accuracy, 90 % interval"
 
 
 def read(path):
@@ -152,9 +154,15 @@ def main():
     num_clear, num_pairs = len(clear_of_noise(accuracy)), comb(len(accuracy), 2)
     caption = f"decision accuracy against the accuracy of the {TARGET}, 90 % intervals"
     tables = [
-        table(f"{caption}; {num_clear} of {num_pairs} pairs clear of its noise", sizes),
         table(
-            f"the {TARGET} itself: one seed against the mean of the two others", tasks_table(values)
+            f"{caption}; {num_clear} of {num_pairs} pairs clear of its noise",
+            sizes,
+            FIGURE | {"caption": "one seed of each size, by its own compute", "x": "size"},
+        ),
+        table(
+            f"the {TARGET} itself: one seed against the mean of the two others",
+            tasks_table(values),
+            FIGURE | {"caption": f"noise floor: the {TARGET} itself, by task", "x": "task"},
         ),
         table("compute saving, likelihood against accuracy", savings_table(values, flops, sizes)),
     ]

@@ -5,7 +5,7 @@ Reads a table of `run, size, tokens, task, bits_per_byte, accuracy` of the OLMo 
 accuracy, paired by share of the run, which is itself a clock. (b) The last checkpoints of the
 twenty small runs: size and data to bits per byte, bits per byte to accuracy, for the 7B and 13B.
 
-(c) Forecasts along a run, from a tenth, a quarter and half of it.
+Forecasts along a run: `forecasting.py`.
 
     python tests/benchmarks/olmo_ladder.py --data olmo_ladder.csv --output_dir outputs/ladder
 
@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 from results import add, begin, table  # beside this one
 
-from hf_proxy import Curve, cross_validate, fit_curve, fit_ladder, forecast
-from hf_proxy.prediction.forecast import LEAST_FORECAST_POINTS
+from hf_proxy import Curve, cross_validate, fit_curve, fit_ladder
 from hf_proxy.recipes.fit_predictor import FitConfig, fit
 
 PROXY_RUN = "1B-10xC"
@@ -111,34 +110,6 @@ def write_reference(curves, folder):
             proxy=f"OLMo-ladder {PROXY_RUN}",
             statistics=replace(curve.statistics, predicted=(), controls=own),
         ).save(folder / f"{name}.json")
-
-
-def forecasts(runs_of):
-    """(c): the last checkpoint of each run, from its first ones; at most 20 of them, evenly."""
-    found = defaultdict(list)
-    for runs in runs_of.values():
-        for name in (*TARGETS, "1B-10xC", "3B-5xC", "3B-10xC"):
-            tokens, bits, accuracy = runs[name].T
-            for share in (0.1, 0.25, 0.5):
-                num = max(LEAST_FORECAST_POINTS + 1, int(len(tokens) * share))
-                early = np.unique(np.linspace(0, num - 1, min(num, 20)).astype(int))
-                x, y = bits[early], accuracy[early]
-                curve = fit_curve(x, y, metric="bits_per_byte", groups=[name] * len(x))
-                end = forecast(tokens[early], x, tokens[-1], curve=curve, accuracies=y, run=name)
-                ways = {"proxy, then curve": end.accuracy, **end.controls}
-                for way, own in ways.items():
-                    inside = own.low <= accuracy[-1] <= own.high
-                    found[share, way].append((abs(own.value - accuracy[-1]), inside))
-                inside = end.proxy.low <= bits[-1] <= end.proxy.high
-                found[share, "bits per byte"].append((abs(end.proxy.value - bits[-1]), inside))
-    rows = []
-    for (share, way), own in found.items():
-        error, inside = np.mean(own, axis=0)
-        unit = 1 if way == "bits per byte" else 100
-        key = "error, bits" if unit == 1 else "error, points"
-        rows.append({"share of the run": share, "from": way, "runs": len(own)})
-        rows[-1] |= {key: float(unit * error), "in 90 %": float(inside)}
-    return [table("(c) the end of a run, foretold", rows)]
 
 
 def ladder(runs_of):
@@ -236,7 +207,6 @@ if __name__ == "__main__":
     content = begin("olmo_ladder", arguments, dtype="float64", models=[PROXY_RUN, *TARGETS])
     everything = read(arguments.data)
     tables = one_run(everything, Path(arguments.output_dir)) + ladder(everything)
-    tables += forecasts(everything)
     if arguments.reference:
         write_reference(Path(arguments.output_dir) / "curves", arguments.reference)
     add(content, tables, [], arguments.output)

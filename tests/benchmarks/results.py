@@ -2,10 +2,12 @@
 
     {"benchmark", "date", "device", "processor", "threads", "load_average", "dtype", "versions",
      "models", "settings": {flag: value},
-     "tables": [{"caption", "rows": [{column: value}]}],
-     "bars": [{"what", "measured", "rule", "bar", "unit", "met", "model"}]}
+     "tables": [{"caption", "rows": [{column: value}], "figures": [{"kind", ...}]}],
+     "bars": [{"what", "measured", "rule", "bar", "unit", "met", "model"}],
+     "found": "what came out, in a sentence"}
 
-A column names its unit; a list is what was measured round by round.
+A column names its unit; a list is what was measured round by round. `figures` and `found` may be
+left out; a figure says which columns a report draws, see `hf_proxy.report.result_records`.
 """
 
 import json
@@ -71,9 +73,12 @@ def bar(
     return named | {"unit": unit, "met": met, "model": _name(model)}
 
 
-def table(caption: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows of one table, each with the columns that it has."""
-    return {"caption": caption, "rows": list(rows)}
+def table(
+    caption: str, rows: Sequence[Mapping[str, Any]], *figures: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Rows of one table, each with the columns that it has, and how they are drawn."""
+    found: dict[str, Any] = {"caption": caption, "rows": list(rows)}
+    return found | ({"figures": list(figures)} if figures else {})
 
 
 def add(content: dict[str, Any], tables: Sequence[dict], bars: Sequence[dict], path: Path) -> None:

@@ -1,11 +1,14 @@
-"""Write README's table of what was measured against its bar, from the JSON files in results/.
+"""Write the tables of README and of the README here from the JSON files in results/.
 
     python tests/benchmarks/table.py
 
-A benchmark's JSON becomes one of them by being copied there; a test fails where README differs.
+A benchmark's JSON becomes one of them by being copied there; a test fails where a README differs.
+README's table holds all bars; a table of the other stands below a line that names its file, its
+number there and its columns: `<!-- table 1 of coverage.json: n; AR(1) -->`.
 """
 
 import json
+import re
 from itertools import groupby
 from pathlib import Path
 
@@ -13,7 +16,11 @@ from results import RULES, measured_of  # beside this one
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent.parent / "README.md"
+OWN_README = Path(__file__).parent / "README.md"
 MARKERS = ("<!-- written by tests/benchmarks/table.py -->\n", "<!-- end of what it writes -->\n")
+BLOCK = re.compile(
+    rf"(<!-- table (\d+) of (\S+): ([^\n]+) -->\n\n).*?(\n{re.escape(MARKERS[1])})", re.DOTALL
+)
 SIGNS = {"at least": ">=", "at most": "<=", "more than": ">"}  # a line has 120 characters
 
 
@@ -56,5 +63,24 @@ def with_table(text: str, table: str) -> str:
     return f"{before}{MARKERS[0]}\n{table}\n{MARKERS[1]}{after}"
 
 
+def with_results(text: str, folder: Path) -> str:
+    """The text with each table below a line that names one of a results file."""
+
+    def written(found: re.Match[str]) -> str:
+        content = json.loads((folder / found[3]).read_text())
+        rows = content["tables"][int(found[2]) - 1]["rows"]
+        columns = found[4].split("; ")
+        lines = [columns, ["---"] * len(columns)]
+        lines += [[_short(row[column]) for column in columns] for row in rows]
+        return found[1] + "".join(f"| {' | '.join(line)} |\n" for line in lines) + found[5]
+
+    return BLOCK.sub(written, text)
+
+
+def _short(value: str | int | float) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 if __name__ == "__main__":
     README.write_text(with_table(README.read_text(), table_of(RESULTS)))
+    OWN_README.write_text(with_results(OWN_README.read_text(), RESULTS))

@@ -30,10 +30,10 @@ def command(capsys, *arguments):
     return code, said, json.loads(last) if last.startswith("{") else None
 
 
-def python(*arguments, timeout=300):
+def python(*arguments, timeout=300, use_cpu=True):
     """Start a process; a hang fails the test instead of the suite."""
     environment = os.environ | {
-        "ACCELERATE_USE_CPU": "true",
+        "ACCELERATE_USE_CPU": str(use_cpu).lower(),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(TESTS),
     }

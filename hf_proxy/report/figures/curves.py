@@ -24,6 +24,7 @@ from hf_proxy.report.figures.style import (
     LIGHT,
     RED,
     STYLE,
+    draw_band,
     new_figure,
     save_figure,
 )
@@ -114,9 +115,9 @@ def draw_curve(
         at = at[at > 0]
     value, lower, upper, outside = predict(fits, at, LEVEL)
     axes.plot(at, unit * value, color=colour)
-    for where, alpha in ((~outside, 0.22), (at < low, 0.08), (at > high, 0.08)):
-        axes.fill_between(
-            at, unit * lower, unit * upper, where=where, color=colour, alpha=alpha, lw=0
+    for where, pale in ((~outside, False), (at < low, True), (at > high, True)):
+        draw_band(
+            axes, at[where], unit * lower[where], unit * upper[where], colour=colour, pale=pale
         )
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,11 +14,19 @@ from matplotlib.axes import Axes
 from hf_proxy.prediction.curve import Curve
 from hf_proxy.report.figures.curves import draw_curve, frame_points
 from hf_proxy.report.figures.sets import Panel
-from hf_proxy.report.figures.style import COLUMN_WIDTH, DARK, LIGHT, Palette, new_figure
+from hf_proxy.report.figures.style import (
+    COLUMN_WIDTH,
+    DARK,
+    LIGHT,
+    Palette,
+    draw_band,
+    new_figure,
+)
 
 _HEIGHT = 2.5  # inches
 _MOST_NAME = 28  # letters of a name beside an interval
 _DASHES = ("-", "--", ":")  # lines are told apart without colours too
+_MANY_STEPS = 40  # more points would be a thick line
 
 
 class Series(NamedTuple):
@@ -46,39 +55,38 @@ class Drawing(NamedTuple):
     height: int
 
 
-def draw_steps(series: Sequence[Series], *, y_label: str) -> Drawing:
+def draw_steps(
+    series: Sequence[Series], *, y_label: str, x_label: str = "optimizer step", zero: bool = False
+) -> Drawing:
     """Lines with their bands over optimizer steps.
 
     Args:
         y_label: quantity with its unit.
+        zero: a line where nothing has changed.
     """
 
     def draw(axes: Axes, palette: Palette) -> None:
         for own, colour, dash in zip(series, palette.series * 9, _DASHES * 9, strict=False):
-            step, value = np.asarray(own.step, float), _finite_floats(own.value)
-            few = len(step) <= 40  # more points would be a thick line
+            step, value = np.asarray(own.step, float), finite_floats(own.value)
             axes.plot(step, value, dash, color=colour, label=own.name)
-            if few:
+            if len(step) <= _MANY_STEPS:
                 hollow = np.array(own.hollow or [False] * len(step), bool)
                 axes.plot(step[~hollow], value[~hollow], "o", color=colour)
                 axes.plot(step[hollow], value[hollow], "o", color=colour, mfc="none")
             if own.low:
-                axes.fill_between(
-                    step,
-                    _finite_floats(own.low),
-                    _finite_floats(own.high),
-                    color=colour,
-                    alpha=0.2,
-                    lw=0,
+                draw_band(
+                    axes, step, finite_floats(own.low), finite_floats(own.high), colour=colour
                 )
-        axes.set_xlabel("optimizer step")
+        if zero:
+            axes.axhline(0, color=palette.soft, lw=0.8)
+        axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.locator_params(axis="x", integer=True)
         axes.grid(axis="y")
         if len(series) > 1:
             axes.legend()
 
-    return _draw_twice(draw, _HEIGHT)
+    return draw_twice(draw, _HEIGHT)
 
 
 def draw_intervals(
@@ -88,21 +96,53 @@ def draw_intervals(
     high: Sequence[float | None],
     *,
     x_label: str,
+    zero: bool = False,
+    hollow: Sequence[bool] = (),
+    chance: tuple[float, float] | None = None,
 ) -> Drawing:
-    """A point and its interval for each name, the first on top."""
+    """A point and its interval for each name, the first on top.
+
+    Args:
+        zero: a line where two things are alike.
+        hollow: those that are there to be held against.
+        chance: what chance reaches, from and to.
+    """
 
     def draw(axes: Axes, palette: Palette) -> None:
-        place, at = np.arange(len(names)), _finite_floats(value)
-        error = np.array([at - _finite_floats(low), _finite_floats(high) - at])
+        place, at = np.arange(len(names)), finite_floats(value)
+        error = np.array([at - finite_floats(low), finite_floats(high) - at])
         error = np.where(np.isfinite(error), np.maximum(error, 0), 0)
-        colour = palette.series[0]
-        axes.errorbar(at, place, xerr=error, fmt="o", color=colour)
+        empty = np.array(hollow or [False] * len(names), bool)
+        for own, colour in ((~empty, palette.series[0]), (empty, palette.soft)):
+            axes.errorbar(at[own], place[own], xerr=error[:, own], fmt="o", color=colour)
+        if zero:
+            axes.axvline(0, color=palette.soft, lw=0.8)
+        if chance is not None:
+            axes.axvspan(*chance, color=palette.series[1], alpha=0.14, lw=0)
+            for edge in chance:
+                axes.axvline(edge, color=palette.series[1], lw=0.8, ls=":")
         axes.set_yticks(place, [_short_name(name) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel(x_label)
         axes.grid(axis="x")
 
-    return _draw_twice(draw, 0.7 + 0.28 * len(names))
+    return draw_twice(draw, 0.7 + 0.28 * len(names))
+
+
+def draw_bars(
+    labels: Sequence[str], counts: Sequence[float], *, x_label: str, y_label: str
+) -> Drawing:
+    """A bar for each label, left to right."""
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        place = np.arange(len(labels))
+        axes.bar(place, counts, color=palette.series[0], width=0.85)
+        axes.set_xticks(place, labels)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.grid(axis="y")
+
+    return draw_twice(draw, _HEIGHT)
 
 
 def draw_fit(curve: Curve, *, x_label: str) -> Drawing:
@@ -119,32 +159,67 @@ def draw_fit(curve: Curve, *, x_label: str) -> Drawing:
         axes.set_ylabel("accuracy, %")
         axes.grid(axis="y")
 
-    return _draw_twice(draw, _HEIGHT)
+    return draw_twice(draw, _HEIGHT)
+
+
+def draw_points(
+    x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str, zero: bool = False
+) -> Drawing:
+    """Points and nothing else."""
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        if zero:
+            axes.axhline(0, color=palette.soft, lw=0.8)
+        axes.plot(x, y, "o", color=palette.series[0])
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.grid(axis="y")
+
+    return draw_twice(draw, _HEIGHT)
 
 
 def draw_panel(panel: Panel) -> Drawing:
     """One of the figures of a mined set."""
-    return _draw_twice(panel.draw, _HEIGHT)
+    return draw_twice(panel.draw, _HEIGHT)
 
 
-def _draw_twice(draw: Callable[[Axes, Palette], None], height: float) -> Drawing:
-    pages = {}
-    for name, palette in {"light": LIGHT, "dark": DARK}.items():
-        # a dollar sign in a name is a dollar sign
-        style: Any = palette.style() | {"text.parse_math": False}
-        with rc_context(style), warnings.catch_warnings():
-            # a reader's own fonts draw the letters, so those that ours lacks do no harm
-            warnings.filterwarnings("ignore", message="Glyph")
-            figure = new_figure(height, 1, 1, width=COLUMN_WIDTH)
-            draw(figure.axes[0], palette)
-            file = io.BytesIO()
-            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-        coded = base64.b64encode(file.getvalue()).decode()
-        pages[name] = f"data:image/svg+xml;base64,{coded}"
-    return Drawing(pages["light"], pages["dark"], round(96 * COLUMN_WIDTH), round(96 * height))
+def draw_twice(draw: Callable[[Axes, Palette], None], height: float) -> Drawing:
+    """What `draw` puts on axes, for both colour schemes; `height` in inches."""
+    light = svg_of(draw, LIGHT, height)
+    pages = [
+        f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+        for svg in (light, darkened(light))
+    ]
+    return Drawing(pages[0], pages[1], round(96 * COLUMN_WIDTH), round(96 * height))
 
 
-def _finite_floats(values: Sequence[float | None]) -> np.ndarray:
+def svg_of(draw: Callable[[Axes, Palette], None], palette: Palette, height: float) -> str:
+    """The figure as SVG."""
+    # a dollar sign in a name is a dollar sign
+    style: Any = palette.style() | {"text.parse_math": False}
+    with rc_context(style), warnings.catch_warnings():
+        # a reader's own fonts draw the letters, so those that ours lacks do no harm
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure = new_figure(height, 1, 1, width=COLUMN_WIDTH)
+        draw(figure.axes[0], palette)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue()
+
+
+def darkened(svg: str) -> str:
+    """A figure in the colours of the dark page: layout takes long, and is the same."""
+    dark = dict(zip(LIGHT.colours, DARK.colours, strict=True))
+    in_colours = re.compile("|".join(dark))
+    return re.sub(
+        r'style="[^"]*"',
+        lambda style: in_colours.sub(lambda colour: dark[colour[0]], style[0]),
+        svg,
+    )
+
+
+def finite_floats(values: Sequence[float | None]) -> np.ndarray:
+    """Float64, NaN where there is no finite number."""
     array = np.array([np.nan if value is None else value for value in values], float)
     return np.where(np.isfinite(array), array, np.nan)
 

@@ -30,11 +30,13 @@ class Panel(NamedTuple):
     Attributes:
         alt: what it shows, in words.
         draw: puts it on axes, in the colours of a page.
+        is_said: the words say all that it shows.
     """
 
     title: str
     alt: str
     draw: Callable[[Axes, Palette], None]
+    is_said: bool = False
 
 
 class _Counts(NamedTuple):
@@ -114,16 +116,19 @@ def contrast_panels(
             f"{share[highest]:.1f} % from step {_STEPS_PER_BIN * highest} on, {share[-1]:.1f} % at "
             "the end",
             partial(_draw_share, counts),
+            len(set(share.tolist())) < 2,
         ),
         Panel(
             "targets of a kept step",
             f"kept steps by number of tokens: {sizes or 'none'}",
             partial(_draw_support, counts),
+            int(np.count_nonzero(counts.support)) < 2,
         ),
         Panel(
             "does the target prefer the expert's first token?",
             f"kept steps by what their target prefers: {outcomes}",
             partial(_draw_outcome, counts),
+            sum(bool(own.any()) for own in counts.outcomes.values()) < 2,
         ),
     ]
 
@@ -187,9 +192,11 @@ def _draw_kl(counts: _Counts, divergence_beta: float | None, axes: Axes, palette
     if divergence_beta is not None:
         axes.axvline(divergence_beta, color=palette.series[1], lw=1)
         axes.annotate(
-            f" kept from {divergence_beta:g}",
+            f"kept from {divergence_beta:g}",
             (divergence_beta, 1),
             xycoords=("data", "axes fraction"),
+            xytext=(4, 0),
+            textcoords="offset points",
             va="top",
             color=palette.series[1],
         )

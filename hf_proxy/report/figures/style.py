@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -25,6 +27,11 @@ class Palette(NamedTuple):
     soft: str
     line: str
     series: tuple[str, ...]
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """All of them, in one order."""
+        return (self.ink, self.soft, self.line, *self.series)
 
     def style(self) -> dict[str, Any]:
         """Settings of matplotlib for figures in these colours."""
@@ -67,6 +74,18 @@ def new_figure(
     FigureCanvasAgg(figure)
     figure.subplots(rows, columns, **shared)
     return figure
+
+
+def draw_band(
+    axes: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, *, colour: str, pale: bool = False
+) -> None:
+    """An interval along x: filled so that grids show through, with edges that can be seen.
+
+    The fill alone has too little contrast against the page. `pale`: where it promises less.
+    """
+    axes.fill_between(x, low, high, color=colour, alpha=0.08 if pale else 0.16, lw=0)
+    for edge in (low, high):
+        axes.plot(x, edge, color=colour, lw=0.7, ls=":" if pale else "-")
 
 
 def save_figure(figure: Figure, path: str | Path) -> list[Path]:

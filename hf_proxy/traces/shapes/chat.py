@@ -18,7 +18,7 @@ from hf_proxy.traces.shapes.answer import (
     tokens_of_lists,
 )
 
-ASK = "ask with logprobs=true"
+ASK = "ask with logprobs=true (llama-cpp-python: top_logprobs=0 too)"
 
 
 class ChatLogprobs(TokenLists):
