@@ -173,7 +173,7 @@ def test_a_choice_among_noise_is_worth_nothing():
     assert found.low < found.nested < found.high
 
 
-def test_seeds_that_are_not_whole_are_left_out():
+def test_seeds_that_are_not_whole_are_left_out_and_no_order_is_refused():
     from corpora_studies import studies_of
 
     corpora = [f"corpus {i}" for i in range(9)]
@@ -182,7 +182,12 @@ def test_seeds_that_are_not_whole_are_left_out():
     few = [row for row in rows if any(row[name] != lost[name] for name in lost)]
     assert studies_of(few, corpora)[0].seeds == (1, 3)
     with pytest.raises(ValueError, match="no seed is whole"):
-        studies_of([row for row in rows if row["model"] != "small" or row["seed"] > 9], ["nowhere"])
+        studies_of(rows, [*corpora, "another"])
+    for row in rows:
+        for point in row["points"]:
+            point["accuracy"] = 0.5
+    with pytest.raises(ValueError, match="the target is as good on all corpora"):
+        studies_of(rows, corpora)
 
 
 ASSETS = Path(__file__).parents[1] / "recipes" / "assets"

@@ -115,10 +115,13 @@ def measure_all(
         for number, (corpus, seed) in enumerate(left, 1):
             show(number, measure(folder, corpus, seed, scored))
         return
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"))
+    try:
         jobs = [pool.submit(measure, folder, corpus, seed, scored) for corpus, seed in left]
         for number, job in enumerate(as_completed(jobs), 1):
             show(number, job.result())
+    finally:
+        pool.shutdown(cancel_futures=True)  # a failure does not wait for all the rest
 
 
 def read_rows(folder: Path, corpora: Sequence[str], seeds: Sequence[int]) -> Iterator[dict]:

@@ -52,7 +52,7 @@ def studies_of(
         ngrams: name of an n-gram model to corpus to its NLL: the same for every proxy.
 
     Raises:
-        InputError: no seed is whole.
+        InputError: no seed is whole, or the target is as good on all of them.
     """
     found = {(row["model"], row["corpus"], row["seed"]): row for row in rows}
     models = list(dict.fromkeys(row["model"] for row in rows))
@@ -69,6 +69,12 @@ def studies_of(
         return np.array([[read(point) for point in own] for own in points], dtype=np.float64)
 
     target_CS = array(target, -1, lambda point: point["accuracy"])
+    if np.ptp(target_CS.mean(axis=1)) == 0:
+        raise InputError.at(
+            "the target is as good on all corpora, there is no order",
+            remedy="train it for more steps, or grade the corpora otherwise",
+            source="rows",
+        )
     target_flops = array(target, -1, lambda point: point["flops"]).mean()
     studies = []
     for model in sorted(models, key=lambda name: name == target):
