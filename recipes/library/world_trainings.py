@@ -2,9 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from hf_proxy.building.annotation import annotate_traces
 from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.recipes.library.carry_chains import problems
 from hf_proxy.recipes.library.small_world import make_model, pretrain, solve
+from hf_proxy.recipes.library.workers import worker_pool
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.rows import TRACE_FEATURES
 
@@ -113,7 +112,7 @@ def train_all(trainings: Sequence[Training], num_processes: int) -> dict[str, Tr
     names = [training.name for training in trainings]
     if min(num_processes, len(trainings)) == 1:
         return dict(zip(names, map(train, trainings), strict=True))
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
+    with worker_pool(num_processes) as pool:
         return dict(zip(names, pool.map(train, trainings), strict=True))
 
 

@@ -15,8 +15,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from corpora_ngrams import ngrams_of
 from corpora_tables import tables_of
 from corpora_world import SIZES, World, measure, row_path
 
+from hf_proxy.recipes.library.workers import worker_pool
 from hf_proxy.records.storage import write_text
 
 SEEDS = (1, 2, 3)
@@ -115,13 +115,10 @@ def measure_all(
         for number, (corpus, seed) in enumerate(left, 1):
             show(number, measure(folder, corpus, seed, scored))
         return
-    pool = ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"))
-    try:
+    with worker_pool(num_processes) as pool:
         jobs = [pool.submit(measure, folder, corpus, seed, scored) for corpus, seed in left]
         for number, job in enumerate(as_completed(jobs), 1):
             show(number, job.result())
-    finally:
-        pool.shutdown(cancel_futures=True)  # a failure does not wait for all the rest
 
 
 def read_rows(folder: Path, corpora: Sequence[str], seeds: Sequence[int]) -> Iterator[dict]:
