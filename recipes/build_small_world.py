@@ -8,9 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-
-from hf_proxy.building.annotation import annotate_traces
 from hf_proxy.intervals import wilson_interval
 from hf_proxy.prediction.fitting import fit_curve
 from hf_proxy.recipes.library.carry_chains import (
@@ -22,12 +19,11 @@ from hf_proxy.recipes.library.carry_chains import (
 )
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, run
 from hf_proxy.recipes.library.screen import print_table
-from hf_proxy.recipes.library.small_world import CHAT_TEMPLATE, solve, train_tokenizer
-from hf_proxy.recipes.library.world_trainings import Training, train_all
+from hf_proxy.recipes.library.small_world import CHAT_TEMPLATE, train_tokenizer
+from hf_proxy.recipes.library.world_trainings import Training, careful_traces, train_all
 from hf_proxy.records.errors import InputError
 from hf_proxy.records.lines import JoinedLine, read_lines, write_lines
 from hf_proxy.records.record import Positive, Record, read_record
-from hf_proxy.records.rows import TRACE_FEATURES
 from hf_proxy.records.scores import Setting
 from hf_proxy.records.storage import provenance_of, write_text
 from hf_proxy.scoring.scoring import score_traces
@@ -127,9 +123,8 @@ def main(config: BuildConfig) -> dict[str, Any]:
     print("training the careful expert", flush=True)
     trained = train_all([careful], 1)
     asked = _ask(config, "trace", 2 * config.num_traces)
-    _traces(careful.load(), tokenizer, asked, config.num_traces).to_parquet(
-        assets / "traces.parquet"
-    )
+    traces = careful_traces(careful.load(), tokenizer, asked, config.num_traces)
+    traces.to_parquet(assets / "traces.parquet")
     ladder = {
         f"{name}{shift:+g}": Training(
             name=f"{name}{shift:+g}",
@@ -218,31 +213,6 @@ def write_curve(points: list[dict[str, Any]], folder: Path, num_parameters: int)
         for row in points
     )
     write_lines(folder / "points.jsonl", lines)
-
-
-def _traces(careful: Any, tokenizer: Any, asked: list[dict[str, str]], number: int) -> Dataset:
-    """Solutions the careful expert wrote itself, where right, with its confidence in each token."""
-    written, right = solve(careful, tokenizer, asked, temperature=1.0)
-    rows = [
-        {
-            "example_id": f"problem-{i:03d}",
-            "prompt": asked[i]["prompt"],
-            "trace": text,
-            "weighting": "none",
-            "frontier_spans": [],
-            "frontier_logprobs": [],
-        }
-        for i, text in enumerate(written)
-        if right[i]
-    ]
-    if len(rows) < number:
-        raise InputError.at(
-            f"the careful expert solved {len(rows)} of {len(asked)} problems",
-            remedy="train it for more steps",
-            field="num_steps",
-        )
-    blank = Dataset.from_list(rows[:number], features=TRACE_FEATURES)
-    return annotate_traces(blank, careful, tokenizer)
 
 
 def _points(

@@ -31,6 +31,7 @@ def inputs(tmp_path_factory, tokenizer):
     (folder / "rows.jsonl").write_text(text)
     (folder / "corpora.csv").write_text("\n".join(corpora_rows()))
     (folder / "ladder.csv").write_text("\n".join(ladder_rows()))
+    (folder / "law.csv").write_text("\n".join(law_rows()))
     return folder
 
 
@@ -47,6 +48,17 @@ def corpora_rows():
         for seed in ("default", "mean of 3"):
             accuracy = 1 - (corpus + rng.gauss(0, 0.1)) / 10
             yield f"c{corpus},1B,1e9,1e11,{seed},{MACRO},accuracy,{accuracy}"
+
+
+def law_rows():
+    """The shape of the OLMo ladder: last checkpoints of three sizes and two targets, one task."""
+    yield "run,size,tokens,task,bits_per_byte,accuracy"
+    runs = [(f"{size}M-{k}xC", size * 1e6, k) for size in (190, 370, 760) for k in (1, 2, 5, 10)]
+    for run_name, size, multiple in [*runs, ("7B", 7e9, 20), ("13B", 13e9, 20)]:
+        tokens = 20 * size * multiple
+        bits = 0.4 + 80 / size**0.3 + 100 / tokens**0.3
+        accuracy = 0.25 + 0.7 / (1 + 2.7 ** (6 * (bits - 0.8)))
+        yield f"{run_name},{run_name.split('-')[0]},{tokens},a_task,{bits},{accuracy}"
 
 
 def ladder_rows():
@@ -84,6 +96,8 @@ CASES = {
     "--prompt_column question --num_prompts 3 --max_new_tokens 4 --repeats 1",
     "label_statistics": "--num_traces 2 --vocabulary 500 --no_memory --repeats 1",
     "datadecide": "--data {0}/corpora.csv",
+    "public_tables": "--datadecide {0}/corpora.csv --ladder {0}/law.csv",
+    "corpora_power": "--num_worlds 1 --num_draws 20",
     "chance": "--num_models 9 --num_tasks 2 --num_columns 2 --worlds 1",
     "coverage": "--draws 1",
     "forecasting": "--data {0}/ladder.csv --draws 1",
@@ -91,6 +105,7 @@ CASES = {
 }
 BARS = {"scoring": 1, "callback": 0, "contrast": 4, "foretelling": 1, "coverage": 0, "start": 1}
 BARS |= {"label_statistics": 1, "datadecide": 0, "chance": 0, "forecasting": 0}
+BARS |= {"public_tables": 0, "corpora_power": 0}
 
 
 @pytest.mark.parametrize("name", CASES)

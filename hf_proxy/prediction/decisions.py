@@ -143,7 +143,8 @@ def compute_saving(
         one for each point of the proxy's frontier, by compute.
 
     Raises:
-        InputError: no points, or numbers that are not positive and finite.
+        InputError: no points, numbers that are not finite, FLOPs that are not positive or shares
+            below 0.
 
     Source: arXiv 2509.21013, figure of section 5; rule recovered from its points.
     """
@@ -165,9 +166,10 @@ def compute_saving(
 def _frontier(points: Sequence[tuple[float, float]], name: str) -> list[tuple[float, float]]:
     """Points that no cheaper or equally cheap one equals or beats, by compute."""
     array = np.asarray(points, dtype=np.float64)
-    if array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all() or array.min() <= 0:
+    is_table = array.ndim == 2 and array.shape[1] == 2 and bool(np.isfinite(array).all())
+    if not is_table or array[:, 0].min() <= 0 or array[:, 1].min() < 0:  # all wrong is a share too
         raise InputError.at(
-            "expected pairs of FLOPs and decision accuracy, positive and finite",
+            "expected pairs of FLOPs above 0 and decision accuracy from 0, all finite",
             remedy="mend the points",
             field=name,
         )

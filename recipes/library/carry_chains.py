@@ -13,7 +13,7 @@ the same for every seed and source: no chain of one part is in another (`part_of
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 # who asks, and the share of sloppy solutions among the documents
@@ -56,8 +56,12 @@ class Chain:
 
     def solution(self, rng: random.Random, *, sloppy: bool) -> str:
         """Worked step by step; `rng` chooses the separators."""
+        return self.written(self.results(sloppy=sloppy), rng)
+
+    def written(self, results: Sequence[int], rng: random.Random) -> str:
+        """These results of the steps, in the words of a solution."""
         reached, text = self.start, ""
-        for (sign, operand), result in zip(self.steps, self.results(sloppy=sloppy), strict=True):
+        for (sign, operand), result in zip(self.steps, results, strict=True):
             text += rng.choice(SEPARATORS) if text else ""
             text += f"{reached} {sign} {operand} = {result}"
             reached = result

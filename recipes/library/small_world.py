@@ -113,6 +113,28 @@ def pretrain(
     num_steps: int,
     *,
     batch_size: int,
+    **more: Any,
+) -> float:
+    """One pass over new documents: `train_on` of as many rows as that takes.
+
+    Args:
+        rows: documents, as `problems` gives them; the first `HELD_OUT` are not trained on.
+        more: of `train_on`.
+
+    Returns:
+        loss of the held-out rows at the end, in nats per token of their solutions.
+    """
+    documents = encode_documents(tokenizer, islice(rows, HELD_OUT + num_steps * batch_size))
+    return train_on(model, tokenizer, documents, num_steps, batch_size=batch_size, **more)
+
+
+def train_on(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    documents: Sequence[dict[str, list[int]]],
+    num_steps: int,
+    *,
+    batch_size: int,
     learning_rate: float,
     seed: int,
     output_dir: Path,
@@ -121,10 +143,11 @@ def pretrain(
     attach: Sequence[Any] = (),
     measure: Callable[[int], None] = lambda step: None,
 ) -> float:
-    """One pass over documents with `Trainer`, which learns the solutions and not the questions.
+    """Train with `Trainer`, which learns the solutions and not the questions.
 
     Args:
-        rows: documents, as `problems` gives them; the first `HELD_OUT` are not trained on.
+        documents: of `encode_documents`; the first `HELD_OUT` are not trained on. Where there are
+            fewer than the steps take, they come again.
         save_steps: between checkpoints, evaluations and calls of `measure`; None: none of them.
         attach: callbacks of ours, attached to the trainer.
         measure: called with the step, beside each checkpoint and before the first step.
@@ -140,7 +163,6 @@ def pretrain(
         def on_save(self, args, state, control, **kwargs):
             measure(state.global_step)
 
-    documents = encode_documents(tokenizer, islice(rows, HELD_OUT + num_steps * batch_size))
     arguments = TrainingArguments(
         output_dir=str(output_dir),
         max_steps=num_steps,
@@ -168,7 +190,7 @@ def pretrain(
         args=arguments,
         train_dataset=documents[HELD_OUT:],
         eval_dataset=documents[:HELD_OUT],
-        data_collator=_collate,
+        data_collator=collate,
         processing_class=tokenizer,  # saved in each checkpoint
         callbacks=[_Measure()],
     )
@@ -192,7 +214,7 @@ def encode_documents(
     ]
 
 
-def _collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+def collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     """Padded behind; a padded position is masked, and is no label."""
     width = max(len(row["input_ids"]) for row in rows)
 

@@ -2,18 +2,21 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, set_seed
 
+from hf_proxy.building.annotation import annotate_traces
 from hf_proxy.callbacks import ProxyScoreCallback
 from hf_proxy.recipes.library.carry_chains import problems
 from hf_proxy.recipes.library.small_world import make_model, pretrain, solve
+from hf_proxy.recipes.library.workers import worker_pool
+from hf_proxy.records.errors import InputError
+from hf_proxy.records.rows import TRACE_FEATURES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,5 +112,36 @@ def train_all(trainings: Sequence[Training], num_processes: int) -> dict[str, Tr
     names = [training.name for training in trainings]
     if min(num_processes, len(trainings)) == 1:
         return dict(zip(names, map(train, trainings), strict=True))
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
+    with worker_pool(num_processes) as pool:
         return dict(zip(names, pool.map(train, trainings), strict=True))
+
+
+def careful_traces(
+    careful: Any, tokenizer: PreTrainedTokenizerFast, asked: Sequence[dict[str, str]], number: int
+) -> Dataset:
+    """Solutions the careful expert wrote itself, where right, with its confidence in each token.
+
+    Raises:
+        InputError: it solved fewer than `number`.
+    """
+    written, right = solve(careful, tokenizer, asked, temperature=1.0)
+    rows = [
+        {
+            "example_id": f"problem-{i:03d}",
+            "prompt": asked[i]["prompt"],
+            "trace": text,
+            "weighting": "none",
+            "frontier_spans": [],
+            "frontier_logprobs": [],
+        }
+        for i, text in enumerate(written)
+        if right[i]
+    ]
+    if len(rows) < number:
+        raise InputError.at(
+            f"the careful expert solved {len(rows)} of {len(asked)} problems",
+            remedy="train it for more steps",
+            field="num_steps",
+        )
+    blank = Dataset.from_list(rows[:number], features=TRACE_FEATURES)
+    return annotate_traces(blank, careful, tokenizer)

@@ -11,7 +11,6 @@ observations beyond the points.
 import argparse
 import sys
 from collections import defaultdict
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
@@ -22,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from helpers.coverage import WAYS, simulate_all
 from results import add, begin, table  # beside this one
 
+from hf_proxy.recipes.library.workers import worker_pool
 from hf_proxy.records.defaults import FORMS
 
 CORRELATIONS, SIZES = (0.0, 0.3, 0.5, 0.7), (10, 20, 30)
@@ -52,7 +52,7 @@ def main():
     with ExitStack() as stack:
         each = map
         if args.processes > 1:
-            each = stack.enter_context(ProcessPoolExecutor(args.processes)).map
+            each = stack.enter_context(worker_pool(args.processes)).map
         for block, draws in enumerate(blocks_of(args.draws)):
             content = begin("coverage", args, dtype="float64")
             jobs = {

@@ -84,7 +84,7 @@ def table(
 def add(content: dict[str, Any], tables: Sequence[dict], bars: Sequence[dict], path: Path) -> None:
     """Show these, and write the file with them: what comes later may fail."""
     for one in tables:
-        _print_table(one)
+        print_one(one)
     for one in bars:
         print(f"{'met    ' if one['met'] else 'NOT met'}  {bar_text(one)}", flush=True)
     content["tables"] += tables
@@ -140,7 +140,8 @@ def _name(value: Any) -> Any:
     return value
 
 
-def _print_table(one: Mapping[str, Any]) -> None:
+def print_one(one: Mapping[str, Any]) -> None:
+    """A table on the screen; lists stand in the file alone."""
     rows = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in one["rows"]]
     names = list(dict.fromkeys(name for row in rows for name in row))
     print(f"\n{one['caption']}")
