@@ -31,11 +31,13 @@ def print_scores(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
 
 
 def _print_block(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
-    head = ["model", "step", METRIC_NAMES["value"], "90 % interval"]
+    stepped = any(score.step is not None for score in scores)
+    head = ["model", *["step"] * stepped, METRIC_NAMES["value"], "90 % interval"]
     head += [METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"]]
     head += ["top-1", "rank", "traces", "labels", "setting", "seconds"]
     rows = [
-        [str(score.model_id), "-" if score.step is None else str(score.step), f"{score.value:.6f}"]
+        [str(score.model_id), *["-" if score.step is None else str(score.step)] * stepped]
+        + [f"{score.value:.6f}"]
         + ["-" if score.low is None else f"{score.low:.4f} .. {score.high:.4f}"]
         + [f"{score.trace_nll:.4f}", f"{score.bits_per_byte:.4f}"]
         + [f"{score.top1_agreement:.3f}", f"{score.mean_rank:.1f}"]
