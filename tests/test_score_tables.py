@@ -1,5 +1,7 @@
 """What `hf-proxy score` and `accuracy` print beside their numbers."""
 
+import json
+
 import numpy as np
 import pytest
 from helpers.scores import make_score
@@ -8,7 +10,7 @@ from hf_proxy import compare
 from hf_proxy.answers.pairs import compare_accuracy
 from hf_proxy.intervals import bootstrap_interval
 from hf_proxy.recipes.evaluate_accuracy import _print_result
-from hf_proxy.recipes.library.score_tables import print_scores
+from hf_proxy.recipes.library.score_tables import print_frontiers, print_scores
 
 FACT = {"cached": True, "seconds": 0.0}
 SENTENCE = "of different tokenizers: models compare across them by bits per byte only"
@@ -32,6 +34,28 @@ def test_models_of_different_tokenizers_stand_in_blocks_of_their_own(capsys):
     assert blocks[2] == f"the blocks are {SENTENCE}"
     alone = printed(capsys, [a, b])
     assert SENTENCE not in alone and len(alone.strip().splitlines()) == 3
+
+
+def test_a_step_column_stands_where_a_model_has_one(capsys):
+    a, b = make_score([1, 2, 3], model_id="a"), make_score([1, 2, 3], model_id="b", step=10)
+    assert " step " not in printed(capsys, [a])
+    head, first, second = printed(capsys, [a, b]).splitlines()
+    assert head.split()[1] == "step"
+    assert [first.split()[1], second.split()[1]] == ["-", "10"]
+
+
+def test_the_frontier_of_the_traces_is_named_among_the_models(capsys, tmp_path):
+    scores = [make_score([1, 2, 3], model_id=name) for name in ("small", "frontier")]
+    facts = [{"weights": "0a"}, {"weights": "1b"}]
+    for provenance in (None, {}, {"frontier": {"name": "a server's"}}, {"frontier": None}):
+        if provenance is not None:
+            (tmp_path / "provenance.json").write_text(json.dumps(provenance))
+        print_frontiers(scores, facts, str(tmp_path))
+    assert capsys.readouterr().out == ""
+    (tmp_path / "provenance.json").write_text(json.dumps({"frontier": {"weights": "1b"}}))
+    print_frontiers(scores, facts, str(tmp_path))
+    said = capsys.readouterr().out
+    assert said.startswith("note: frontier is the frontier of these traces") and "small" not in said
 
 
 def test_two_traces_have_no_interval(capsys):
