@@ -23,6 +23,7 @@ from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.mining.verdicts import LIMITS, NOTHING_FORETELLS, SENTENCES, Graded, foretold
 from hf_proxy.models import rounds
+from hf_proxy.recipes.library.foretelling import print_foretold
 from hf_proxy.report.page import write_report
 
 ASSETS = Path(__file__).parent.parent / "recipes" / "assets"
@@ -229,6 +230,18 @@ def test_the_best_of_several_is_judged_on_problems_that_did_not_choose_it():
     # of equals the one that was named first
     same = foretold(expert, graded((0, num)), dict.fromkeys(ways, expert), max_new_tokens=9, seed=5)
     assert same.divergence_beta == 0.4
+
+
+def test_where_no_answer_is_right_nothing_is_known(capsys):
+    none = graded((0, 6))
+    found = foretold(none, none, {(0.4, 0.2): none}, max_new_tokens=64, seed=0)
+    assert found.notes[0].startswith("neither expert nor amateur has a right answer")
+    assert not any("choose a weaker" in note for note in found.notes)
+    print_foretold(found)
+    said = capsys.readouterr().out
+    # a bootstrap of equal differences has no width, which is no certainty
+    assert "+0.0 points, no interval as no answer turned right or wrong" in said
+    assert "+0.0 .. +0.0" not in said
 
 
 def test_cut_answers_are_counted():

@@ -77,3 +77,10 @@ def test_answers_that_were_cut_are_said_beside_the_accuracy(capsys):
     assert head.split()[:2] == ["model", "pass@1"] and head.index("cut") < head.index("right")
     assert "0.250  0.100 .. 0.500  13 of 16" in a and "13 of 16" not in b
     assert len(notes) == 1 and notes[0].startswith("note: 13 of 16 answers of a were cut at 128")
+
+
+@pytest.mark.parametrize("differing", [0, 1])
+def test_models_that_never_differ_have_no_interval(capsys, differing):
+    found = compare_accuracy([True] * 6, [True] * (6 - differing) + [False] * differing)
+    _print_result({"models": [], "comparisons": [{"a": "x", "b": "y"} | vars(found)]}, 128)
+    assert ("(no interval: none differs)" in capsys.readouterr().out) is (differing == 0)
