@@ -79,7 +79,7 @@ def test_no_pickle_and_no_path_of_this_machine_go_along(tmp_path, tokenizer, sho
 def test_no_card_speaks_of_a_model_none(tmp_path, tokenizer, is_adapter):
     """TRL names a base that is a folder None, with a link, and tells a user to load it."""
     model = make_model("llama", len(tokenizer))
-    model.name_or_path = str(tmp_path / "base")
+    model.config.name_or_path = str(tmp_path / "base")
     if is_adapter:
         model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
     card = generate_model_card(

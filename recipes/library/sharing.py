@@ -48,7 +48,7 @@ def save_tuned(trainer: Any) -> None:
     path = folder / "README.md"
     if path.exists():  # PEFT's or TRL's, which name the base as it was loaded
         bare = getattr(trainer.model, "get_base_model", lambda: trainer.model)()
-        base = shared_name(getattr(bare.config, "_name_or_path", "") or "a model without a name")
+        base = shared_name(bare.config.name_or_path or "a model without a name")
         # TRL's words for a base that is a folder, and for a model that is not on the hub
         text = path.read_text(encoding="utf-8")
         text = text.replace("[None](https://huggingface.co/None)", base)
