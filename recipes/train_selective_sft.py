@@ -184,9 +184,9 @@ def _number(count: int | None) -> str:
 
 
 def _course(losses: list[float]) -> str:
-    """The first and the last loss; of one alone that it is a mean, which shows no change."""
+    """The first and the last loss; one alone is a mean, which shows no change."""
     if len(losses) == 1:
-        return f"{losses[0]:.4f} (mean of all steps; a lower --logging_steps shows its course)"
+        return f"{losses[0]:.4f} (a mean of steps; a lower --logging_steps shows its course)"
     return f"{losses[0]:.4f} -> {losses[-1]:.4f}"
 
 

@@ -11,6 +11,7 @@ from hf_proxy.answers.pairs import compare_accuracy
 from hf_proxy.intervals import bootstrap_interval
 from hf_proxy.recipes.evaluate_accuracy import _print_result
 from hf_proxy.recipes.library.score_tables import print_frontiers, print_scores
+from hf_proxy.report.accuracy import accuracy_sentence
 
 FACT = {"cached": True, "seconds": 0.0}
 SENTENCE = "of different tokenizers: models compare across them by bits per byte only"
@@ -82,5 +83,9 @@ def test_answers_that_were_cut_are_said_beside_the_accuracy(capsys):
 @pytest.mark.parametrize("differing", [0, 1])
 def test_models_that_never_differ_have_no_interval(capsys, differing):
     found = compare_accuracy([True] * 6, [True] * (6 - differing) + [False] * differing)
-    _print_result({"models": [], "comparisons": [{"a": "x", "b": "y"} | vars(found)]}, 128)
+    pairs = [{"a": "x", "b": "y"} | vars(found)]
+    _print_result({"models": [], "comparisons": pairs}, 128)
     assert ("(no interval: none differs)" in capsys.readouterr().out) is (differing == 0)
+    models = [{"model": m, "accuracy": 1.0, "num_problems": 6, "num_cut": 0} for m in "xy"]
+    page = accuracy_sentence({"models": models, "comparisons": pairs})
+    assert ("(no interval as none differs; " in page) is (differing == 0)

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hf_proxy.intervals import points_interval
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, compile_pattern, newlines
 from hf_proxy.recipes.library.screen import print_table
@@ -175,9 +176,7 @@ def print_foretold(foretold: Any) -> None:
         cells = [f"{row.divergence_beta:g}", f"{row.plausibility_alpha:g}"]
         if labelled:
             cells += [f"{row.accuracy:.3f}", f"{100 * row.gain:+.1f}"]
-            changed = row.only_greedy + row.only_contrast
-            interval = f"{100 * row.low:+.1f} .. {100 * row.high:+.1f}" if changed else "-"
-            cells += [interval, f"{row.p:.3f}"]
+            cells += [points_interval(row.low, row.high), f"{row.p:.3f}"]
         rows.append([*cells, f"{row.agreement:.3f}", str(row.num_cut)])
     print_table([*head, "agreement", "cut"], rows)
     if labelled:
