@@ -313,3 +313,13 @@ def test_a_set_without_probabilities_says_what_its_tokens_weigh(tmp_path, capsys
     line = ["traces", "import", "--source", path, "--output_dir", tmp_path / "set"]
     code, said, _ = command(capsys, *line)
     assert code == 0 and "1 letters without p (their tokens weigh 1)" in said.out
+
+
+def test_an_answer_that_was_cut_names_the_flag(tmp_path, capsys):
+    cut = {**ANSWER, "choices": [ANSWER["choices"][0] | {"finish_reason": "length"}]}
+    path = write(tmp_path / "cut.jsonl", {"example_id": "a", "prompt": "1+1?", "response": cut})
+    code, said, _ = command(
+        capsys, "traces", "import", "--source", path, "--output_dir", tmp_path / "set"
+    )
+    assert code == 2
+    assert "ask again, into another output_dir; where it was length, with more max_new" in said.err
