@@ -65,3 +65,11 @@ def wilson_interval(num_correct: int, num_problems: int) -> tuple[float, float]:
     """Accuracy's interval at `LEVEL` (Wilson)."""
     found = scipy.stats.binomtest(num_correct, num_problems).proportion_ci(LEVEL, method="wilson")
     return float(found.low), float(found.high)
+
+
+def points_interval(low: float, high: float) -> str:
+    """The interval of a paired difference of accuracies, fractions, in points.
+
+    Where no answer differs its bootstrap has no width. That is no certainty, and no interval.
+    """
+    return "-" if low == high else f"{100 * low:+.1f} .. {100 * high:+.1f}"

@@ -283,10 +283,15 @@ def _print_result(result: dict[str, Any], max_new_tokens: int) -> None:
             if detectable is None
             else f"a difference of {detectable:.3f} would show in 80 % of such comparisons"
         )
+        # where none differs the bootstrap has no width, which is no certainty
+        interval = (
+            f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+            if row["only_a"] + row["only_b"]
+            else "(no interval: none differs)"
+        )
         print(
-            f"{row['b']} minus {row['a']}: {row['difference']:+.3f} [{row['low']:+.3f}, "
-            f"{row['high']:+.3f}], right alone {row['only_b']} and {row['only_a']}, McNemar p "
-            f"{row['p_value']:.3f}; {power}"
+            f"{row['b']} minus {row['a']}: {row['difference']:+.3f} {interval}, right alone "
+            f"{row['only_b']} and {row['only_a']}, McNemar p {row['p_value']:.3f}; {power}"
         )
 
 

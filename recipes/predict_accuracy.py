@@ -140,7 +140,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
                 | dataclasses.asdict(found)
                 | {"held_out_r2": r2, "warnings": list(curve.warnings)}
             )
-    interval = f"{config.level:.0%} interval"
+    interval = f"{100 * config.level:g} % interval"
     head = ("score", "step", "target", "accuracy", interval, "R2 held out", "remarks")
     print_table(head, rows, words=("score", "target", "remarks"), names=("score",))
     for curve in curves:

@@ -144,6 +144,7 @@ def main(config: ScoreConfig) -> dict[str, Any]:
     from hf_proxy.recipes.library.checkpoints import find_checkpoints
     from hf_proxy.recipes.library.score_tables import (
         difference_sentence,
+        print_frontiers,
         print_masked,
         print_scores,
         print_statistics,
@@ -186,6 +187,7 @@ def main(config: ScoreConfig) -> dict[str, Any]:
     comparisons = _comparisons(scores)
     if accelerator.is_main_process:
         print_scores(scores, facts)
+        print_frontiers(scores, facts, config.traces)
         if is_masked:
             print_masked(scores, facts)
         print_statistics(scores, statistics)

@@ -117,8 +117,10 @@ def import_traces(config: ImportConfig) -> dict[str, Any]:
     Example: hf-proxy traces import --source gsm8k.jsonl --columns prompt=question trace=answer
              --output_dir outputs/gsm8k
     """
+    from hf_proxy.records.storage import check_free
     from hf_proxy.traces.checks import check_trace
 
+    check_free(config.output_dir, overwrite=config.overwrite)
     traces, health = _read(config)
     print(f"{config.source}: {health.line()}")
     dropped = health.dropped

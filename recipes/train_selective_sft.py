@@ -30,7 +30,7 @@ the steps where it parts from `{amateur}`, and nothing else.
 | steps kept by, targets | {select}, {target} |
 | optimizer steps, kept steps learnt | {steps}, {num_learnt} |
 | learning rate | {learning_rate} |
-| loss, first and last logged | {first_loss}, {last_loss} |
+| loss, first and last logged | {losses} |
 
 What it reaches on a benchmark was not measured here. Versions and all settings: `provenance.json`.
 """
@@ -172,7 +172,7 @@ def main(
             _write_record(mined, statistics, arguments, model_config, folder, facts, history)
             print(
                 f"{facts['optimizer_steps']} steps, {_number(num_kept)} kept steps, loss "
-                f"{losses[0]:.4f} -> {losses[-1]:.4f}, {facts['train_runtime_s']:.0f} s, {folder}"
+                f"{_course(losses)}, {facts['train_runtime_s']:.0f} s, {folder}"
             )
     found = facts | {"output_dir": str(folder)}
     run_folder.end(found)
@@ -181,6 +181,13 @@ def main(
 
 def _number(count: int | None) -> str:
     return "an unknown number of" if count is None else str(count)
+
+
+def _course(losses: list[float]) -> str:
+    """The first and the last loss; one alone is a mean, which shows no change."""
+    if len(losses) == 1:
+        return f"{losses[0]:.4f} (a mean of steps; a lower --logging_steps shows its course)"
+    return f"{losses[0]:.4f} -> {losses[-1]:.4f}"
 
 
 def _write_record(
@@ -213,8 +220,7 @@ def _write_record(
         steps=facts["optimizer_steps"],
         num_learnt=_number(facts["kept_steps_trained"]),
         learning_rate=arguments.learning_rate,
-        first_loss=f"{facts['losses'][0]:.4f}",
-        last_loss=f"{facts['losses'][-1]:.4f}",
+        losses=_course(facts["losses"]),
     )
     library = "peft" if model_config.use_peft else "transformers"
     write_card(folder, text, base, library=library)

@@ -363,7 +363,7 @@ def test_another_proxy_is_warned_of_and_marked(caplog):
     assert by_hash.predict(score).value == found.value
     with pytest.raises(InputError, match="another setting than the score: hash: nothing"):
         fit_curve(ARC_X, ARC_Y / 100, setting="nothing").predict(score)
-    with pytest.raises(InputError, match="fitted without a setting"):
+    with pytest.raises(InputError, match="fitted without a setting.* as a number, measured on"):
         fit_curve(ARC_X, ARC_Y / 100).predict(score)
     bits = fit_curve(ARC_X, ARC_Y / 100, metric="bits_per_byte", setting=score.setting)
     other = make_score(np.linspace(6, 10, 20), parts={"tokenizer": "another"})
@@ -519,7 +519,15 @@ def test_a_table_of_steps_and_accuracies_is_enough(tmp_path, capsys):
     assert [line["step"] for line in found] == list(range(0, 150, 10))
     assert {line["held_out_r2"] for line in found} == {curve.statistics.test_r2}
     head, first = (re.split(r" {2,}", line.strip()) for line in out.splitlines()[:2])
-    assert head == ["score", "step", "target", "accuracy", "90% interval", "R2 held out", "remarks"]
+    assert head == [
+        "score",
+        "step",
+        "target",
+        "accuracy",
+        "90 % interval",
+        "R2 held out",
+        "remarks",
+    ]
     assert first[:3] == ["run/checkpoint-0", "0", "target"]
     assert first[5] == f"{curve.statistics.test_r2:.3f}"
 
@@ -652,7 +660,7 @@ def test_runs_are_read_at_a_horizon_and_held_against_each_other(ends, capsys):
     assert main([*call, *files, "--horizon", "240", "--json"]) == 0
     out = capsys.readouterr().out
     found = json.loads(out.splitlines()[-1])
-    assert found["horizon_in"] == "step" and "at step 240, 90% intervals" in out
+    assert found["horizon_in"] == "step" and "at step 240, 90 % intervals" in out
     curve = Curve.load(folder / "arc.json")
     expected = {}
     for line, (name, (_, at, lines)) in zip(found["forecasts"], runs.items(), strict=True):

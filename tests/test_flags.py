@@ -395,6 +395,15 @@ def test_commands_refuse_what_no_recipe_reads(tmp_path, name):
         training.check_flags(arguments, ModelConfig("a"))
 
 
+def test_steps_that_no_strategy_reads_are_refused(tmp_path):
+    for what, remedy in (("eval", "and hold rows out with --num_eval"), ("save", "steps")):
+        given = settings(tmp_path, **{f"{what}_steps": 7, f"{what}_strategy": "no"})
+        with pytest.raises(InputError, match=f"field {what}_steps: it is not read.*{remedy}"):
+            training.check_flags(SFTConfig(**given), ModelConfig("a"))
+        given[f"{what}_strategy"] = "steps"
+        training.check_flags(SFTConfig(**given), ModelConfig("a"))
+
+
 def test_model_flags_that_do_nothing_are_refused(tmp_path):
     arguments = SFTConfig(**settings(tmp_path))
     quantized = {"load_in_8bit": True, "load_in_4bit": True}

@@ -1,5 +1,6 @@
 """Gains foretold by contrastive decoding: what is written, the verdicts, and what is refused."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -18,11 +19,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_proxy import InputError, contrast, foretell_gain
 from hf_proxy.answers.grading import same_answer
 from hf_proxy.answers.pairs import compare_accuracy
+from hf_proxy.intervals import points_interval
 from hf_proxy.mining.decoding import contrastive_writer, greedy_writer
 from hf_proxy.mining.miner import Miner
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.mining.verdicts import LIMITS, NOTHING_FORETELLS, SENTENCES, Graded, foretold
 from hf_proxy.models import rounds
+from hf_proxy.recipes.library.foretelling import print_foretold
+from hf_proxy.report.foretelling import foretold_sentence
 from hf_proxy.report.page import write_report
 
 ASSETS = Path(__file__).parent.parent / "recipes" / "assets"
@@ -231,6 +235,21 @@ def test_the_best_of_several_is_judged_on_problems_that_did_not_choose_it():
     assert same.divergence_beta == 0.4
 
 
+def test_where_no_answer_is_right_nothing_is_known(capsys):
+    none = graded((0, 6))
+    found = foretold(none, none, {(0.4, 0.2): none}, max_new_tokens=64, seed=0)
+    assert found.notes[0].startswith("neither expert nor amateur has a right answer")
+    assert not any("choose a weaker" in note for note in found.notes)
+    print_foretold(found)
+    said = capsys.readouterr().out
+    # a bootstrap of equal differences has no width, which is no certainty
+    assert "+0.0 points, no interval as no answer turned right or wrong" in said
+    assert "+0.0 .. +0.0" not in said
+    page = foretold_sentence(dataclasses.asdict(found) | {"sentence": found.sentence})
+    assert page.startswith("No evidence that these targets help; +0.0 points (no interval as no")
+    assert points_interval(-0.01, 0.0) == "-1.0 .. +0.0"
+
+
 def test_cut_answers_are_counted():
     expert = graded((200, 100))
     ended = np.arange(300) > 6
@@ -419,7 +438,7 @@ def test_the_command_says_what_is_foretold(tmp_path, capsys):
     assert "3 problems are fewer than 100" in said.out and "cut at 16 tokens" in said.out
     write_report(tmp_path / "out", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    told = f"{found['verdict'].capitalize()}: {found['sentence']}; {100 * found['gain']:+.1f}"
+    told = f"{found['sentence'][1:]}; {100 * found['gain']:+.1f}"
     assert told in page
     assert "3 problems are fewer than 100" in page and "against greedy decoding" in page
     # the same line again writes no answer again

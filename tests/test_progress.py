@@ -1,18 +1,24 @@
 """Long work tells how far it is: a bar on a terminal, lines in a file; Ctrl-C says how to go on."""
 
 import io
+import json
 import os
 import signal
+import sys
+import threading
 import time
+import warnings
+from dataclasses import dataclass
 
 import pytest
 from helpers.processes import command
 
 from hf_proxy.cli import COMMANDS, main
 from hf_proxy.models.rounds import Written, write_in_rounds
+from hf_proxy.recipes.library.help_text import Host
 from hf_proxy.recipes.library.running import RecipeConfig, run
 from hf_proxy.records import progress
-from hf_proxy.records.progress import Progress
+from hf_proxy.records.progress import Progress, told_after
 
 
 class Stream(io.StringIO):
@@ -119,6 +125,33 @@ def test_rounds_come_to_the_whole_whatever_was_there(with_folder, tmp_path, monk
     assert write_all() == (found, told)  # read again, or written again
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_is_told_goes_on_while_one_batch_takes_long(monkeypatch, is_terminal):
+    stream = Stream(is_terminal)
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(progress, "SECONDS_PER_LINE", 0.05)
+    monkeypatch.setattr(progress, "SECONDS_PER_BEAT", 0.01)
+    threads = threading.active_count()
+    with Progress(6, "Expert", "answers"):
+        assert wait_for(lambda: stream.getvalue().count("Expert:") > 2)
+    last = "0/6 answers [00:00<?" if is_terminal else "0 of 6 answers (0%), 0 answers/s, ? left"
+    assert last in stream.getvalue().replace("0.00/6.00", "0/6")
+    assert threading.active_count() == threads or is_terminal  # tqdm keeps a watcher of its own
+    # nothing before its time, nor of other processes
+    for seconds, is_shown in ((3600, True), (0, False)):
+        stream.truncate(0)
+        with told_after(seconds), Progress(6, "Expert", "answers", is_shown=is_shown):
+            time.sleep(0.1)
+        assert not stream.getvalue().strip("\r \0")
+
+
+def wait_for(holds):
+    until = time.monotonic() + 5
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.01)
+    return holds()
+
+
 @pytest.fixture
 def with_interrupts():
     """As on a terminal: what is started in the background inherits that Ctrl-C is ignored."""
@@ -148,6 +181,43 @@ def test_an_interruption_is_one_line_that_says_how_to_go_on(capsys, monkeypatch)
     monkeypatch.setenv("RANK", "1")  # one process speaks for all
     assert run(RecipeConfig, interrupted, [], prog="hf-proxy work") == 130
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("with_interrupts")
+def test_a_training_without_a_checkpoint_does_not_promise_to_go_on(capsys, tmp_path):
+    @dataclass(frozen=True, kw_only=True)
+    class Training(RecipeConfig):
+        output_dir: str = str(tmp_path)
+
+    def interrupted(*configs):
+        """Train. The same line again goes on where it stopped."""
+        os.kill(os.getpid(), signal.SIGINT)
+
+    hosts = [Host("trl:ModelConfig")]  # a command that trains
+    line = ["--model_name_or_path", "m"]
+    says = []
+    for state in (None, "{", json.dumps({"global_step": 5, "log_history": []})):
+        if state is not None:  # none, cut off as it was written, whole
+            (tmp_path / "checkpoint-5").mkdir(exist_ok=True)
+            (tmp_path / "checkpoint-5" / "trainer_state.json").write_text(state)
+        assert run(Training, interrupted, line, prog="hf-proxy work", hosts=hosts) == 130
+        says.append(capsys.readouterr().err.strip())
+    assert all("begins at step 0: no checkpoint is written yet" in line for line in says[:2])
+    assert says[2] == "hf-proxy: interrupted; the same line again goes on where it stopped"
+
+
+def test_a_command_is_spared_what_libraries_say_to_each_other(monkeypatch):
+    def work(config):
+        for module in ("transformers.training_args", "__main__"):
+            warnings.warn_explicit("old name", FutureWarning, "x.py", 1, module=module)
+        return {}
+
+    for options, heard in ([], 1), (["always"], 2):
+        monkeypatch.setattr(sys, "warnoptions", options)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            assert run(RecipeConfig, work, [], prog="hf-proxy work") == 0
+        assert len(said) == heard
 
 
 def test_an_interruption_before_the_recipe_has_begun(monkeypatch, capsys):

@@ -289,3 +289,37 @@ def test_the_metric_names_the_side_that_is_missing():
         load_metric("rbridge").compute(predictions=rows)
     with pytest.raises(InputError, match="predictions: they are missing"):
         load_metric("rbridge").compute(references=[])
+
+
+# what was met in tests/benchmarks/first_hour.md
+
+
+@pytest.mark.parametrize("action", ["import", "annotate"])
+def test_a_folder_that_is_taken_is_refused_before_the_work(tmp_path, capsys, action):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("")
+    line = ["traces", action, "--source", tmp_path / "not read", "--output_dir", tmp_path / "taken"]
+    line += ["--frontier", "not loaded"] if action == "annotate" else []
+    for flags, problem in (
+        ([], "the folder is there already; name another output_dir, or pass --overwrite"),
+        (["--overwrite"], "something else than a saved set is here"),
+    ):
+        code, said, _ = command(capsys, *line, *flags)
+        assert code == 2 and problem in said.err
+
+
+def test_a_set_without_probabilities_says_what_its_tokens_weigh(tmp_path, capsys):
+    path = write(tmp_path / "text.jsonl", {"example_id": "a", "prompt": "1+1?", "trace": "2"})
+    line = ["traces", "import", "--source", path, "--output_dir", tmp_path / "set"]
+    code, said, _ = command(capsys, *line)
+    assert code == 0 and "1 letters without p (their tokens weigh 1)" in said.out
+
+
+def test_an_answer_that_was_cut_names_the_flag(tmp_path, capsys):
+    cut = {**ANSWER, "choices": [ANSWER["choices"][0] | {"finish_reason": "length"}]}
+    path = write(tmp_path / "cut.jsonl", {"example_id": "a", "prompt": "1+1?", "response": cut})
+    code, said, _ = command(
+        capsys, "traces", "import", "--source", path, "--output_dir", tmp_path / "set"
+    )
+    assert code == 2
+    assert "ask again, into another output_dir; where it was length, with more max_new" in said.err

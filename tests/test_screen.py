@@ -60,7 +60,7 @@ def test_heads_are_bold_on_a_terminal_only(monkeypatch):
 
 def test_names_are_cut_from_the_left_on_a_narrow_terminal(monkeypatch):
     text = plain(printed(monkeypatch, Terminal(), COLUMNS="70", TERM="xterm"))
-    _, first, second = text.splitlines()
+    *_, first, second = text.splitlines()
     cells = re.split(r" {2,}", first)
     assert len(first) <= 70 and len(first) > 60  # no more than the screen asks for
     assert cells[0].startswith("...xxx") and cells[0].endswith("x/checkpoint-[bold]10")
@@ -68,7 +68,29 @@ def test_names_are_cut_from_the_left_on_a_narrow_terminal(monkeypatch):
     assert tuple(re.split(r" {2,}", second)) == ROWS[1]  # nor names that have room
     # however narrow, enough of a name stays
     text = plain(printed(monkeypatch, Terminal(), COLUMNS="10", TERM="xterm"))
-    assert text.splitlines()[1].startswith("...oint-[bold]10  ")
+    assert text.splitlines()[-2].startswith("...oint-[bold]10  ")
+
+
+@pytest.mark.parametrize("columns", ["35", "38", "45"])
+def test_heads_go_on_several_lines_before_a_name_is_cut(monkeypatch, columns):
+    head = ("model", "bits per byte", "90 % interval", "seconds")
+    rows = [("outputs/run/checkpoint-10", "0.75", "[1, 2]", "8.3")]
+    monkeypatch.setattr("sys.stdout", stream := Terminal())
+    for name, value in {"COLUMNS": columns, "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    print_table(head, rows, words=("model",), names=("model",))
+    *heads, row = plain(stream.getvalue()).splitlines()
+    if columns == "45":
+        assert [line.split() for line in heads] == [["bits"], ["per", "90", "%"]] + [
+            ["model", "byte", "interval", "seconds"]
+        ]
+    assert row.endswith("0.75    [1, 2]      8.3")
+    assert max(map(len, (*heads, row))) <= int(columns) or row.startswith("...")
+
+
+def test_heads_stay_on_one_line_where_there_is_room(monkeypatch):
+    text = plain(printed(monkeypatch, Terminal(), COLUMNS="300", TERM="xterm"))
+    assert len(text.splitlines()) == 1 + len(ROWS)
 
 
 def test_names_that_would_be_alike_stay_whole(monkeypatch):

@@ -649,7 +649,7 @@ def test_the_command_trains_resumes_and_records(tmp_path, tokenizer, capsys):
     short += ["--logging_strategy", "no", "--dtype", "float32", "--max_steps", "1"]
     short[short.index("--output_dir") + 1] = str(tmp_path / "short")
     assert main(short) == 0  # no loss was logged
-    capsys.readouterr()
+    assert "(a mean of steps; a lower --logging_steps shows" in capsys.readouterr().out
     assert main([*command, "--max_steps", "6"]) == 0  # goes on from step 4
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["optimizer_steps"] == 6 and len(found["losses"]) == 6

@@ -11,6 +11,7 @@ from helpers.processes import ROOT
 from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
+from trl.trainer.utils import generate_model_card
 
 from hf_proxy.recipes.library.sharing import (
     is_hub_id,
@@ -67,11 +68,37 @@ def test_no_pickle_and_no_path_of_this_machine_go_along(tmp_path, tokenizer, sho
 
     args = SimpleNamespace(should_save=should_save, output_dir=str(folder))
     plain = {"is_fsdp_enabled": False, "is_deepspeed_enabled": False}
-    save_tuned(SimpleNamespace(save_model=save_model, args=args, **plain))
+    save_tuned(SimpleNamespace(save_model=save_model, model=tuned, args=args, **plain))
     assert (folder / "training_args.bin").exists() is not should_save
     text = (folder / "README.md").read_text()
     assert (str(tmp_path) in text) is not should_save
     ModelCard.load(folder / "README.md")
+
+
+@pytest.mark.parametrize("is_adapter", [True, False])
+def test_no_card_speaks_of_a_model_none(tmp_path, tokenizer, is_adapter):
+    """TRL names a base that is a folder None, with a link, and tells a user to load it."""
+    model = make_model("llama", len(tokenizer))
+    model.config.name_or_path = str(tmp_path / "base")
+    if is_adapter:
+        model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    card = generate_model_card(
+        base_model=None, model_name="run", hub_model_id=None, dataset_name=None, tags=[],
+        wandb_url=None, trackio_url=None, trainer_name="SFT",
+    )  # fmt: skip
+    assert "[None](" in str(card) and 'model="None"' in str(card)
+    (tmp_path / "run").mkdir()
+    trainer = SimpleNamespace(
+        save_model=lambda: card.save(tmp_path / "run" / "README.md"),
+        model=model,
+        args=SimpleNamespace(should_save=True, output_dir=str(tmp_path / "run")),
+        is_fsdp_enabled=False,
+        is_deepspeed_enabled=False,
+    )
+    save_tuned(trainer)
+    text = (tmp_path / "run" / "README.md").read_text()
+    assert "None" not in text and str(tmp_path) not in text
+    assert "a fine-tuned version of base" in text and 'model="run"' in text
 
 
 def test_shards_that_deepspeed_keeps_apart_are_no_model(tmp_path):

@@ -8,7 +8,6 @@ import numpy as np
 from datasets import Dataset
 from pydantic import Field
 from torch import nn
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from hf_proxy.answers.finding import is_thinking_mark
@@ -23,6 +22,7 @@ from hf_proxy.models.meshes import refuse_same_rows
 from hf_proxy.models.parallel import Processes, is_main, num_processes, stop_together
 from hf_proxy.models.positions import window_of
 from hf_proxy.records.errors import InputError
+from hf_proxy.records.progress import Progress
 from hf_proxy.records.record import Record
 from hf_proxy.records.rows import ALIGNED_FEATURES, ZERO_PROBABILITY_LOGPROB
 from hf_proxy.records.storage import fingerprint
@@ -107,15 +107,14 @@ class LocalFrontier:
         missing = [b for b in range(len(starts)) if f"{b:06d}" not in there]
         with stop_together(processes):
             rank = 0 if processes is None else processes.process_index
-            for b in tqdm(
-                missing[rank :: num_processes(processes)],
-                desc="Traces",
-                unit=" batches",
-                leave=False,
-                disable=None if is_main(processes) else True,
-            ):
-                batch = slice(b * size, (b + 1) * size)
-                folder.write(f"{b:06d}", self._written(b, names[batch], batch))
+            own = missing[rank :: num_processes(processes)]
+            lengths = {b: len(names[b * size : (b + 1) * size]) for b in own}
+            total, is_shown = sum(lengths.values()), is_main(processes)
+            with Progress(total, "Traces", "answers", is_shown=is_shown) as progress:
+                for b in own:
+                    batch = slice(b * size, (b + 1) * size)
+                    folder.write(f"{b:06d}", self._written(b, names[batch], batch))
+                    progress.update(lengths[b])
         if processes is not None:
             processes.wait_for_everyone()
         self._answers: dict[str, WrittenAnswer] = {}

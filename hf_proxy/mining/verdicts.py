@@ -228,7 +228,12 @@ def _beside(judged: ForetoldSetting, amateur: float | None, expert: float | None
     if judged.verdict is None or amateur is None or expert is None:
         return [NOTHING_FORETELLS]
     notes = []
-    if amateur >= expert:
+    if amateur == expert == 0:
+        notes.append(
+            "neither expert nor amateur has a right answer, so nothing is known of them: raise "
+            "max_new_tokens where answers are cut, else take easier problems"
+        )
+    elif amateur >= expert:
         notes.append(
             f"the amateur is at least as accurate as the expert ({amateur:.3f} and {expert:.3f}): "
             "choose a weaker one"

@@ -81,7 +81,7 @@ def write_in_rounds(
     """
     if folder is not None:
         require_shared(folder, accelerator)
-    with Progress(len(prompts), what, what.lower(), is_shown=is_main(accelerator)) as progress:
+    with Progress(len(prompts), what, "answers", is_shown=is_main(accelerator)) as progress:
         return _rounds(
             write, prompts, max_new_tokens, batch_size, accelerator, folder, progress.update
         )

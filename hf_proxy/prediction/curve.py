@@ -213,7 +213,8 @@ class Curve:
             raise InputError.at(
                 f"the curve of {self.target} was fitted without a setting, so it cannot tell "
                 "whether this score is of its kind",
-                remedy="fit it with setting=, or give it a number",
+                remedy=f"fit it with setting=, or give it {self.metric} as a number, measured on "
+                "the texts that it was fitted on",
                 field="setting",
             )
         if isinstance(self.setting, str):  # the curve's file told no parts

@@ -1,6 +1,7 @@
 """How far long work has come: one bar on a terminal, a line every half minute in a log file."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import NamedTuple, Self
 from tqdm.auto import tqdm
 
 SECONDS_PER_LINE = 30.0
+SECONDS_PER_BEAT = 1.0  # one batch of a large model may take minutes, in which the clock goes on
 # amounts may be shares of an answer, which nobody reads to the last digit
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, "
 _BAR += "{rate_fmt}{postfix}]"
@@ -43,7 +45,8 @@ class Progress:
     """A context manager that tells of work done on standard error, with rate and time left.
 
     On a terminal one bar that goes when the work is done; elsewhere at most one line in
-    `SECONDS_PER_LINE`, so that short work says nothing.
+    `SECONDS_PER_LINE`, so that short work says nothing. Both come whether or not anything was done
+    meanwhile: a bar that stands still looks like a program that hangs.
 
     Args:
         total: of the work, in units.
@@ -62,7 +65,11 @@ class Progress:
         manner = _manner.get()
         has_bar = sys.stderr.isatty() and (manner is None or manner.has_bar)
         self._is_line = is_shown and not has_bar
+        self._told_from = begun if manner is None else manner.told_from
         self._next = begun + SECONDS_PER_LINE if manner is None else manner.told_from
+        self._is_shown = is_shown
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._beats = threading.Thread(target=self._beat, daemon=True)
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -71,7 +78,7 @@ class Progress:
             unit_scale=True,
             leave=False,
             bar_format=_BAR,
-            delay=0 if manner is None else max(0, manner.told_from - begun),
+            delay=max(0, self._told_from - begun),
             disable=not is_shown or self._is_line,
         )
         self._begun = begun
@@ -80,10 +87,22 @@ class Progress:
         """So much more is done."""
         self._done += amount
         self._bar.update(amount)
-        now = time.monotonic()
-        if self._is_line and now >= self._next:
-            self._next = now + SECONDS_PER_LINE
-            print(self._line(now - self._begun), file=sys.stderr, flush=True)
+        self._tell()
+
+    def _tell(self) -> None:
+        """The next line of a log file, where it is due."""
+        with self._lock:
+            now = time.monotonic()
+            if self._is_line and now >= self._next:
+                self._next = now + SECONDS_PER_LINE
+                print(self._line(now - self._begun), file=sys.stderr, flush=True)
+
+    def _beat(self) -> None:
+        """What is told while nothing is done."""
+        while not self._ended.wait(SECONDS_PER_BEAT):
+            self._tell()
+            if time.monotonic() >= self._told_from:
+                self._bar.refresh()
 
     def _line(self, seconds: float) -> str:
         rate = (self._done - self._start_at) / seconds
@@ -94,6 +113,8 @@ class Progress:
         )
 
     def __enter__(self) -> Self:
+        if self._is_shown:
+            self._beats.start()
         return self
 
     def __exit__(
@@ -102,6 +123,9 @@ class Progress:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
+        self._ended.set()
+        if self._is_shown:
+            self._beats.join()
         self._bar.close()
 
 

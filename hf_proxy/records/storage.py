@@ -164,14 +164,6 @@ def save_dataset(dataset: Dataset, folder: str | Path, provenance: Mapping, *, o
     """
     folder = Path(folder)
     check_free(folder, overwrite=overwrite)
-    # a slip of the keyboard must not cost anyone another folder
-    if folder.exists() and not (folder / "dataset_info.json").exists():
-        if not folder.is_dir() or any(folder.iterdir()):
-            raise InputError.at(
-                "something else than a saved set is here",
-                remedy="name another output_dir; only sets are overwritten",
-                source=folder,
-            )
     partial = partial_path(folder)
     try:
         dataset.save_to_disk(str(partial))
@@ -193,15 +185,26 @@ def save_dataset(dataset: Dataset, folder: str | Path, provenance: Mapping, *, o
 def check_free(folder: str | Path, *, overwrite: bool) -> None:
     """Refuse a folder that is there already, unless it may be replaced.
 
+    Commands ask before their work, not only when they write.
+
     Raises:
-        InputError: it is there.
+        InputError: it is there, and `overwrite` is False or it is no saved set.
     """
-    if Path(folder).exists() and not overwrite:
+    folder = Path(folder)
+    if folder.exists() and not overwrite:
         raise InputError.at(
             "the folder is there already",
             remedy="name another output_dir, or pass --overwrite",
             source=folder,
         )
+    # a slip of the keyboard must not cost anyone another folder
+    if folder.exists() and not (folder / "dataset_info.json").exists():
+        if not folder.is_dir() or any(folder.iterdir()):
+            raise InputError.at(
+                "something else than a saved set is here",
+                remedy="name another output_dir; only sets are overwritten",
+                source=folder,
+            )
 
 
 def provenance_of(**content: Any) -> dict[str, Any]:

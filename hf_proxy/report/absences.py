@@ -22,7 +22,7 @@ def absences(folders: Sequence[RunContents]) -> dict[str, str]:
     trained = [one for one in folders if one.scores or one.run]
     if trained and not any(one.state.get("log_history") for one in trained):
         found["training"] = (
-            "No losses: they stand in checkpoints that are whole, and there is none here."
+            "No losses by step: they stand in checkpoints that are whole, and there is none here."
         )
     if _tuned(folders) and not any(one.accuracy for one in folders):
         found["accuracy"] = (

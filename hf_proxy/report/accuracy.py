@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from hf_proxy.intervals import points_interval
 from hf_proxy.report.blocks import (
     Block,
     Download,
@@ -64,7 +65,7 @@ def accuracy_section(
             head += ["p, McNemar", "would show in 80 %, points"]
             rows = [
                 [f"{short[row['b']]} minus {short[row['a']]}", f"{100 * row['difference']:+.1f}"]
-                + [f"{100 * row['low']:+.1f} .. {100 * row['high']:+.1f}"]
+                + [points_interval(row["low"], row["high"])]
                 + [f"{row['only_b']} and {row['only_a']}", p_text(row["p_value"])]
                 + [
                     "none would"
@@ -100,10 +101,12 @@ def accuracy_sentence(found: dict[str, Any]) -> str:
         said += f", {short[best['model']]} {percent(best['accuracy'])}"
         gains = {pair["b"]: pair for pair in found["comparisons"] if pair["a"] == first["model"]}
         if pair := gains.get(best["model"]):
-            said += (
-                f": {100 * pair['difference']:+.1f} points [{100 * pair['low']:+.1f}, "
-                f"{100 * pair['high']:+.1f}] (90 %, paired; McNemar p {p_text(pair['p_value'])})"
-            )
+            said += f": {100 * pair['difference']:+.1f} points "
+            p = f"McNemar p {p_text(pair['p_value'])}"
+            if pair["low"] == pair["high"]:
+                said += f"(no interval as none differs; {p})"
+            else:
+                said += f"[{100 * pair['low']:+.1f}, {100 * pair['high']:+.1f}] (90 %, paired; {p})"
     cut = [row for row in models if row["num_cut"]]
     if cut:
         words = ", ".join(f"{row['num_cut']:,} of {short[row['model']]}" for row in cut)

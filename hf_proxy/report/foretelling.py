@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from hf_proxy.intervals import points_interval
 from hf_proxy.report.blocks import Block, Figure, Table, heading, p_text, percent
 from hf_proxy.report.contents import RunContents
 from hf_proxy.report.figures.pages import draw_intervals
@@ -68,8 +69,11 @@ def foretold_sentence(found: dict[str, Any]) -> str:
     if found["verdict"] is None:
         return "No verdict"
     gain, interval, p, verdict = _cells(found)
+    interval = "no interval as no answer changes" if interval == "-" else interval
+    sentence = str(found["sentence"])
+    told = sentence if sentence.startswith(verdict) else f"{verdict}: {sentence}"
     return (
-        f"{verdict.capitalize()}: {found['sentence']}; {gain} points ({interval}), McNemar p {p}, "
+        f"{told[0].upper()}{told[1:]}; {gain} points ({interval}), McNemar p {p}, "
         f"divergence_beta {found['divergence_beta']:g}, plausibility_alpha "
         f"{found['plausibility_alpha']:g}, {found['num_problems']:,} problems"
     )
@@ -82,5 +86,5 @@ def _setting(row: dict[str, Any]) -> str:
 def _cells(row: dict[str, Any]) -> list[str]:
     if row["verdict"] is None:
         return ["-"] * len(_HEAD)
-    between = f"{100 * row['low']:+.1f} .. {100 * row['high']:+.1f}"
+    between = points_interval(row["low"], row["high"])
     return [f"{100 * row['gain']:+.1f}", between, p_text(row["p"]), row["verdict"]]

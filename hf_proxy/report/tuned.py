@@ -63,6 +63,8 @@ def kept_accuracy(tuned: TunedRecord) -> str:
 
 def _ends(values: list[float]) -> str:
     finite = [value for value in values if math.isfinite(value)]
+    if len(finite) == 1:  # a mean, which shows no change
+        return f"{number(finite[0])}, a mean of steps"
     return f"{number(finite[0])}, {number(finite[-1])}" if finite else "-"
 
 

@@ -289,8 +289,9 @@ def _check_end(answer: Answer, known: str | None, place: Place) -> None:
         said = "null" if end is None else end
         reason = f"answer cut off (finish_reason {said:.40})"
         raise place.defect(
-            reason, reason, remedy="ask again, with more tokens where it was length",
-            field=answer.field,
+            reason, reason, field=answer.field,
+            remedy="ask again, into another output_dir; where it was length, with more "
+            "max_new_tokens",
         )  # fmt: skip
 
 

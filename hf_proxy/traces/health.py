@@ -26,6 +26,7 @@ class TraceHealth(Record):
         rows: that were kept.
         tokens, letters: of the traces.
         letters_without_probability: those of other weightings than `"logprob"`.
+        unweighted: rows that have neither probabilities nor a mask.
         zeros, ones: tokens whose probability is exactly 0 or 1.
         histogram: tokens by tenths of probability.
         duplicates: rows whose prompt and trace stand in an earlier row.
@@ -42,6 +43,7 @@ class TraceHealth(Record):
     tokens: Count = 0
     letters: Count = 0
     letters_without_probability: Count = 0
+    unweighted: Count = 0
     zeros: Count = 0
     ones: Count = 0
     histogram: Annotated[list[Count], Field(min_length=_BINS, max_length=_BINS)] = [0] * _BINS
@@ -100,7 +102,8 @@ class TraceHealth(Record):
         if self.tokens:
             parts += [f"{self.tokens} tokens", f"{self.exact_share:.1%} of p exactly 0 or 1"]
         if self.letters_without_probability:
-            parts.append(f"{self.letters_without_probability} letters without p")
+            weight = " (their tokens weigh 1)" if self.unweighted else ""
+            parts.append(f"{self.letters_without_probability} letters without p{weight}")
         if self.duplicates:
             parts.append(f"{self.duplicates} duplicates")
         if self.right or self.wrong:
@@ -114,8 +117,8 @@ class HealthCounter:
     def __init__(self) -> None:
         self._sums = dict.fromkeys(
             (
-                "rows", "tokens", "letters", "letters_without_probability", "zeros", "ones",
-                "duplicates", "longest", "over_one", "right", "wrong",
+                "rows", "tokens", "letters", "letters_without_probability", "unweighted", "zeros",
+                "ones", "duplicates", "longest", "over_one", "right", "wrong",
             ),
             0,
         )  # fmt: skip
@@ -137,6 +140,7 @@ class HealthCounter:
         sums["tokens"] += len(row["frontier_spans"]) if row["weighting"] == "logprob" else 0
         if row["weighting"] != "logprob":
             sums["letters_without_probability"] += len(row["trace"])
+            sums["unweighted"] += row["weighting"] == "none"
             return
         probability = np.exp(np.asarray(row["frontier_logprobs"], dtype=np.float64))
         sums["zeros"] += int((probability == 0).sum())

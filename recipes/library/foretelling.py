@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hf_proxy.intervals import points_interval
 from hf_proxy.mining.settings import MiningSettings
 from hf_proxy.recipes.library.running import RecipeConfig, at_least, compile_pattern, newlines
 from hf_proxy.recipes.library.screen import print_table
@@ -175,15 +176,20 @@ def print_foretold(foretold: Any) -> None:
         cells = [f"{row.divergence_beta:g}", f"{row.plausibility_alpha:g}"]
         if labelled:
             cells += [f"{row.accuracy:.3f}", f"{100 * row.gain:+.1f}"]
-            cells += [f"{100 * row.low:+.1f} .. {100 * row.high:+.1f}", f"{row.p:.3f}"]
+            cells += [points_interval(row.low, row.high), f"{row.p:.3f}"]
         rows.append([*cells, f"{row.agreement:.3f}", str(row.num_cut)])
     print_table([*head, "agreement", "cut"], rows)
     if labelled:
         verdict, sentence = foretold.verdict, foretold.sentence
         told = sentence if sentence.startswith(verdict) else f"{verdict}: {sentence}"
+        # where nothing changes the bootstrap has no width, which is no certainty
+        interval = (
+            "no interval as no answer turned right or wrong"
+            if foretold.low == foretold.high
+            else f"95 % [{100 * foretold.low:+.1f}, {100 * foretold.high:+.1f}]"
+        )
         print(
-            f"{told}: {100 * foretold.gain:+.1f} points "
-            f"[{100 * foretold.low:+.1f}, {100 * foretold.high:+.1f}], McNemar p {foretold.p:.3f}, "
+            f"{told}: {100 * foretold.gain:+.1f} points, {interval}, McNemar p {foretold.p:.3f}, "
             f"{foretold.num_problems} problems"
         )
     for note in foretold.notes:

@@ -69,7 +69,7 @@ def run_ends(
             )
             content = dataclasses.asdict(ahead) | {"warnings": list(curve.warnings)}
             lines.append({"run": name, "target": curve.target} | content)
-    print(f"at {unit} {horizon:g}, {level:.0%} intervals")
+    print(f"at {unit} {horizon:g}, {100 * level:g} % intervals")
     head = ["run", f"last {unit}", "times", "score", "there", "target", "accuracy there"]
     words = ("run", "score", "target", "remarks")
     print_table([*head, *controls, "remarks"], rows, words=words, names=("run",))

@@ -11,6 +11,7 @@ import re
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +22,7 @@ from hf_proxy.recipes.library.closed_pipe import CLOSED_PIPE, is_closed_pipe
 from hf_proxy.recipes.library.help_text import Host, help_text
 from hf_proxy.records.errors import InputError, did_you_mean
 
+_HOSTS = r"(transformers|trl|peft|accelerate|datasets|evaluate|huggingface_hub|torch)\b"
 INTERRUPTED = 130  # what a shell says of a program that SIGINT ended: 128 + 2
 
 
@@ -70,6 +72,10 @@ def run(
     from hf_proxy.recipes.library.flags import RecipeParser
 
     failure: Exception | None = None
+    configs: Sequence[Any] = ()
+    if not (debug or sys.warnoptions):
+        # what the libraries say to each other is nothing that a command's user can act on
+        warnings.filterwarnings("ignore", category=FutureWarning, module=_HOSTS)
     # one progress bar, our own: not one for each file that is loaded or saved
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -88,7 +94,12 @@ def run(
     except KeyboardInterrupt:
         # a rank that is interrupted was so with all others, by the launcher: none waits for another
         if _is_main_process():
-            print(f"\nhf-proxy: interrupted; {_how_to_go_on(about)}", file=sys.stderr, flush=True)
+            run_folder = getattr(configs[0], "output_dir", None) if configs and hosts else None
+            print(
+                f"\nhf-proxy: interrupted; {_how_to_go_on(about, run_folder)}",
+                file=sys.stderr,
+                flush=True,
+            )
         return INTERRUPTED
     failure = _close_processes(failure, debug)
     if failure is not None:
@@ -209,11 +220,23 @@ def _close_processes(failure: Exception | None, debug: bool) -> Exception | None
     return failure
 
 
-def _how_to_go_on(about: str) -> str:
-    """What the help of a command says of an interruption, in short."""
-    if "same line again goes on" in " ".join(about.split()):
-        return "the same line again goes on where it stopped"
-    return "the same line again begins anew"
+def _how_to_go_on(about: str, run_folder: str | None) -> str:
+    """What the help of a command says of an interruption, in short.
+
+    Args:
+        run_folder: of a training, which goes on from its checkpoints.
+    """
+    if "same line again goes on" not in " ".join(about.split()):
+        return "the same line again begins anew"
+    if run_folder is not None and not _has_checkpoint(Path(run_folder)):
+        return "the same line again begins at step 0: no checkpoint is written yet (--save_steps)"
+    return "the same line again goes on where it stopped"
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    from hf_proxy.records.run_folders import checkpoints_of
+
+    return folder.is_dir() and any(state is not None for _, _, state in checkpoints_of(folder))
 
 
 def _refuse(problem: str) -> int:

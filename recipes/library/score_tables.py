@@ -6,6 +6,7 @@ from typing import Any
 
 from hf_proxy.recipes.library.scores import read_scores, score_name
 from hf_proxy.recipes.library.screen import print_table
+from hf_proxy.records.record import read_json
 from hf_proxy.records.scores import METRIC_NAMES, ProxyScore
 from hf_proxy.scoring.comparison import Comparison, compare
 
@@ -30,12 +31,27 @@ def print_scores(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
             print(f"\nmodels do not compare across the blocks: {'; '.join(differing)}")
 
 
+def print_frontiers(scores: list[ProxyScore], facts: list[dict[str, Any]], traces: str) -> None:
+    """Name the models that weighed these traces themselves, as the set's provenance tells."""
+    path = Path(traces) / "provenance.json"
+    frontier = read_json(path).get("frontier") if path.is_file() else None
+    weights = frontier.get("weights") if isinstance(frontier, dict) else None
+    for score, fact in zip(scores, facts, strict=True):
+        if weights is not None and fact["weights"] == weights:
+            print(
+                f"note: {score_name(score, '')} is the frontier of these traces: what it is sure "
+                "of weighs most, so its own rBridge is low whatever it can do"
+            )
+
+
 def _print_block(scores: list[ProxyScore], facts: list[dict[str, Any]]) -> None:
-    head = ["model", "step", METRIC_NAMES["value"], "90 % interval"]
+    stepped = any(score.step is not None for score in scores)
+    head = ["model", *["step"] * stepped, METRIC_NAMES["value"], "90 % interval"]
     head += [METRIC_NAMES["trace_nll"], METRIC_NAMES["bits_per_byte"]]
     head += ["top-1", "rank", "traces", "labels", "setting", "seconds"]
     rows = [
-        [str(score.model_id), "-" if score.step is None else str(score.step), f"{score.value:.6f}"]
+        [str(score.model_id), *["-" if score.step is None else str(score.step)] * stepped]
+        + [f"{score.value:.6f}"]
         + ["-" if score.low is None else f"{score.low:.4f} .. {score.high:.4f}"]
         + [f"{score.trace_nll:.4f}", f"{score.bits_per_byte:.4f}"]
         + [f"{score.top1_agreement:.3f}", f"{score.mean_rank:.1f}"]

@@ -45,12 +45,19 @@ def save_tuned(trainer: Any) -> None:
         return
     folder = Path(trainer.args.output_dir)
     (folder / "training_args.bin").unlink(missing_ok=True)
-    if (folder / "README.md").exists():  # PEFT's, which names the base as it was loaded
-        card = ModelCard.load(folder / "README.md")
+    path = folder / "README.md"
+    if path.exists():  # PEFT's or TRL's, which name the base as it was loaded
+        bare = getattr(trainer.model, "get_base_model", lambda: trainer.model)()
+        base = shared_name(bare.config.name_or_path or "a model without a name")
+        # TRL's words for a base that is a folder, and for a model that is not on the hub
+        text = path.read_text(encoding="utf-8")
+        text = text.replace("[None](https://huggingface.co/None)", base)
+        write_text(path, text.replace('model="None"', f'model="{folder.name}"'))
+        card = ModelCard.load(path)
         if card.data.base_model is not None and not is_hub_id(card.data.base_model):
             card.data.base_model = None
             card.data.tags = [t for t in card.data.tags or [] if not t.startswith("base_model:")]
-            write_text(folder / "README.md", str(card))
+            write_text(path, str(card))
 
 
 def save_merged(model: Any, tokenizer: Any, folder: Path, base: str, revision: str) -> str:

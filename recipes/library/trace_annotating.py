@@ -101,10 +101,13 @@ def annotate(config: AnnotateConfig) -> dict[str, Any]:
         load_model,
         load_tokenizer,
     )
+    from hf_proxy.records.storage import check_free
     from hf_proxy.tokens.tokenizers import tokenizer_fingerprint
     from hf_proxy.traces.reading import read_traces
 
     accelerator = Accelerator()
+    # before anything is paid for
+    from_main(accelerator, partial(check_free, config.output_dir, overwrite=config.overwrite))
     if config.base_url is not None:
         return from_main(accelerator, partial(_by_server, config))
     with stop_together(accelerator):
@@ -149,13 +152,11 @@ def _by_server(config: AnnotateConfig) -> dict[str, Any]:
     from hf_proxy.building.responses import responses_of
     from hf_proxy.building.served_annotation import annotate_by_server
     from hf_proxy.building.servers import Server
-    from hf_proxy.records.storage import check_free
     from hf_proxy.tokens.tokenizers import load_tokenizer
     from hf_proxy.traces.reading import read_traces
 
     assert config.base_url is not None
     server = Server(config.base_url, config.frontier, config.server_settings())
-    check_free(config.output_dir, overwrite=config.overwrite)  # before anything is paid for
     traces, health = read_traces(config.source, allow_degenerate=True)
     print(f"{config.source}: {health.line()}")
     found = annotate_by_server(

@@ -71,6 +71,17 @@ def check_flags(arguments: SFTConfig, model_config: ModelConfig) -> None:
         raise InputError.at(
             "alone it evaluates nothing", remedy="set --eval_strategy", field="do_eval"
         )
+    usual = {field.name: field.default for field in fields(arguments)}
+    for what in ("eval", "save", "logging"):
+        name, strategy = f"{what}_steps", f"{what}_strategy"
+        every = IntervalStrategy(getattr(arguments, strategy)).value
+        if every != "steps" and getattr(arguments, name) != usual[name]:
+            held_out = " and hold rows out with --num_eval" if what == "eval" else ""
+            raise InputError.at(
+                f"it is not read with {strategy} {every!r}",
+                remedy=f"add --{strategy} steps{held_out}",
+                field=name,
+            )
     defaults = {field.name: field.default for field in fields(model_config)}
     for switch, names in _READ_WITH.items():
         for name in names:
