@@ -5,6 +5,7 @@ Libraries are imported inside fixtures: of pytest-xdist's three processes only t
 
 import gc
 import json
+import logging
 import os
 import tempfile
 
@@ -46,6 +47,13 @@ def pytest_collection_finish():
     """What has been imported is never garbage: each training's end looks through all the rest."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """What a benchmark silences for a process of its own is heard again by the next test."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
