@@ -23,7 +23,7 @@ test: $(VENV)/.ready
 
 # longer forms of what test checks
 long: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "long or hypothesis" --hypothesis-profile=long
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "long or hypothesis" --hypothesis-profile=long
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ from hf_proxy.models.meshes import readers
 from hf_proxy.records.errors import InputError
 
 pytestmark = pytest.mark.distributed
+ONE_LAUNCH = pytest.mark.xdist_group("sharded matrix")  # on one worker, or each would launch it
 QUICK = (
     matrix.Case("FSDP2", "fsdp2", options={"max_steps": 2}),
     matrix.Case("ZeRO-3", "zero3", options={"max_steps": 2}),
@@ -224,6 +225,7 @@ def folders(tmp_path_factory):
     return matrix.launch_all(tmp_path_factory.mktemp("matrix"), more)
 
 
+@ONE_LAUNCH
 @pytest.mark.long
 @pytest.mark.parametrize("case", matrix.CASES, ids=lambda case: case.key)
 def test_every_set_up_is_left_as_it_was(folders, case):
@@ -242,12 +244,14 @@ def test_every_set_up_is_left_as_it_was(folders, case):
             assert rank["after"] == pytest.approx(min(second, fourth), rel=1e-12)  # loaded again
 
 
+@ONE_LAUNCH
 @pytest.mark.long
 @pytest.mark.parametrize("case", [c for c in matrix.CASES if c.resumes], ids=lambda case: case.key)
 def test_every_set_up_goes_on_where_it_stopped(folders, case):
     assert matrix.resumed(folders[case.ranks, case.setup], case) == []
 
 
+@ONE_LAUNCH
 @pytest.mark.long
 @pytest.mark.parametrize("update", matrix.UPDATES, ids=lambda update: update.key)
 def test_every_update_is_that_of_one_process(folders, update, tmp_path):
@@ -255,6 +259,7 @@ def test_every_update_is_that_of_one_process(folders, update, tmp_path):
     assert matrix.update_gap(folders[update.ranks, update.setup], update, tmp_path) < 1e-5
 
 
+@ONE_LAUNCH
 @pytest.mark.long
 def test_two_pairs_of_ranks_read_rows_of_their_own(folders):
     found = results(folders[4, "hsdp"], "parallel", 4)

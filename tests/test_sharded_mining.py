@@ -16,6 +16,7 @@ from hf_proxy.models.whole import in_lockstep
 from hf_proxy.records.errors import InputError
 
 pytestmark = pytest.mark.distributed
+ONE_LAUNCH = pytest.mark.xdist_group("mining matrix")  # on one worker, or each would launch it
 SHARDED = ("fsdp2", "zero3")
 GATHERS = ("whole", "shards")
 
@@ -139,6 +140,7 @@ def matrix(shared, tmp_path_factory, alone):
     return folder
 
 
+@ONE_LAUNCH
 @pytest.mark.long
 @pytest.mark.parametrize("gather", GATHERS)
 @pytest.mark.parametrize("setup", SHARDED)
@@ -162,6 +164,7 @@ def same_weights(folder, other):
         torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=0)
 
 
+@ONE_LAUNCH
 @pytest.mark.long
 @pytest.mark.parametrize("setup", SHARDED)
 def test_targets_of_the_batch_itself_are_the_same(matrix, setup):
@@ -171,6 +174,7 @@ def test_targets_of_the_batch_itself_are_the_same(matrix, setup):
     same_weights(matrix / f"{setup}-online", matrix / "ddp-online")
 
 
+@ONE_LAUNCH
 @pytest.mark.long
 @pytest.mark.parametrize("expert", ["live", "base"])
 @pytest.mark.parametrize("gather", GATHERS)
@@ -184,6 +188,7 @@ def test_an_adapter_writes_and_is_trained_as_before(matrix, alone, setup, gather
     same_rows(found[0]["sets"]["step-00000000"], alone)
 
 
+@ONE_LAUNCH
 @pytest.mark.long
 @pytest.mark.parametrize("setup", SHARDED)
 def test_bf16_is_the_same_whole_and_through_shards(matrix, setup):
@@ -196,6 +201,7 @@ def test_bf16_is_the_same_whole_and_through_shards(matrix, setup):
     assert dtypes == {"torch.float32" if setup == "fsdp2" else "torch.bfloat16"}
 
 
+@ONE_LAUNCH
 @pytest.mark.long
 def test_what_was_loaded_in_parts_is_mined_whole(matrix, alone):
     """Before a training has an engine for it: a set to evaluate on, as `hf-proxy loop` mines it."""
@@ -204,6 +210,7 @@ def test_what_was_loaded_in_parts_is_mined_whole(matrix, alone):
     same_rows(ranks[0]["sets"]["mined"], alone)
 
 
+@ONE_LAUNCH
 @pytest.mark.long
 @pytest.mark.parametrize("gather", GATHERS)
 def test_fsdp1_is_refused_by_name(matrix, gather):
@@ -211,6 +218,7 @@ def test_fsdp1_is_refused_by_name(matrix, gather):
         assert rank["error"].startswith("InputError: FSDP1 runs no forward")
 
 
+@ONE_LAUNCH
 @pytest.mark.long
 @pytest.mark.parametrize("gather", GATHERS)
 @pytest.mark.parametrize("setup", SHARDED)
