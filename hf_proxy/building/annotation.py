@@ -131,10 +131,12 @@ def whole_letters(
     pieces' p. An empty piece between letters is a dummy leading space, and spells nothing.
     """
     empty = spans[:, 0] == spans[:, 1]
+    inside = [at for at in spans[empty, 0] if at < len(trace) and trace[at] & 0xC0 == 0x80]
+    if not inside:
+        return spans[~empty], logprobs[~empty]
     starts = np.asarray([place for place, byte in enumerate(trace) if byte & 0xC0 != 0x80])
     borders = np.append(starts, len(trace))
-    inside = np.unique(spans[empty, 0])
-    letters = np.unique(np.searchsorted(borders, inside[~np.isin(inside, borders)]) - 1)
+    letters = np.unique(np.searchsorted(borders, inside) - 1)
     found = [(*span, p) for span, p in zip(spans[~empty], logprobs[~empty], strict=True)]
     for low, high in zip(borders[letters], borders[letters + 1], strict=True):
         touching = (spans[:, 0] < high) & (spans[:, 1] > low)  # empty pieces inside touch it too
