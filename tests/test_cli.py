@@ -307,6 +307,23 @@ def test_a_path_alone_is_a_list_of_one(folder, capsys):
     assert [score["model_id"] for score in found["scores"]] == ["model"]
 
 
+def test_a_word_or_true_and_false(folder):
+    parser = RecipeParser(CLASSES["finetune"], prog="hf-proxy finetune")
+    line = ["--model_name_or_path", "m", "--train_data", "d", "--output_dir", str(folder / "out")]
+    line += ["--traces", "t", "--bf16", "false", "--use_cpu"]
+    flag = "--include_num_input_tokens_seen"
+    # of true and false the arguments make words themselves
+    for typed, meant in (("non_padding", "non_padding"), ("all", "all"), ("false", "no")):
+        found = [vars(one) for one in parser.parse([*line, flag, typed])]
+        assert meant in [one.get(flag[2:]) for one in found]
+    file = folder / "words.yaml"
+    file.write_text("include_num_input_tokens_seen: non_padding\n")
+    found = [vars(one) for one in parser.parse([*line, "--config", str(file)])]
+    assert "non_padding" in [one.get(flag[2:]) for one in found]
+    with pytest.raises(InputError, match="'padding' is none of true, false, no, all, non_padding"):
+        parser.parse([*line, flag, "padding"])
+
+
 def test_debug_shows_the_traceback_in_every_command(folder, capsys):
     for line in ("score --models model --traces no.jsonl --debug", FINETUNE + "no.jsonl --debug"):
         code, said, _ = command(capsys, *line.split())

@@ -1,5 +1,6 @@
 """What a report draws and says, number by number; a sentence where there is nothing to see."""
 
+import base64
 import json
 import re
 from dataclasses import asdict
@@ -257,6 +258,27 @@ def test_the_committed_figures_are_those_that_the_benchmark_asks_for(monkeypatch
     assert "came true 30 times of 31" in content["found"]
     (gains,) = [t for t in content["tables"] if t["caption"] == "Gain after training"]
     assert all(row[SLOPPY] == round(100 * SOURCES[row["source"]]) for row in gains["rows"])
+
+
+def test_a_figure_over_compute_has_a_panel_for_each_y():
+    asked = {"kind": "compute", "caption": "told", "x": "flops", "y": "y", "y_label": "told"}
+    asked |= {"by": "how", "low": "low", "high": "high", "x_label": "FLOPs", "panel": "what"}
+    rows = [
+        {"flops": x, "y": y, "how": how, "what": what, "low": y - 1}  # without an upper end
+        for x, y, how, what in (
+            (1e-2, 3.0, "a", "error"),
+            (1e-4, 2.0, "a", "error"),
+            (1e-4, 0.5, "b", "share"),
+        )
+    ]
+    found = figure_of(rows, asked)
+    assert found.alt == "told: error a: +2 at 0.0001, +3 at 0.01; share b: +0.5 at 0.0001"
+    svg = base64.b64decode(found.drawing.light.split(",", 1)[1]).decode()
+    for label in ("error", "share", "FLOPs", ">a<", ">b<"):
+        assert label in svg
+    one = figure_of(rows, {name: own for name, own in asked.items() if name != "panel"})
+    assert one.drawing.height < found.drawing.height
+    assert one.alt.startswith("told: a: +2 at 0.0001")
 
 
 def test_a_figure_that_its_table_cannot_give_is_named():

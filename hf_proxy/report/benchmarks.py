@@ -6,7 +6,13 @@ from typing import Any
 from hf_proxy.records.errors import InputError
 from hf_proxy.report.blocks import Block, Figure, Section, Table, cell_text, counted, heading
 from hf_proxy.report.contents import RunContents
-from hf_proxy.report.figures.evidence import Group, Pairs, draw_agreement, draw_groups
+from hf_proxy.report.figures.evidence import (
+    Group,
+    Pairs,
+    draw_agreement,
+    draw_groups,
+    draw_over_compute,
+)
 from hf_proxy.report.figures.pages import draw_intervals
 
 
@@ -67,12 +73,25 @@ def figure_of(rows: Sequence[dict[str, Any]], asked: dict[str, Any]) -> Figure |
         pairs = {label[name]: pairs_of(found, asked) for name, found in own.items()}
         alt = "; ".join(f"{name}: {len(found.x)} pairs" for name, found in pairs.items())
         return Figure(caption, f"{caption}: {alt}", draw_agreement(pairs, **labels))
+    if asked["kind"] == "compute":
+        panel = asked.get("panel")
+        panels: dict[str, dict[str, Group]] = {}
+        for key in dict.fromkeys(str(row[panel]) if panel else "" for row in shown):
+            mine = {n: [r for r in o if not panel or str(r[panel]) == key] for n, o in own.items()}
+            panels[key] = {label[n]: group_of(found, asked) for n, found in mine.items() if found}
+        alt = "; ".join(
+            f"{key} {name}".strip() + ": " + _in_words(group)
+            for key, groups in panels.items()
+            for name, group in groups.items()
+        )
+        return Figure(caption, f"{caption}: {alt}", draw_over_compute(panels, **labels))
     groups = {label[name]: group_of(found, asked) for name, found in own.items()}
-    alt = "; ".join(
-        f"{name}: " + ", ".join(f"{y:+.3g} at {x:g}" for x, y in zip(g.x, g.y, strict=True))
-        for name, g in groups.items()
-    )
+    alt = "; ".join(f"{name}: {_in_words(group)}" for name, group in groups.items())
     return Figure(caption, f"{caption}: {alt}", draw_groups(groups, **labels))
+
+
+def _in_words(group: Group) -> str:
+    return ", ".join(f"{y:+.3g} at {x:g}" for x, y in zip(group.x, group.y, strict=True))
 
 
 def rows_of(rows: Sequence[dict[str, Any]], asked: dict[str, Any]) -> list[dict[str, Any]]:

@@ -115,9 +115,10 @@ class BenchmarkFigure(Record):
 
     `groups`: y with its interval over numbers x, one series for each `by`. `intervals`: the same, a
     line for each name x. `agreement`: lists x against lists y, with the line where they are equal.
+    `compute`: as `groups`, over a logarithmic x, with a panel for each label of y in `panel`.
     """
 
-    kind: Literal["groups", "intervals", "agreement"]
+    kind: Literal["groups", "intervals", "agreement", "compute"]
     caption: _Name
     x: _Name
     y: _Name
@@ -126,6 +127,7 @@ class BenchmarkFigure(Record):
     low: _Name | None = None
     high: _Name | None = None
     by: _Name | None = None
+    panel: _Name | None = None
     zero: bool = True  # of intervals: a line where nothing has changed
     where: dict[_Name, list[_Name | Number]] = {}  # column to the values that are shown
 

@@ -18,6 +18,8 @@ from trl import TrlParser
 from hf_proxy.recipes.library.help_text import NEEDED_OF_HOST, kind_of_hint
 from hf_proxy.records.errors import InputError, did_you_mean
 
+# flags of the hosts that take a word or true and false, of which their parser reads the latter alone
+_WORDS = {"include_num_input_tokens_seen": ("no", "all", "non_padding")}
 _WRONG = {int: "no whole number", float: "no number", bool: "not true or false"}
 
 
@@ -96,10 +98,15 @@ class RecipeParser(TrlParser):
     def _reader(self, action: argparse.Action) -> Any:
         """The action's own conversion, with an error that a reader can act on."""
         convert: Any = action.type or str
+        words = _WORDS.get(action.dest, ())
         choices = None if action.choices is None else list(action.choices)
         word = _WRONG.get(kind_of_hint(self.hints[action.dest])[0], "not a value of this flag")
+        if words:
+            word = f"none of true, false, {', '.join(words)}"
 
         def read(text: str) -> Any:
+            if text in words:
+                return text
             try:
                 value = convert(text)
             except (ValueError, TypeError, argparse.ArgumentTypeError) as error:
@@ -173,6 +180,7 @@ class RecipeParser(TrlParser):
         if value is None or isinstance(value, (list, dict)):
             return value  # the trainer's own business
         is_plain = is_own or kind in (int, float, bool) or get_origin(kind) is Literal
+        is_plain |= action.dest in _WORDS
         return read(str(value)) if is_plain else value
 
 

@@ -24,7 +24,7 @@ import torch
 from corpora_cost import measured_cost, overhead_table, projected
 from corpora_documents import CORPORA, GRADED
 from corpora_ngrams import ngrams_of
-from corpora_tables import tables_of
+from corpora_tables import found_of, tables_of
 from corpora_world import SIZES, World, measure, row_path
 
 from hf_proxy.recipes.library.workers import worker_pool
@@ -82,6 +82,7 @@ def main() -> None:
         return
     ngrams = ngrams_of(World(folder), list(dict.fromkeys(row["corpus"] for row in rows)))
     tables = [*tables_of(rows, GRADED, ngrams), overhead_table(read_cost(folder))]
+    content["found"] = found_of(tables)
     results.add(content, tables, [], args.output or folder / "corpora.json")
 
 

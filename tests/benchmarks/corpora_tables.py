@@ -37,6 +37,9 @@ NAMED: dict[str, tuple[str, bool]] = {
 }
 # of the paper; the logarithm of the rank is ours
 PAPER = tuple(name for name in STATISTIC_NAMES if "log_rank" not in name)
+SHARE = "FLOPs over the target's"
+DRAWN = [BET, "R_phi", "rBridge", OWN]  # over compute; more would hide each other
+_SHARES = {"y": "one seed", "low": "low", "high": "high", "y_label": "decision accuracy, one seed"}
 FOLDS = 5
 NUM_SELECTIONS = 200  # draws of its floor
 
@@ -57,7 +60,7 @@ def tables_of(
         about = f"{len(corpora)} {name}, {len(studies[0].seeds)} seeds"
         decisions = decision_rows(studies, ngrams or {})
         tables += [
-            results.table(f"Decision accuracy, {about}", decisions),
+            results.table(f"Decision accuracy, {about}", decisions, *figures_of(studies, about)),
             results.table(f"The target's own noise, {about}", noise_rows(studies[0])),
             results.table(f"The statistics one by one, {about}", statistic_rows(studies)),
             results.table(f"Chosen among {len(PAPER)}, {about}", choice_rows(studies)),
@@ -125,6 +128,66 @@ def decision_rows(
                 line[f"smallest from {other}"] = DETECTABLE * float(gap_R.std())
         table += lines.values()
     return table
+
+
+def figures_of(studies: Sequence[Study], about: str) -> list[dict[str, Any]]:
+    """What a report draws of `decision_rows`: over compute, and each predictor at the last proxy."""
+    proxies = [study for study in studies if not study.is_target]
+    last = max(proxies, key=lambda study: study.flops_share)
+    where = {"proxy": [last.model], "step": [last.step]}
+    at_end = f"{last.model} proxy at {last.step} steps, {about}"
+    over_compute = {
+        "kind": "compute",
+        "caption": f"decision accuracy of one seed by compute, {about}, 90 % intervals",
+        "x": SHARE,
+        "x_label": "FLOPs of the proxy over the target's",
+        "by": "predictor",
+        "where": {"predictor": DRAWN, "proxy": [study.model for study in proxies]},
+        **_SHARES,
+    }
+    each = {
+        "kind": "intervals",
+        "caption": f"decision accuracy of each predictor, {at_end}, 90 % intervals",
+        "x": "predictor",
+        "zero": False,
+        "where": where,
+        **_SHARES,
+    }
+    gaps = [
+        {
+            "kind": "intervals",
+            "caption": f"decision accuracy minus that of {other}, {at_end}, 90 % intervals",
+            "x": "predictor",
+            "where": where,
+            "y": f"minus {other}",
+            "low": f"minus {other}, low",
+            "high": f"minus {other}, high",
+            "y_label": f"minus {other}",
+        }
+        for other in (BET, OWN)
+    ]
+    return [over_compute, each, *gaps]
+
+
+def found_of(tables: Sequence[Mapping[str, Any]]) -> str:
+    """What the protocol asks first, of the first set of corpora, in a sentence."""
+    decisions = next(one for one in tables if one["caption"].startswith("Decision accuracy"))
+    noise = next(one for one in tables if one["caption"].startswith("The target's own noise"))
+    rows = [row for row in decisions["rows"] if row[SHARE] < 1 and "one seed" in row]
+    last = max(row[SHARE] for row in rows)
+    at_end = {row["predictor"]: row for row in rows if row[SHARE] == last}
+    said = [
+        f"{name} {at_end[name]['one seed']:.2f} [{at_end[name]['low']:.2f}, "
+        f"{at_end[name]['high']:.2f}]"
+        for name in dict.fromkeys([BET, "R_phi", "rBridge", OWN])
+        if name in at_end
+    ]
+    about = decisions["caption"].removeprefix("Decision accuracy, ")
+    text = f"Share of pairs that one seed of the larger proxy orders as the target, {about}: "
+    text += ", ".join(said)
+    if noise["rows"]:
+        text += f"; another seed of the target {noise['rows'][0]['decision accuracy']:.2f}"
+    return f"{text}."
 
 
 def noise_rows(study: Study) -> list[dict[str, Any]]:
@@ -207,14 +270,14 @@ def saving_rows(decisions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     table = []
     points: dict[str, list[tuple[float, float]]] = {}
     for row in decisions:
-        if "one seed" in row and row["FLOPs over the target's"] < 1:
-            point = row["FLOPs over the target's"], row["one seed"]
+        if "one seed" in row and row[SHARE] < 1:
+            point = row[SHARE], row["one seed"]
             points.setdefault(row["predictor"], []).append(point)
     for name, own in points.items():
         if name == OWN or OWN not in points:
             continue
         for saving in compute_saving(own, points[OWN]):
-            line = {"predictor": name, "FLOPs over the target's": saving.flops}
+            line = {"predictor": name, SHARE: saving.flops}
             line |= {"one seed": saving.decision_accuracy}
             table.append(line | {"times less compute": saving.factor, "note": saving.note})
     return table

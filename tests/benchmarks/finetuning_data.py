@@ -189,11 +189,15 @@ def tune(world: World, seed: int, name: str, mixture: str) -> dict[str, Any]:
 def tables_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Accuracies, decisions, what a choice costs."""
     studies = studies_of(rows, list(MIXTURES))
+    lost = {"kind": "intervals", "x": "predictor", "y": "accuracy lost, points", "zero": False}
+    lost |= {"y_label": "lost by its first choice, points", "caption": "what a choice costs"}
     return [
         results.table("Accuracy after fine-tuning, mean over seeds", accuracies(rows)),
         results.table("Decision accuracy over pairs of mixtures", decision_rows(studies, {})),
         results.table("The target's own noise", noise_rows(studies[0])),
-        results.table("The mixture that is chosen", [r for s in studies for r in chosen_rows(s)]),
+        results.table(
+            "The mixture that is chosen", [r for s in studies for r in chosen_rows(s)], lost
+        ),
     ]
 
 

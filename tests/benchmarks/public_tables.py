@@ -77,6 +77,39 @@ def ladder_rows(runs_of):
     return rows
 
 
+def both_rows(tables):
+    """Both as one figure has them: what is told, how, by which share of the target's compute."""
+    (sizes, noise, ladder), rows = tables, []
+    for row in sizes["rows"]:
+        told = {"what": "decision accuracy", "how": "one seed's likelihood (DataDecide)"}
+        rows.append(told | {SHARE: row[SHARE], "value": row["decision accuracy"]})
+        rows[-1] |= {"low": row["low"], "high": row["high"]}
+    ends = [row[SHARE] for row in sizes["rows"]]
+    for share in (min(ends), max(ends)):  # a level: what the target's own seeds reach
+        told = {"what": "decision accuracy", "how": "another seed of the 1B (DataDecide)"}
+        rows.append(told | {SHARE: share, "value": noise["rows"][0]["one seed"]})
+    for row in ladder["rows"]:
+        told = {"what": "error, points", "how": f"{row['from']} (OLMo ladder)"}
+        rows.append(told | {SHARE: row[SHARE], "value": row["error, points"]})
+        rows[-1] |= {"low": row["least"], "high": row["most"]}
+    return rows
+
+
+BOTH = {
+    "kind": "compute",
+    "caption": "what small runs tell of large ones, by compute: which corpus (90 % intervals), "
+    "and which accuracy (from the least to the most of six cases)",
+    "x": SHARE,
+    "x_label": "FLOPs over the target's",
+    "y": "value",
+    "y_label": "told",
+    "low": "low",
+    "high": "high",
+    "by": "how",
+    "panel": "what",
+}
+
+
 def main():
     """All of it in one file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -91,7 +124,9 @@ def main():
     ladder = ladder_rows(olmo_ladder.read(args.ladder))
     tables = datadecide_tables(args.datadecide)
     caption = "(b) OLMo ladder: accuracy of the 7B and 13B foretold, three tasks"
-    results.add(content, [*tables, results.table(caption, ladder)], [], args.output)
+    tables.append(results.table(caption, ladder))
+    both = results.table("(a) and (b) by compute", both_rows(tables), BOTH)
+    results.add(content, [*tables, both], [], args.output)
 
 
 if __name__ == "__main__":

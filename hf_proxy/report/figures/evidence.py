@@ -1,10 +1,11 @@
 """Figures of what a benchmark measured over settings: groups of intervals, and agreement."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from hf_proxy.report.figures.pages import Drawing, draw_twice, finite_floats
 from hf_proxy.report.figures.style import Palette
@@ -12,6 +13,7 @@ from hf_proxy.report.figures.style import Palette
 _HEIGHT = 2.9  # inches; a legend stands below
 _MARKS = ("o", "s", "^", "D", "v", "P")  # series are told apart without colours too
 _DODGE = 0.14  # between series that share an x, of the way to the next x
+_STEP = 1.07  # the same on a logarithmic x: times
 
 
 class Group(NamedTuple):
@@ -59,6 +61,47 @@ def draw_groups(groups: Mapping[str, Group], *, x_label: str, y_label: str) -> D
         _finish(axes, x_label, y_label, len(groups))
 
     return draw_twice(draw, _HEIGHT)
+
+
+def draw_over_compute(
+    panels: Mapping[str, Mapping[str, Group]], *, x_label: str, y_label: str
+) -> Drawing:
+    """Points with intervals over a logarithmic x that panels share, one above the other.
+
+    Args:
+        panels: label of each one's y, `y_label` where it is empty, to its series.
+    """
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        names = list(dict.fromkeys(name for groups in panels.values() for name in groups))
+        every = cast(Figure, axes.figure).axes
+        for own, (label, groups) in zip(every, panels.items(), strict=True):
+            for name, group in groups.items():
+                number = names.index(name)
+                # beside each other where several are of one compute
+                x = np.asarray(group.x, float) * _STEP ** (number - (len(names) - 1) / 2)
+                y = np.asarray(group.y, float)
+                error = np.array([y - finite_floats(group.low), finite_floats(group.high) - y])
+                own.errorbar(
+                    x,
+                    y,
+                    yerr=np.nan_to_num(error),
+                    fmt=_MARKS[number % len(_MARKS)],
+                    color=palette.series[number % len(palette.series)],
+                    elinewidth=0.8,
+                    ls="-",
+                    lw=0.6,
+                    label=name,
+                )
+            own.set_xscale("log")
+            own.set_ylabel(label or y_label)
+            own.grid(axis="y")
+            own.label_outer()
+        every[-1].set_xlabel(x_label)
+        if len(names) > 1:
+            axes.figure.legend(loc="outside lower center", ncols=2)
+
+    return draw_twice(draw, 1.1 + 1.8 * len(panels), len(panels))
 
 
 def draw_agreement(groups: Mapping[str, Pairs], *, x_label: str, y_label: str) -> Drawing:

@@ -183,9 +183,17 @@ def draw_panel(panel: Panel) -> Drawing:
     return draw_twice(panel.draw, _HEIGHT)
 
 
-def draw_twice(draw: Callable[[Axes, Palette], None], height: float) -> Drawing:
-    """What `draw` puts on axes, for both colour schemes; `height` in inches."""
-    light = svg_of(draw, LIGHT, height)
+def draw_twice(
+    draw: Callable[[Axes, Palette], None], height: float, num_panels: int = 1
+) -> Drawing:
+    """What `draw` puts on axes, for both colour schemes.
+
+    Args:
+        draw: gets the first axes; the panels below it are those of the same figure.
+        height: inches.
+        num_panels: axes one above the other, of one x.
+    """
+    light = svg_of(draw, LIGHT, height, num_panels)
     pages = [
         f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
         for svg in (light, darkened(light))
@@ -193,14 +201,16 @@ def draw_twice(draw: Callable[[Axes, Palette], None], height: float) -> Drawing:
     return Drawing(pages[0], pages[1], round(96 * COLUMN_WIDTH), round(96 * height))
 
 
-def svg_of(draw: Callable[[Axes, Palette], None], palette: Palette, height: float) -> str:
+def svg_of(
+    draw: Callable[[Axes, Palette], None], palette: Palette, height: float, num_panels: int = 1
+) -> str:
     """The figure as SVG."""
     # a dollar sign in a name is a dollar sign
     style: Any = palette.style() | {"text.parse_math": False}
     with rc_context(style), warnings.catch_warnings():
         # a reader's own fonts draw the letters, so those that ours lacks do no harm
         warnings.filterwarnings("ignore", message="Glyph")
-        figure = new_figure(height, 1, 1, width=COLUMN_WIDTH)
+        figure = new_figure(height, num_panels, 1, width=COLUMN_WIDTH, sharex=True)
         draw(figure.axes[0], palette)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
