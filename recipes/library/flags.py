@@ -18,7 +18,7 @@ from trl import TrlParser
 from hf_proxy.recipes.library.help_text import NEEDED_OF_HOST, kind_of_hint
 from hf_proxy.records.errors import InputError, did_you_mean
 
-# flags of the hosts that take a word or true and false, of which their parser reads the latter alone
+# flags of the hosts that take a word, or true and false, which alone their parser reads
 _WORDS = {"include_num_input_tokens_seen": ("no", "all", "non_padding")}
 _WRONG = {int: "no whole number", float: "no number", bool: "not true or false"}
 

@@ -131,7 +131,7 @@ def decision_rows(
 
 
 def figures_of(studies: Sequence[Study], about: str) -> list[dict[str, Any]]:
-    """What a report draws of `decision_rows`: over compute, and each predictor at the last proxy."""
+    """What a report draws of `decision_rows`: over compute, and all predictors at the end."""
     proxies = [study for study in studies if not study.is_target]
     last = max(proxies, key=lambda study: study.flops_share)
     where = {"proxy": [last.model], "step": [last.step]}
