@@ -37,8 +37,8 @@ def test_documents_have_the_shares_they_are_said_to():
             wanted = share + SPREAD[source]
             assert own.count(kind) / len(own) == pytest.approx(wanted, abs=0.05)
             assert own.count("careful") == len(own) - own.count(kind)
-    kinds = [row["kind"] for row in first("off-topic 80 %")]
-    assert kinds.count("off-topic") / len(kinds) == pytest.approx(0.8, abs=0.02)
+    kinds = [row["kind"] for row in first("wrong 30 %, off-topic 70 %")]
+    assert kinds.count("off-topic") / len(kinds) == pytest.approx(0.7, abs=0.02)
     rows = first("500 documents", 1200)
     assert rows[:500] == rows[500:1000]
     assert len({row["prompt"] + row["trace"] for row in rows}) > 450

@@ -39,9 +39,10 @@ class Corpus:
     distinct: int | None = None
 
 
-# grades to be set on seed 0 before the run, see the protocol
+# as seed 0 showed, see the protocol
 GRADED: dict[str, Corpus] = {
     "careful": Corpus(),
+    "sloppy 15 %": Corpus(sloppy=0.15),
     "sloppy 25 %": Corpus(sloppy=0.25),
     "sloppy 40 %": Corpus(sloppy=0.40),
     "sloppy 50 %": Corpus(sloppy=0.50),
@@ -52,13 +53,12 @@ GRADED: dict[str, Corpus] = {
     "wrong 55 %": Corpus(wrong=0.55),
     "wrong 68 %": Corpus(wrong=0.68),
     "150 documents": Corpus(distinct=150),
+    "300 documents": Corpus(distinct=300),
     "500 documents": Corpus(distinct=500),
-    "2000 documents": Corpus(distinct=2000),
-    "easy 90 %": Corpus(easy=0.90),
     "easy 100 %": Corpus(easy=1.0),
-    "off-topic 80 %": Corpus(off_topic=0.80),
-    "off-topic 95 %": Corpus(off_topic=0.95),
+    "sloppy 30 %, easy 75 %": Corpus(sloppy=0.30, easy=0.75),
     "sloppy 45 %, off-topic 60 %": Corpus(sloppy=0.45, off_topic=0.60),
+    "wrong 30 %, off-topic 70 %": Corpus(wrong=0.30, off_topic=0.70),
 }
 APART: dict[str, Corpus] = {
     "other style": Corpus(styled=1.0),
