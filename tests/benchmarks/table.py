@@ -1,10 +1,10 @@
-"""Write the tables of README and of the README here from the JSON files in results/.
+"""Write the tables of the README here from the JSON files in results/.
 
     python tests/benchmarks/table.py
 
-A benchmark's JSON becomes one of them by being copied there; a test fails where a README differs.
-README's table holds all bars; a table of the other stands below a line that names its file, its
-number there and its columns: `<!-- table 1 of coverage.json: n; AR(1) -->`.
+A benchmark's JSON becomes one of them by being copied there; a test fails where the README differs.
+The first table holds all bars; another stands below a line that names its file, its number there
+and its columns: `<!-- table 1 of coverage.json: n; AR(1) -->`.
 """
 
 import json
@@ -15,11 +15,11 @@ from pathlib import Path
 from results import RULES, measured_of  # beside this one
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent.parent / "README.md"
-OWN_README = Path(__file__).parent / "README.md"
-MARKERS = ("<!-- written by tests/benchmarks/table.py -->\n", "<!-- end of what it writes -->\n")
+README = Path(__file__).parent / "README.md"
+MARKERS = ("<!-- written by table.py -->\n", "<!-- end of the bars -->\n")
 BLOCK = re.compile(
-    rf"(<!-- table (\d+) of (\S+): ([^\n]+) -->\n\n).*?(\n{re.escape(MARKERS[1])})", re.DOTALL
+    r"(<!-- table (\d+) of (\S+): ([^\n]+) -->\n\n).*?(\n<!-- end of what it writes -->\n)",
+    re.DOTALL,
 )
 SIGNS = {"at least": ">=", "at most": "<=", "more than": ">"}  # a line has 120 characters
 
@@ -82,5 +82,4 @@ def _short(value: str | int | float) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(), table_of(RESULTS)))
-    OWN_README.write_text(with_results(OWN_README.read_text(), RESULTS))
+    README.write_text(with_results(with_table(README.read_text(), table_of(RESULTS)), RESULTS))
