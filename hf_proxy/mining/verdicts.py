@@ -26,7 +26,9 @@ SENTENCES = {
 LIMITS = (
     "the study behind the verdict: gains foretold and gains after training went together (r .98 "
     "over 30 settings, .95 over 41) in small made-up worlds; its threshold was chosen afterwards, "
-    "the same problems stood on both sides, and there were six pre-trainings"
+    "the same problems stood on both sides, and there were six pre-trainings; on problems apart "
+    "30 of 31 'go' came true and 12 of 42 gains were missed; of real models one pair was seen: no "
+    "evidence, and no gain"
 )
 NOTHING_FORETELLS = (
     "without right answers nothing foretells whether training on these targets helps: how often "
