@@ -12,6 +12,7 @@ import pytest
 
 from hf_proxy import decision_accuracy
 from hf_proxy.recipes.library.carry_chains import SOURCES, Chain
+from hf_proxy.report.benchmarks import figure_of
 
 FOLDER = Path(__file__).parent / "benchmarks"
 SEEDS = (1, 2, 3)
@@ -102,12 +103,18 @@ def _few_draws(monkeypatch):
 
 @pytest.mark.usefixtures("_few_draws")
 def test_tables_of_known_answers():
-    from corpora_tables import BET, OWN, tables_of
+    from corpora_tables import BET, OWN, found_of, tables_of
 
     graded = [f"corpus {i}" for i in range(9)]
     rows = rows_of([*graded, "apart"])
-    tables = {table["caption"]: table["rows"] for table in tables_of(rows, graded)}
+    found_tables = tables_of(rows, graded)
+    tables = {table["caption"]: table["rows"] for table in found_tables}
     about = "9 graded corpora, 3 seeds"
+    (drawn,) = [t for t in found_tables if t["caption"] == f"Decision accuracy, {about}"]
+    compute, each, *gaps = [figure_of(drawn["rows"], asked).alt for asked in drawn["figures"]]
+    assert f"{BET}: +1 at 0.0025, +1 at 0.005" in compute and "at 1" not in compute
+    assert "rBridge 1" in each and len(gaps) == 2 and "gold-answer NLL -1" in gaps[0]
+    assert f"target, {about}: {BET} 1.00" in found_of(found_tables)
     found = {
         (row["proxy"], row["step"], row["predictor"]): row
         for row in tables[f"Decision accuracy, {about}"]
@@ -123,6 +130,9 @@ def test_tables_of_known_answers():
         assert gap[f"minus {OWN}, low"] < gap[f"minus {OWN}"] < gap[f"minus {OWN}, high"] < 0
         # the same for every corpus: no order, and said
         assert "no order" in found["small", step, "tokens seen"]["note"]
+    glance = {row["predictor"]: row for row in tables[f"Decision accuracy at a glance, {about}"]}
+    assert glance[BET]["small 10"].startswith("1.00") and glance[OWN]["target 20"] == ""
+    assert glance["tokens seen"]["small 5"] == "none"
     assert found["small", 10, BET]["FLOPs over the target's"] == pytest.approx(0.005)
     assert ("target", 20, OWN) not in found  # its seeds are in what it would be held against
     noise = tables[f"The target's own noise, {about}"][0]

@@ -61,6 +61,7 @@ def tables_of(
         decisions = decision_rows(studies, ngrams or {})
         tables += [
             results.table(f"Decision accuracy, {about}", decisions, *figures_of(studies, about)),
+            results.table(f"Decision accuracy at a glance, {about}", glance_rows(decisions)),
             results.table(f"The target's own noise, {about}", noise_rows(studies[0])),
             results.table(f"The statistics one by one, {about}", statistic_rows(studies)),
             results.table(f"Chosen among {len(PAPER)}, {about}", choice_rows(studies)),
@@ -130,6 +131,23 @@ def decision_rows(
     return table
 
 
+def glance_rows(decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """A row for each predictor, a column for each proxy and step, with intervals."""
+    lines: dict[str, dict[str, str]] = {}
+    for row in decisions:
+        # none: the proxy gives all corpora one value
+        said = _with_interval(row) if "one seed" in row else "none"
+        line = lines.setdefault(row["predictor"], {"predictor": row["predictor"]})
+        line[f"{row['proxy']} {row['step']}"] = said
+    columns = list(dict.fromkeys(name for line in lines.values() for name in line))
+    return [{name: line.get(name, "") for name in columns} for line in lines.values()]
+
+
+def _with_interval(row: Mapping[str, Any]) -> str:
+    between = "" if row["low"] is None else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{row['one seed']:.2f}{between}"
+
+
 def figures_of(studies: Sequence[Study], about: str) -> list[dict[str, Any]]:
     """What a report draws of `decision_rows`: over compute, and all predictors at the end."""
     proxies = [study for study in studies if not study.is_target]
@@ -173,15 +191,10 @@ def found_of(tables: Sequence[Mapping[str, Any]]) -> str:
     """What the protocol asks first, of the first set of corpora, in a sentence."""
     decisions = next(one for one in tables if one["caption"].startswith("Decision accuracy"))
     noise = next(one for one in tables if one["caption"].startswith("The target's own noise"))
-    rows = [row for row in decisions["rows"] if row[SHARE] < 1 and "one seed" in row]
+    rows = [row for row in decisions["rows"] if row["proxy"] != "target" and "one seed" in row]
     last = max(row[SHARE] for row in rows)
     at_end = {row["predictor"]: row for row in rows if row[SHARE] == last}
-    said = [
-        f"{name} {at_end[name]['one seed']:.2f} [{at_end[name]['low']:.2f}, "
-        f"{at_end[name]['high']:.2f}]"
-        for name in dict.fromkeys([BET, "R_phi", "rBridge", OWN])
-        if name in at_end
-    ]
+    said = [f"{name} {_with_interval(at_end[name])}" for name in DRAWN if name in at_end]
     about = decisions["caption"].removeprefix("Decision accuracy, ")
     text = f"Share of pairs that one seed of the larger proxy orders as the target, {about}: "
     text += ", ".join(said)
