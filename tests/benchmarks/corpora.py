@@ -83,7 +83,7 @@ def main() -> None:
     ngrams = ngrams_of(World(folder), list(dict.fromkeys(row["corpus"] for row in rows)))
     tables = [*tables_of(rows, GRADED, ngrams), overhead_table(read_cost(folder))]
     content["found"] = found_of(tables)
-    results.add(content, tables, [], args.output or folder / "corpora.json")
+    results.add(content, results.shortened(tables), [], args.output or folder / "corpora.json")
 
 
 def read_cost(folder: Path) -> dict[str, Any]:

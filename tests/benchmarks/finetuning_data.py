@@ -95,7 +95,7 @@ def main() -> None:
         results.print_one(results.table("Accuracies", accuracies(rows)))
         return
     output = args.output or args.output_dir / "finetuning_data.json"
-    results.add(content, tables_of(rows), [], output)
+    results.add(content, results.shortened(tables_of(rows)), [], output)
 
 
 def measured(world: World, seeds: Sequence[int], *, only_read: bool) -> Any:

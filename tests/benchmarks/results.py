@@ -81,6 +81,15 @@ def table(
     return found | ({"figures": list(figures)} if figures else {})
 
 
+def shortened(value: Any) -> Any:
+    """Tables with four significant digits: where there are hundreds of rows, files stay small."""
+    if isinstance(value, Mapping):
+        return {name: shortened(own) for name, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shortened(own) for own in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
 def add(content: dict[str, Any], tables: Sequence[dict], bars: Sequence[dict], path: Path) -> None:
     """Show these, and write the file with them: what comes later may fail."""
     for one in tables:
