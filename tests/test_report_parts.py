@@ -274,8 +274,9 @@ def test_a_figure_over_compute_has_a_panel_for_each_y():
     found = figure_of(rows, asked)
     assert found.alt == "told: error a: +2 at 0.0001, +3 at 0.01; share b: +0.5 at 0.0001"
     svg = base64.b64decode(found.drawing.light.split(",", 1)[1]).decode()
-    for label in ("error", "share", "FLOPs", ">a<", ">b<"):
+    for label in ("error", "share", "FLOPs", ">a<", ">b<", ">0.0001<", ">0.01<"):
         assert label in svg
+    assert "math" not in svg
     one = figure_of(rows, {name: own for name, own in asked.items() if name != "panel"})
     assert one.drawing.height < found.drawing.height
     assert one.alt.startswith("told: a: +2 at 0.0001")

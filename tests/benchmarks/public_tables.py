@@ -81,15 +81,15 @@ def both_rows(tables):
     """Both as one figure has them: what is told, how, by which share of the target's compute."""
     (sizes, noise, ladder), rows = tables, []
     for row in sizes["rows"]:
-        told = {"what": "decision accuracy", "how": "one seed's likelihood (DataDecide)"}
+        told = {"what": "decision accuracy", "how": "likelihood, DataDecide"}
         rows.append(told | {SHARE: row[SHARE], "value": row["decision accuracy"]})
         rows[-1] |= {"low": row["low"], "high": row["high"]}
     ends = [row[SHARE] for row in sizes["rows"]]
     for share in (min(ends), max(ends)):  # a level: what the target's own seeds reach
-        told = {"what": "decision accuracy", "how": "another seed of the 1B (DataDecide)"}
+        told = {"what": "decision accuracy", "how": "another seed of the 1B"}
         rows.append(told | {SHARE: share, "value": noise["rows"][0]["one seed"]})
     for row in ladder["rows"]:
-        told = {"what": "error, points", "how": f"{row['from']} (OLMo ladder)"}
+        told = {"what": "error, points", "how": f"{row['from']}, ladder"}
         rows.append(told | {SHARE: row[SHARE], "value": row["error, points"]})
         rows[-1] |= {"low": row["least"], "high": row["most"]}
     return rows

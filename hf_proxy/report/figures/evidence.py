@@ -6,6 +6,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from hf_proxy.report.figures.pages import Drawing, draw_twice, finite_floats
 from hf_proxy.report.figures.style import Palette
@@ -13,6 +14,7 @@ from hf_proxy.report.figures.style import Palette
 _HEIGHT = 2.9  # inches; a legend stands below
 _MARKS = ("o", "s", "^", "D", "v", "P")  # series are told apart without colours too
 _DODGE = 0.14  # between series that share an x, of the way to the next x
+_TICKS = 6  # at most so many measured x are written out
 _STEP = 1.07  # the same on a logarithmic x: times
 
 
@@ -75,6 +77,7 @@ def draw_over_compute(
     def draw(axes: Axes, palette: Palette) -> None:
         names = list(dict.fromkeys(name for groups in panels.values() for name in groups))
         every = cast(Figure, axes.figure).axes
+        measured = sorted({x for own in panels.values() for group in own.values() for x in group.x})
         for own, (label, groups) in zip(every, panels.items(), strict=True):
             for name, group in groups.items():
                 number = names.index(name)
@@ -94,6 +97,12 @@ def draw_over_compute(
                     label=name,
                 )
             own.set_xscale("log")
+            # plain numbers: powers of ten would be set as mathematics, which our letters are not
+            own.xaxis.set_major_formatter(lambda x, _: f"{x:.2g}")
+            own.xaxis.set_minor_formatter(NullFormatter())
+            if len(measured) <= _TICKS:  # else powers of ten, of which a short range has one
+                own.set_xticks(measured, minor=False)
+                own.minorticks_off()
             own.set_ylabel(label or y_label)
             own.grid(axis="y")
             own.label_outer()
