@@ -30,7 +30,7 @@ import results
 import torch
 from corpora_documents import Corpus, documents_of
 from corpora_studies import Study, studies_of
-from corpora_tables import NAMED, accuracies, decision_rows, noise_rows
+from corpora_tables import NAMED, accuracies, decision_rows, glance_rows, noise_rows
 from corpora_world import CONTEXT, Size, World, scores_of
 from transformers import AutoModelForCausalLM
 
@@ -189,11 +189,13 @@ def tune(world: World, seed: int, name: str, mixture: str) -> dict[str, Any]:
 def tables_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Accuracies, decisions, what a choice costs."""
     studies = studies_of(rows, list(MIXTURES))
+    decisions = decision_rows(studies, {})
     lost = {"kind": "intervals", "x": "predictor", "y": "accuracy lost, points", "zero": False}
     lost |= {"y_label": "lost by its first choice, points", "caption": "what a choice costs"}
     return [
         results.table("Accuracy after fine-tuning, mean over seeds", accuracies(rows)),
-        results.table("Decision accuracy over pairs of mixtures", decision_rows(studies, {})),
+        results.table("Decision accuracy over pairs of mixtures", decisions),
+        results.table("Decision accuracy at a glance", glance_rows(decisions)),
         results.table("The target's own noise", noise_rows(studies[0])),
         results.table(
             "The mixture that is chosen", [r for s in studies for r in chosen_rows(s)], lost
