@@ -45,19 +45,7 @@ def draw_groups(groups: Mapping[str, Group], *, x_label: str, y_label: str) -> D
         for number, (name, group) in enumerate(groups.items()):
             x = np.array([every.index(x) for x in group.x], float)
             x += _DODGE * (number - (len(groups) - 1) / 2)
-            y = np.asarray(group.y, float)
-            error = np.array([y - finite_floats(group.low), finite_floats(group.high) - y])
-            axes.errorbar(
-                x,
-                y,
-                yerr=np.nan_to_num(error),
-                fmt=_MARKS[number % len(_MARKS)],
-                color=palette.series[number % len(palette.series)],
-                elinewidth=1,
-                ls="-",
-                lw=0.6,
-                label=name,
-            )
+            _draw_series(axes, palette, number, name, x, group)
         axes.axhline(0, color=palette.soft, lw=0.8)
         axes.set_xticks(np.arange(len(every)), [f"{x:g}" for x in every])
         _finish(axes, x_label, y_label, len(groups))
@@ -83,19 +71,7 @@ def draw_over_compute(
                 number = names.index(name)
                 # beside each other where several are of one compute
                 x = np.asarray(group.x, float) * _STEP ** (number - (len(names) - 1) / 2)
-                y = np.asarray(group.y, float)
-                error = np.array([y - finite_floats(group.low), finite_floats(group.high) - y])
-                own.errorbar(
-                    x,
-                    y,
-                    yerr=np.nan_to_num(error),
-                    fmt=_MARKS[number % len(_MARKS)],
-                    color=palette.series[number % len(palette.series)],
-                    elinewidth=0.8,
-                    ls="-",
-                    lw=0.6,
-                    label=name,
-                )
+                _draw_series(own, palette, number, name, x, group)
             own.set_xscale("log")
             # plain numbers: powers of ten would be set as mathematics, which our letters are not
             own.xaxis.set_major_formatter(lambda x, _: f"{x:.2g}")
@@ -128,6 +104,24 @@ def draw_agreement(groups: Mapping[str, Pairs], *, x_label: str, y_label: str) -
         _finish(axes, x_label, y_label, len(groups))
 
     return draw_twice(draw, _HEIGHT)
+
+
+def _draw_series(
+    axes: Axes, palette: Palette, number: int, name: str, x: np.ndarray, group: Group
+) -> None:
+    y = np.asarray(group.y, float)
+    error = np.array([y - finite_floats(group.low), finite_floats(group.high) - y])
+    axes.errorbar(
+        x,
+        y,
+        yerr=np.nan_to_num(error),
+        fmt=_MARKS[number % len(_MARKS)],
+        color=palette.series[number % len(palette.series)],
+        elinewidth=1,
+        ls="-",
+        lw=0.6,
+        label=name,
+    )
 
 
 def _finish(axes: Axes, x_label: str, y_label: str, num_groups: int) -> None:
