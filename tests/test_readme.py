@@ -215,6 +215,11 @@ def test_tables_of_the_benchmarks_readme_are_those_of_their_files(monkeypatch):
     text = TEXTS["tests/benchmarks/README.md"]
     assert len(BLOCK.findall(text)) >= 4
     assert with_results(text, RESULTS) == text, "run: python tests/benchmarks/table.py"
+    # two without rows, and what stands between them
+    head, end = "<!-- table 2 of coverage.json: n -->\n\n", "<!-- end of what it writes -->\n"
+    filled = with_results(f"{head}{end}between\n{head}\n{end}", RESULTS)
+    assert filled.count("between\n") == 1 and filled.count("| n |") == filled.count(end) == 2
+    assert with_results(filled, RESULTS) == filled
     number = re.search(r"<!-- table .*?\| (\d\.\d+) \|", text, re.DOTALL)
     altered = text[: number.start(1)] + "7.7" + text[number.end(1) :]
     assert with_results(altered, RESULTS) == text

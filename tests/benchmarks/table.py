@@ -17,8 +17,10 @@ from results import RULES, measured_of  # beside this one
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
 MARKERS = ("<!-- written by table.py -->\n", "<!-- end of the bars -->\n")
+# of one block: an empty one takes nothing of what stands between it and the next
 BLOCK = re.compile(
-    r"(<!-- table (\d+) of (\S+): ([^\n]+) -->\n\n).*?(\n<!-- end of what it writes -->\n)",
+    r"(<!-- table (\d+) of (\S+): ([^\n]+) -->\n\n)(?:(?!<!--).)*"
+    r"(<!-- end of what it writes -->\n)",
     re.DOTALL,
 )
 SIGNS = {"at least": ">=", "at most": "<=", "more than": ">"}  # a line has 120 characters
@@ -72,7 +74,7 @@ def with_results(text: str, folder: Path) -> str:
         columns = found[4].split("; ")
         lines = [columns, ["---"] * len(columns)]
         lines += [[_short(row[column]) for column in columns] for row in rows]
-        return found[1] + "".join(f"| {' | '.join(line)} |\n" for line in lines) + found[5]
+        return found[1] + "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\n{found[5]}"
 
     return BLOCK.sub(written, text)
 
